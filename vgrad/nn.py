@@ -1,0 +1,137 @@
+"""Layers of neurons, as in micrograd: they work on floats, `Value`s and traced nodes alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from . import ops
+from .errors import ShapeError
+from .value import Value
+
+Activation = Literal["relu", "tanh"]
+ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
+
+
+class Uniform(Protocol):
+    """Where weights are drawn from: the `random` module, or a `random.Random`."""
+
+    def uniform(self, a: float, b: float) -> float: ...
+
+
+class Module:
+    """A thing with parameters."""
+
+    def parameters(self) -> list[Value]:
+        """The trainable `Value`s, in a fixed order."""
+        return []
+
+    def zero_grad(self) -> None:
+        """Set every parameter's gradient to 0."""
+        for p in self.parameters():
+            p.grad = 0.0
+
+
+class Neuron(Module):
+    """The activation of w · x + b; linear with `nonlin=False`.
+
+    Weights are drawn uniformly from [-1, 1], one after the other; the bias is 0.
+    """
+
+    def __init__(
+        self,
+        nin: int,
+        nonlin: bool = True,
+        activation: Activation = "relu",
+        rng: Uniform | None = None,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {sorted(ACTIVATIONS)} (got {activation!r})"
+            )
+        draw = (rng or random).uniform
+        self.w = [Value(draw(-1, 1)) for _ in range(nin)]
+        self.b = Value(0.0)
+        self.nonlin = nonlin
+        self.activation = activation
+
+    def __call__(self, x: Any) -> Any:
+        if not hasattr(x, "__len__"):
+            x = [x]  # one number, as a layer of one neuron gives it
+        if len(x) != len(self.w):
+            raise ShapeError(f"a {self} takes {len(self.w)} numbers (got {len(x)})")
+        act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
+        return ACTIVATIONS[self.activation](act) if self.nonlin else act
+
+    def parameters(self) -> list[Value]:
+        return [*self.w, self.b]
+
+    def __repr__(self) -> str:
+        kind = {"relu": "ReLU", "tanh": "Tanh"}[self.activation] if self.nonlin else "Linear"
+        return f"{kind}Neuron({len(self.w)})"
+
+
+class Layer(Module):
+    """`nout` neurons on the same `nin` numbers; one neuron alone gives its number, not a list."""
+
+    def __init__(
+        self,
+        nin: int,
+        nout: int,
+        nonlin: bool = True,
+        activation: Activation = "relu",
+        rng: Uniform | None = None,
+    ) -> None:
+        self.neurons = [Neuron(nin, nonlin, activation, rng) for _ in range(nout)]
+
+    def __call__(self, x: Any) -> Any:
+        out = [neuron(x) for neuron in self.neurons]
+        return out[0] if len(out) == 1 else out
+
+    def parameters(self) -> list[Value]:
+        return [p for neuron in self.neurons for p in neuron.parameters()]
+
+    def __repr__(self) -> str:
+        return f"Layer of [{', '.join(map(str, self.neurons))}]"
+
+
+class MLP(Module):
+    """A multi-layer perceptron: `nin` numbers through layers of `nouts` neurons.
+
+    Hidden layers have the `activation`, the last one has `last`. `rng` is a `random.Random`, by
+    default the `random` module itself, so that `random.seed(1337)` gives micrograd's weights.
+
+    >>> import random
+    >>> model = MLP(2, [16, 16, 1], rng=random.Random(1337))
+    >>> len(model.parameters()), model([1.0, -2.0])
+    (337, Value(data=1.6097689581372374, grad=0.0))
+
+    Raises ValueError for an unknown activation, ShapeError for an input of another length.
+    """
+
+    def __init__(
+        self,
+        nin: int,
+        nouts: Sequence[int],
+        activation: Activation = "relu",
+        last: Literal["linear", "relu", "tanh"] = "linear",
+        rng: Uniform | None = None,
+    ) -> None:
+        sizes = [nin, *nouts]
+        kinds = [activation] * (len(nouts) - 1) + [last]
+        self.layers = [
+            Layer(a, b, kind != "linear", activation if kind == "linear" else kind, rng)
+            for a, b, kind in zip(sizes, sizes[1:], kinds)
+        ]
+
+    def __call__(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def parameters(self) -> list[Value]:
+        return [p for layer in self.layers for p in layer.parameters()]
+
+    def __repr__(self) -> str:
+        return f"MLP of [{', '.join(map(str, self.layers))}]"

@@ -1,0 +1,116 @@
+"""Gradient descent, on a flat theta or on a list of `Value`s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ShapeError
+from .graph import as_numbers
+from .value import Value
+
+Array = NDArray[np.float64]
+Rate = float | Callable[[int], float]
+
+
+class Optimiser:
+    """Steps parameters downhill; a subclass supplies `_descent` and its own state.
+
+    `rate`, the learning rate, is a number or a function of the step, which counts from 0.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.steps = 0
+        self._state: list[Array] = []  # of the parameters' size, made at the first step
+
+    def step(self, parameters: Array | Sequence[Value], grad: Any = None) -> None:
+        """Move `parameters` one step downhill, in place.
+
+        They are theta, a float64 array (P,), with its gradient `grad`, (P,); or `Value`s, whose
+        own gradients are taken, and whose `trainable=False` ones stay. Raises ShapeError where
+        sizes differ from each other or from those of the first step, TypeError for other kinds.
+        """
+        if isinstance(parameters, np.ndarray):
+            self._step(parameters, as_numbers(grad, "grad"))
+            return
+        if grad is not None:
+            raise TypeError("grad must be left out for Values, which have their own")
+        values = [p for p in parameters if p.trainable]
+        theta = np.array([p.data for p in values], np.float64)
+        self._step(theta, np.array([p.grad for p in values], np.float64))
+        for value, number in zip(values, theta.tolist()):
+            value.data = number
+
+    def _step(self, theta: Array, grad: Array) -> None:
+        if theta.dtype != np.float64 or theta.ndim != 1:
+            raise TypeError(f"theta must be float64 (P,) (got {theta.dtype} {theta.shape})")
+        if grad.shape != theta.shape:
+            raise ShapeError(f"grad must have theta's shape {theta.shape} (got {grad.shape})")
+        if any(array.shape != theta.shape for array in self._state):
+            shape = self._state[0].shape
+            raise ShapeError(
+                f"theta must keep its shape {shape} from step to step (got {theta.shape})"
+            )
+        rate = self.rate(self.steps) if callable(self.rate) else self.rate
+        with np.errstate(all="ignore"):
+            theta -= rate * self._descent(grad)
+        self.steps += 1
+
+    def _descent(self, grad: Array) -> Array:
+        raise NotImplementedError
+
+
+class SGD(Optimiser):
+    """Gradient descent, with momentum: v = momentum · v + grad, theta -= rate · v.
+
+    >>> theta = np.array([1.0, 2.0])
+    >>> SGD(rate=0.5).step(theta, [1.0, -1.0])
+    >>> theta
+    array([0.5, 2.5])
+
+    The form of momentum is that of Sutskever et al. 2013 as PyTorch has it.
+    """
+
+    def __init__(self, rate: Rate, momentum: float = 0.0) -> None:
+        super().__init__(rate)
+        self.momentum = momentum
+
+    def _descent(self, grad: Array) -> Array:
+        if not self._state:
+            self._state = [np.zeros_like(grad)]
+        (velocity,) = self._state
+        velocity *= self.momentum
+        velocity += grad
+        return velocity
+
+
+class Adam(Optimiser):
+    """Adam, of Kingma and Ba 2015, algorithm 1.
+
+    >>> theta = np.array([1.0, 2.0])
+    >>> Adam(rate=0.5).step(theta, [4.0, -9.0])
+    >>> theta.round(6)
+    array([0.5, 2.5])
+    """
+
+    def __init__(
+        self, rate: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
+        super().__init__(rate)
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+
+    def _descent(self, grad: Array) -> Array:
+        if not self._state:
+            self._state = [np.zeros_like(grad), np.zeros_like(grad)]
+        mean, square = self._state
+        mean += (1 - self.beta1) * (grad - mean)
+        square += (1 - self.beta2) * (grad * grad - square)
+        t = self.steps + 1
+        corrected = square / (1 - self.beta2**t)
+        return mean / (1 - self.beta1**t) / (np.sqrt(corrected) + self.eps)

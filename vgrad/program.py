@@ -1,0 +1,248 @@
+"""`compile`: a function of single numbers becomes a program over batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ShapeError, TraceError
+from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
+from .sweep import Sweep
+from .trace import distinct_leaves, trace
+from .value import Value
+
+Array = NDArray[np.float64]
+
+TILE_BYTES = 1 << 24  # what the buffers of one tile may take, so that memory does not grow with B
+MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers
+
+
+def compile(
+    fn: Callable[..., Any] | Graph,
+    parameters: Iterable[Value] | None = None,
+    *,
+    reduce: Literal["mean", "sum"] = "mean",
+    fuse: bool = False,
+) -> Program:
+    """Make a function of one sample, or a graph, run over batches.
+
+    `fn` takes one sample, a node or an array of nodes per argument, and returns the objective, or
+    a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
+    shape records `fn`, later calls replay what was recorded. `parameters` are leaf `Value`s, in
+    the order of theta; by default every trainable leaf that `fn` reaches, in order of first use.
+    `reduce` says whether `value_and_grad` takes the mean or the sum over the batch. `fuse=False`,
+    one NumPy call per group of equal ops, is the only mode so far.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> program = vgrad.compile(lambda x, y: (w * x - y) ** 2, parameters=[w])
+    >>> program.value_and_grad(program.theta(), [1.0, 2.0], [2.0, 5.0])
+    (1.0, array([3.]))
+
+    Raises TypeError or ValueError for arguments of the wrong kind.
+    """
+    if reduce not in ("mean", "sum"):
+        raise ValueError(f'reduce must be "mean" or "sum" (got {reduce!r})')
+    if fuse:
+        raise ValueError("fuse must be False, the only mode so far (got True)")
+    if isinstance(fn, Graph):
+        if parameters is not None:
+            raise ValueError("parameters must be left out for a graph, which has its own")
+        fn.check()
+        return Program(fn, list(fn.leaves), reduce)
+    if not callable(fn):
+        raise TypeError(f"compile takes a function or a Graph (got {fn!r}, a {type(fn).__name__})")
+    if parameters is not None:
+        parameters = distinct_leaves("parameters", parameters)
+    return Program(fn, parameters, reduce)
+
+
+class Program:
+    """What `compile` returns: pure functions of theta (P,) and arrays.
+
+    The first axis of every array is the batch, of size B. Arrays are anything NumPy takes as real
+    numbers, and results are float64. Every call raises ShapeError or TypeError for arrays that are ragged, not
+    numeric, empty or of different batch sizes and for a theta of the wrong length, and TraceError
+    where the function cannot be recorded.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any] | Graph, parameters: list[Value] | None, reduce: str
+    ) -> None:
+        self._fn = fn
+        self._parameters = parameters  # None until the first trace finds them
+        self._found = parameters is None  # whether it is for the traces to find them
+        self._reduce = reduce
+        self._sweeps: dict[tuple[Shape, ...], Sweep] = {}
+        if isinstance(fn, Graph):
+            self._sweeps[fn.input_shapes] = Sweep(fn)
+
+    def __call__(self, theta: Any, *arrays: Any) -> Any:
+        """Every output for every sample.
+
+        (B,) for an output that is one number, (B, ...) for an array; a tuple where `fn` returns
+        several.
+        """
+        sweep, theta, inputs = self._prepare(theta, arrays)
+        outputs = np.empty((len(sweep.outputs), inputs.shape[1]))
+        for tile in _tiles(sweep, inputs.shape[1]):
+            values = sweep.forward(theta, inputs[:, tile])
+            for k in range(len(outputs)):
+                outputs[k, tile] = sweep.output(values, k)
+        return _structured(iter(outputs), sweep.graph.output_shapes)
+
+    def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
+        """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
+
+        With `aux=True` the value is a pair: the value, and every output as a call would give it.
+        """
+        sweep, theta, inputs = self._prepare(theta, arrays)
+        _require_scalar(sweep.graph.output_shapes)
+        batch = inputs.shape[1]
+        weight = 1.0 / batch if self._reduce == "mean" else 1.0
+        outputs = np.empty((len(sweep.outputs) if aux else 1, batch))
+        gradient = np.zeros(len(theta))
+        with np.errstate(all="ignore"):
+            for tile in _tiles(sweep, batch):
+                values = sweep.forward(theta, inputs[:, tile])
+                for k in range(len(outputs)):
+                    outputs[k, tile] = sweep.output(values, k)
+                gradient += sweep.parameter_gradient(values, weight)
+            value = float(weight * outputs[0].sum())
+        if aux:
+            return (value, _structured(iter(outputs), sweep.graph.output_shapes)), gradient
+        return value, gradient
+
+    def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
+        """The gradient of output 0 to every input, per sample: an array per argument."""
+        sweep, theta, inputs = self._prepare(theta, arrays)
+        _require_scalar(sweep.graph.output_shapes)
+        gradients = np.empty_like(inputs)
+        for tile in _tiles(sweep, inputs.shape[1]):
+            values = sweep.forward(theta, inputs[:, tile])
+            gradients[:, tile] = sweep.input_gradients(values)
+        return tuple(_split(gradients, sweep.graph.input_shapes))
+
+    def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
+        """The gradient of output 0 to theta for every sample, (B, P)."""
+        sweep, theta, inputs = self._prepare(theta, arrays)
+        _require_scalar(sweep.graph.output_shapes)
+        gradients = np.empty((inputs.shape[1], len(theta)))
+        for tile in _tiles(sweep, inputs.shape[1]):
+            values = sweep.forward(theta, inputs[:, tile])
+            gradients[tile] = sweep.parameter_gradients(values).T
+        return gradients
+
+    def theta(self, *arrays: Any) -> Array:
+        """The parameters' present numbers, a new array (P,), read from the `Value`s.
+
+        A program that finds its parameters itself needs `arrays` as for a call, once, to look.
+        """
+        if arrays:
+            self._sweep(_shapes(_as_arrays(arrays)))
+        if self._parameters is None:
+            raise ValueError(
+                "parameters must be known before theta is read: give them to compile, "
+                "or give this call the arrays that the program is to run on"
+            )
+        if isinstance(self._fn, Graph) and not self._parameters:
+            return self._fn.value[self._fn.parameters]
+        return np.array([p.data for p in self._parameters], np.float64)
+
+    def assign(self, theta: Any) -> None:
+        """Write theta (P,) back into the `Value`s."""
+        if not self._parameters and len(self.theta()):
+            raise ValueError("a graph that was not recorded here has no Values to assign to")
+        values = self._parameters or []
+        for parameter, number in zip(values, as_theta(theta, len(values)).tolist()):
+            parameter.data = number
+
+    def _prepare(self, theta: Any, arrays: tuple[Any, ...]) -> tuple[Sweep, Array, Array]:
+        """The sweep for these arrays, theta (P,), and the inputs (K, B), checked."""
+        checked = _as_arrays(arrays)
+        sizes = {len(array) for array in checked} or {1}
+        if len(sizes) > 1:
+            lengths = ", ".join(str(len(array)) for array in checked)
+            raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
+        if sizes == {0}:
+            raise ShapeError("the batch must have at least one sample (got none)")
+        sweep = self._sweep(_shapes(checked))
+        theta = as_theta(theta, len(sweep.graph.parameters))
+        batch = sizes.pop()
+        inputs = [np.empty((0, batch)), *(array.reshape(batch, -1).T for array in checked)]
+        return sweep, theta, np.concatenate(inputs)
+
+    def _sweep(self, shapes: tuple[Shape, ...]) -> Sweep:
+        """The sweep for arrays of these per-sample shapes, recorded when first met."""
+        if shapes not in self._sweeps:
+            if isinstance(self._fn, Graph):
+                raise ShapeError(
+                    f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
+                    f"after the batch axis (got {shapes})"
+                )
+            graph = trace(self._fn, *shapes, parameters=None if self._found else self._parameters)
+            if self._parameters is None:
+                self._parameters = list(graph.leaves)
+            elif self._found:
+                new = set(graph.leaves).difference(self._parameters)
+                if new:
+                    raise TraceError(
+                        f"the function must reach the parameters of its first call only (got "
+                        f"{new.pop()} besides); give compile the parameters, and make a number "
+                        "of any Value that the function itself creates"
+                    )
+                graph = trace(self._fn, *shapes, parameters=self._parameters)
+            self._sweeps[shapes] = Sweep(graph)
+        return self._sweeps[shapes]
+
+
+def _as_arrays(arrays: tuple[Any, ...]) -> list[Array]:
+    checked = [as_numbers(x, f"array {i}") for i, x in enumerate(arrays)]
+    for i, array in enumerate(checked):
+        if array.ndim == 0:
+            raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
+    return checked
+
+
+def _shapes(arrays: list[Array]) -> tuple[Shape, ...]:
+    return tuple(array.shape[1:] for array in arrays)
+
+
+def _tiles(sweep: Sweep, batch: int) -> Iterator[slice]:
+    """Slices of the batch, so that the buffers of one take about TILE_BYTES."""
+    bytes_per_sample = 8 * 2 * sum(sweep.layout.rows)
+    size = max(MIN_TILE, TILE_BYTES // max(1, bytes_per_sample))
+    return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
+
+
+def _structured(outputs: Iterator[Array], structure: Structure) -> Any:
+    """Outputs, each (B,), as the function returned them: one, a tuple, or (B, ...) for an array."""
+    if isinstance(structure, list):
+        return tuple(_structured(outputs, part) for part in structure)
+    if structure == ():
+        return next(outputs)
+    return np.stack([next(outputs) for _ in range(count(structure))], axis=-1).reshape(
+        -1, *structure
+    )
+
+
+def _require_scalar(structure: Structure) -> None:
+    while isinstance(structure, list):
+        structure = structure[0]
+    if structure != ():
+        raise ShapeError(
+            f"output 0, the objective, must be one number per sample (got shape {structure}); "
+            "an array of shape (B, 1) gives the function arrays of shape (1,): pass (B,) instead"
+        )
+
+
+def _split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
+    """(K, B), cut into one array (B, *shape) per argument."""
+    start = 0
+    for shape in shapes:
+        stop = start + count(shape)
+        yield rows[start:stop].T.reshape(-1, *shape)
+        start = stop

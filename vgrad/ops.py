@@ -37,9 +37,9 @@ class Op:
     name: str
     symbol: str
     forward: Rule
-    vjp: tuple[Rule | None, ...] = ()  # one per operand; None where the derivative is zero
-    domain: tuple[Range, ...] = ()  # where to sample each operand in tests
     ufunc: np.ufunc | None = None  # NumPy's own name for the op, where it has one
+    domain: tuple[Range, ...] = ()  # where to sample each operand in tests
+    vjp: tuple[Rule | None, ...] = ()  # one per operand; None where the derivative is zero
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ def _numpy(function: Rule) -> Rule:
 
 
 def _select(c: Any, x: Any, y: Any) -> Any:
-    if any(isinstance(z, np.ndarray) for z in (c, x, y)):
+    if isinstance(c, np.ndarray) or isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
         return np.where(c, x, y)
     return x if c else y
 
@@ -155,8 +155,8 @@ def _power(x: Any, y: Any) -> Any:
 # Ties: relu and abs have derivative 0 at 0; maximum and minimum split a tie in halves.
 # pow follows PyTorch: no gradient to x where y is 0, none to y where x is 0 and y is not negative.
 
-R = (-2.0, 2.0)  # anywhere
-P = (0.2, 3.0)  # positive
+ANY, POSITIVE = (-2.0, 2.0), (0.2, 3.0)
+ONE, TWO = (ANY,), (ANY, ANY)
 
 
 def _leaf() -> None:
@@ -164,54 +164,56 @@ def _leaf() -> None:
 
 
 # fmt: off
-const = Op("const", "", _leaf)
-input = Op("input", "", _leaf)
+const     = Op("const", "", _leaf)
+input     = Op("input", "", _leaf)
 parameter = Op("parameter", "", _leaf)
 
-add = Op("add", "+", operator.add, (
+add = Op("add", "+", operator.add, np.add, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: g), (R, R), np.add)
-sub = Op("sub", "-", operator.sub, (
+    lambda g, out, x, y: g))
+sub = Op("sub", "-", operator.sub, np.subtract, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g), (R, R), np.subtract)
-mul = Op("mul", "*", operator.mul, (
+    lambda g, out, x, y: -g))
+mul = Op("mul", "*", operator.mul, np.multiply, TWO, (
     lambda g, out, x, y: g * y,
-    lambda g, out, x, y: g * x), (R, R), np.multiply)
-div = Op("div", "/", operator.truediv, (
+    lambda g, out, x, y: g * x))
+div = Op("div", "/", operator.truediv, np.divide, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y), (R, P), np.divide)
-pow: Op = Op("pow", "**", _power, (
+    lambda g, out, x, y: -g * out / y))
+pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
-    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), (P, R), np.power)
-maximum = Op("maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), (
+    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))))
+maximum = Op("maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))), (R, R), np.maximum)
-minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), (
+    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))))
+minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), np.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))), (R, R), np.minimum)
-where: Op = Op("where", "where", _select, (
+    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))))
+where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
-    lambda g, out, c, x, y: where(c, 0.0, g)), ((0.0, 1.0), R, R))
+    lambda g, out, c, x, y: where(c, 0.0, g)))
 
-neg = Op("neg", "-", operator.neg, (lambda g, out, x: -g,), (R,), np.negative)
-exp = Op("exp", "exp", _numpy(np.exp), (lambda g, out, x: g * out,), (R,), np.exp)
-log: Op = Op("log", "log", _numpy(np.log), (lambda g, out, x: g / x,), (P,), np.log)
-sqrt = Op("sqrt", "sqrt", _numpy(np.sqrt), (lambda g, out, x: g / (2 * out),), (P,), np.sqrt)
-tanh = Op("tanh", "tanh", _numpy(np.tanh), (lambda g, out, x: g * (1 - out * out),), (R,), np.tanh)
-sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), (
-    lambda g, out, x: g * out * (1 - out),), (R,))
-relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), (
-    lambda g, out, x: where(x > 0, g, 0.0),), (R,))
-abs = Op("abs", "abs", operator.abs, (
-    lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),), (R,), np.absolute)
-sin = Op("sin", "sin", _numpy(np.sin), (lambda g, out, x: g * cos(x),), (R,), np.sin)
-cos: Op = Op("cos", "cos", _numpy(np.cos), (lambda g, out, x: -g * sin(x),), (R,), np.cos)
+neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
+exp = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))
+log: Op = Op("log", "log", _numpy(np.log), np.log, (POSITIVE,), (lambda g, out, x: g / x,))
+sqrt = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
+    lambda g, out, x: g / (2 * out),))
+tanh = Op("tanh", "tanh", _numpy(np.tanh), np.tanh, ONE, (
+    lambda g, out, x: g * (1 - out * out),))
+sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), None, ONE, (
+    lambda g, out, x: g * out * (1 - out),))
+relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
+    lambda g, out, x: where(x > 0, g, 0.0),))
+abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
+    lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),))
+sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))
+cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),))
 
-gt = Op("gt", ">", lambda x, y: (x > y) * 1.0, (None, None), (R, R), np.greater)
-lt = Op("lt", "<", lambda x, y: (x < y) * 1.0, (None, None), (R, R), np.less)
-ge = Op("ge", ">=", lambda x, y: (x >= y) * 1.0, (None, None), (R, R), np.greater_equal)
-le = Op("le", "<=", lambda x, y: (x <= y) * 1.0, (None, None), (R, R), np.less_equal)
-eq = Op("eq", "==", lambda x, y: (x == y) * 1.0, (None, None), (R, R), np.equal)
-ne = Op("ne", "!=", lambda x, y: (x != y) * 1.0, (None, None), (R, R), np.not_equal)
+gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
+lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))
+ge = Op("ge", ">=", lambda x, y: (x >= y) * 1.0, np.greater_equal, TWO, (None, None))
+le = Op("le", "<=", lambda x, y: (x <= y) * 1.0, np.less_equal,    TWO, (None, None))
+eq = Op("eq", "==", lambda x, y: (x == y) * 1.0, np.equal,         TWO, (None, None))
+ne = Op("ne", "!=", lambda x, y: (x != y) * 1.0, np.not_equal,     TWO, (None, None))
 # fmt: on

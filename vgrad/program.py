@@ -64,9 +64,9 @@ class Program:
     """What `compile` returns: pure functions of theta (P,) and arrays.
 
     The first axis of every array is the batch, of size B. Arrays are anything NumPy takes as real
-    numbers, and results are float64. Every call raises ShapeError or TypeError for arrays that are ragged, not
-    numeric, empty or of different batch sizes and for a theta of the wrong length, and TraceError
-    where the function cannot be recorded.
+    numbers, and results are float64. Every call raises ShapeError or TypeError for arrays that
+    are ragged, not numeric, empty or of different batch sizes and for a theta of the wrong
+    length, and TraceError where the function cannot be recorded.
     """
 
     def __init__(

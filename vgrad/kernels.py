@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .schedule import Group, Place, Rows
+from .schedule import Group, Rows
 
 Buffers = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -18,16 +18,16 @@ Buffers = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Map:
     """The nodes of one op on one level, element by element."""
 
-    __slots__ = ("group", "targets")
+    __slots__ = ("op", "operands", "out", "segments")
 
     def __init__(self, group: Group) -> None:
-        self.group = group
-        self.targets = [Accumulator(place) for place in group.operands]
+        self.op, self.out, self.operands = group
+        self.segments = tuple([_segments(x.rows) for x in self.operands])
 
     def forward(self, values: Buffers) -> None:
         """Compute the group's rows from those of its operands."""
-        op, out, operands = self.group
-        values[out.buffer][out.rows] = op.forward(*[values[x.buffer][x.rows] for x in operands])
+        operands = [values[x.buffer][x.rows] for x in self.operands]
+        values[self.out.buffer][self.out.rows] = self.op.forward(*operands)
 
     def adjoint(self, values: Buffers, grads: Buffers, wanted: int, exact: bool) -> None:
         """Add what the group's gradient gives to each operand that comes from what is wanted.
@@ -35,40 +35,43 @@ class Map:
         With `exact` a gradient of 0 gives 0, even times inf or nan; the same but for that, and
         faster, without.
         """
-        op, out, operands = self.group
-        g = grads[out.buffer][out.rows]
-        arguments = [values[x.buffer][x.rows] for x in (out, *operands)]
-        for vjp, target in zip(op.vjp, self.targets):
-            if vjp is not None and target.place.origin & wanted:
+        g = grads[self.out.buffer][self.out.rows]
+        arguments = [values[x.buffer][x.rows] for x in (self.out, *self.operands)]
+        for vjp, operand, segments in zip(self.op.vjp, self.operands, self.segments):
+            if vjp is not None and operand.origin & wanted:
                 gradient = vjp(g, *arguments)
-                target.add(grads, np.where(g == 0, 0.0, gradient) if exact else gradient)
+                if exact:
+                    gradient = np.where(g == 0, 0.0, gradient)
+                _add(grads[operand.buffer], operand.rows, segments, gradient)
 
 
-class Accumulator:
-    """Adds to rows of a gradient buffer, some of which may be named more than once.
+Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]
 
-    Rows named twice are sorted and summed in segments, in the same order every time; that is
-    several times faster than `np.add.at`.
+
+def _segments(rows: Rows) -> Segments | None:
+    """How to sum what goes to rows that are named more than once; None where none is.
+
+    The order that brings equal rows together, where each row's run of them starts, and the rows
+    themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
     """
+    if isinstance(rows, slice):
+        return None
+    distinct, counts = np.unique(rows, return_counts=True)
+    if len(distinct) == len(rows):
+        return None
+    return np.argsort(rows, kind="stable"), np.cumsum(counts) - counts, distinct
 
-    __slots__ = ("place", "rows", "order", "starts")
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.rows: Rows = place.rows
-        self.order: NDArray[np.intp] | None = None
-        if isinstance(place.rows, np.ndarray):
-            distinct, counts = np.unique(place.rows, return_counts=True)
-            if len(distinct) < len(place.rows):
-                self.rows = distinct
-                self.order = np.argsort(place.rows, kind="stable")
-                self.starts = np.cumsum(counts) - counts
-
-    def add(self, grads: Buffers, gradient: NDArray[np.float64]) -> None:
-        """Add `gradient`, one row per row named, summed over the batch where the buffer is."""
-        buffer = grads[self.place.buffer]
-        if gradient.shape[1] > buffer.shape[1]:
-            gradient = gradient.sum(axis=1, keepdims=True)
-        if self.order is not None:
-            gradient = np.add.reduceat(gradient[self.order], self.starts, axis=0)
-        buffer[self.rows] += gradient
+def _add(
+    buffer: NDArray[np.float64],
+    rows: Rows,
+    segments: Segments | None,
+    gradient: NDArray[np.float64],
+) -> None:
+    """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""
+    if gradient.shape[1] > buffer.shape[1]:
+        gradient = gradient.sum(axis=1, keepdims=True)
+    if segments is not None:
+        order, starts, rows = segments
+        gradient = np.add.reduceat(gradient[order], starts, axis=0)
+    buffer[rows] += gradient

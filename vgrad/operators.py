@@ -121,18 +121,20 @@ class Operand:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.
 
-        With an array among the inputs, or for a function that is no op, NumPy works on the numbers
-        one by one, and so comes back to the operators and methods above.
+        For a function that is no op, NumPy works through the numbers one by one, and so comes back
+        to the operators and methods above.
         """
         op = _OP_OF_UFUNC.get(ufunc)
-        arrays = any(isinstance(x, np.ndarray) for x in inputs)
-        if op is not None and method == "__call__" and not options and not arrays:
+        if op is not None and method == "__call__" and not options:
             return op(*inputs)
-        boxed = [_box(x) if isinstance(x, Operand) else x for x in inputs]
-        return getattr(ufunc, method)(*boxed, **options)
+        options = {name: boxed(x) for name, x in options.items()}
+        return getattr(ufunc, method)(*map(boxed, inputs), **options)
 
 
-def _box(x: Operand) -> np.ndarray[Any, Any]:
+def boxed(x: Any) -> Any:
+    """An operand as an array of no dimensions, which NumPy does not hand back to us."""
+    if not isinstance(x, Operand):
+        return x
     array = np.empty((), dtype=object)
     array[()] = x
     return array

@@ -61,13 +61,13 @@ class Op:
             raise TypeError(f"{self.name}() takes {self.arity} operands (got {len(operands)})")
         if _PLAIN.issuperset(map(type, operands)):
             return evaluate(self.forward, *map(float, operands))
-        arrays = [x for x in operands if isinstance(x, np.ndarray)]
+        arrays = [x for x in operands if isinstance(x, np.ndarray) and not is_number(x)]
         engines = [x for x in operands if hasattr(x, "_apply")]
-        if any(x.dtype == object for x in arrays) or (arrays and engines):
-            return np.frompyfunc(self, self.arity, 1)(*operands)
         if arrays:
+            elementwise = engines or any(x.dtype == object for x in arrays)
+            rule = np.frompyfunc(self, self.arity, 1) if elementwise else self.forward
             with np.errstate(all="ignore"):
-                return self.forward(*operands)
+                return rule(*operands)
         if not engines:
             return evaluate(self.forward, *map(number, operands))
         result = engines[0]._apply(self, *operands)

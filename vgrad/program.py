@@ -111,7 +111,7 @@ class Program:
                 for k in range(len(outputs)):
                     outputs[k, tile] = sweep.output(values, k)
                 gradient += sweep.parameter_gradient(values, weight)
-            value = float(weight * outputs[0].sum())
+            value = float((weight * outputs[0]).sum())  # the sum alone might overflow
         if aux:
             return (value, _structured(iter(outputs), sweep.graph.output_shapes)), gradient
         return value, gradient

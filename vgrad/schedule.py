@@ -46,7 +46,7 @@ class Schedule:
     buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
     row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
     rows: tuple[int, int]  # how many rows each buffer has
-    groups: list[Group]
+    groups: Iterator[Group]
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -67,7 +67,7 @@ def schedule(graph: Graph) -> Schedule:
         rows.append(len(nodes))
     keys = np.stack([graph.level[computed], graph.op[computed], kind[computed]])
     starts = np.flatnonzero(np.diff(keys, prepend=-1).any(axis=0))
-    groups = list(_groups(graph, origin, row, computed, starts))
+    groups = _groups(graph, origin, row, computed, starts)
     return Schedule(buffer, row, (rows[SHARED], rows[BATCHED]), groups)
 
 
@@ -104,9 +104,11 @@ def _groups(
         size = end - start
         operands = []
         for k in range(op.arity):
-            at: Rows = rows[start:end, k]
+            at: Rows
             if breaks[end - 1][k] == breaks[start][k]:
                 at = slice(first_row[i][k], first_row[i][k] + size)
+            else:
+                at = rows[start:end, k]
             operands.append(Place(origins[i][k] & FROM_INPUTS, at, origins[i][k]))
         out = slice(first_out[i], first_out[i] + size)
         yield Group(op, Place(out_origin[i] & FROM_INPUTS, out, out_origin[i]), tuple(operands))

@@ -76,7 +76,7 @@ class Sweep:
         grads[buffer][row] = weight * each
         with np.errstate(all="ignore"):
             for kernel in reversed(self.kernels):
-                if kernel.group.out.origin & wanted:
+                if kernel.out.origin & wanted:
                     kernel.adjoint(values, grads, wanted, exact)
         if wanted == FROM_INPUTS:
             return grads[BATCHED][: len(self.graph.inputs)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import ops
 from .errors import TraceError
 from .graph import MAX_ARITY, Graph, Shape, Structure
-from .operators import Operand
+from .operators import Operand, boxed
 from .value import Value, reachable
 
 
@@ -66,7 +66,7 @@ def capture(
     Raises TraceError where a root is no `Value`, and TypeError or ValueError for inputs and
     parameters that are no distinct leaf `Value`s.
     """
-    arrays = [_object_array(x) for x in inputs]
+    arrays = [np.array(boxed(x), dtype=object) for x in inputs]
     tape = Tape(parameters)
     for value in distinct_leaves("inputs", [x for array in arrays for x in array.flat]):
         if value in tape.index:
@@ -118,7 +118,7 @@ class Node(Operand):
 
     def __bool__(self) -> NoReturn:
         raise _refusal(
-            "if, while, and, or, max(), min(), sorted() and the like must not depend on",
+            "if, while, and, or, max(), sorted(), comparing whole arrays and the like must not depend on",
             "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()",
         )
 
@@ -175,17 +175,10 @@ class Tape:
                 "return it from the function instead"
             )
         place = len(self.op)
-        level = self.level
         self.op.append(op.code)
-        if len(parents) == 2:
-            x, y = parents
-            a, b = level[x], level[y]
-            level.append(1 + (a if a > b else b))
-            self.parents.extend((x, y, -1))
-        else:
-            level.append(1 + max([level[p] for p in parents], default=-1))
-            self.parents.extend(parents)
-            self.parents.extend(_PADDING[len(parents)])
+        self.parents += parents
+        self.parents += _PADDING[len(parents)]
+        self.level.append(1 + max([self.level[p] for p in parents], default=-1))
         if self.lines is not None:
             self.lines[place] = _user_line()
         return place
@@ -204,6 +197,8 @@ class Tape:
 
     def argument(self, shape: Shape, name: str) -> Any:
         """The input nodes of one argument: a node for `()`, else an object array of that shape."""
+        if not isinstance(shape, tuple):
+            raise TypeError(f"a shape must be a tuple, such as () or (2,) (got {shape!r})")
         array = np.empty(shape, dtype=object)
         for index in np.ndindex(*shape):
             node = Node(self, self.record(ops.input, []))
@@ -285,23 +280,26 @@ class Tape:
         then all of it reversed: what was recorded in another order, or from `Value`s, comes out
         the same, and evaluation order is kept where it is a chain. Dead nodes drop out.
         """
-        parents = self.parents
-        buckets: list[list[int]] = [[] for _ in range(1 + max(self.level, default=0))]
+        buckets: dict[int, list[int]] = {}
         seen = bytearray(len(self.op) + 1)
         seen[-1] = 1  # no parent
-        for place in reversed(outputs):
-            if not seen[place]:
-                seen[place] = 1
-                buckets[self.level[place]].append(place)
-        for bucket in reversed(buckets):
+
+        def discover(places: Iterable[int]) -> None:
+            for place in places:
+                if not seen[place]:
+                    seen[place] = 1
+                    buckets.setdefault(self.level[place], []).append(place)
+
+        discover(reversed(outputs))
+        order: list[int] = []
+        for level in range(max(self.level, default=0), -1, -1):
+            bucket = buckets.pop(level, [])
+            order += bucket
             for place in bucket:
-                for parent in reversed(parents[3 * place : 3 * place + 3]):
-                    if not seen[parent]:
-                        seen[parent] = 1
-                        buckets[self.level[parent]].append(parent)
-        unused = [place for place in self.inputs + (self.given or []) if not seen[place]]
-        buckets[0][:0] = reversed(unused)
-        return [place for bucket in buckets for place in reversed(bucket)]
+                first = MAX_ARITY * place
+                discover(reversed(self.parents[first : first + MAX_ARITY]))
+        order += [place for place in self.inputs + (self.given or []) if not seen[place]]
+        return order[::-1]
 
 
 _PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
@@ -329,12 +327,6 @@ def distinct_leaves(name: str, values: Iterable[Any]) -> list[Value]:
     return values
 
 
-def _object_array(x: Any) -> NDArray[Any]:
-    array = np.empty((), dtype=object)
-    array[()] = x
-    return array if isinstance(x, Value) else np.array(x, dtype=object)
-
-
 def _names(fn: Callable[..., Any], count: int) -> list[str]:
     """What `fn` calls its positional arguments, where it can be asked."""
     try:
@@ -349,7 +341,8 @@ def _names(fn: Callable[..., Any], count: int) -> list[str]:
 
 
 def _describe(fn: Callable[..., Any]) -> str:
-    name = getattr(fn, "__name__", repr(fn))
+    """The name of `fn`, and where it is defined, for error messages."""
+    name = getattr(fn, "__name__", type(fn).__name__)
     code = getattr(fn, "__code__", None)
     return f"{name} ({_place(code.co_filename, code.co_firstlineno)})" if code else name
 

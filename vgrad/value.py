@@ -127,6 +127,9 @@ def reachable(roots: Iterable[Value], known: Container[Value] = ()) -> list[Valu
 
 
 def _node(op: ops.Op, parents: tuple[Value, ...]) -> Value:
+    for x in parents:
+        if x.data.__class__ is not float:  # set by hand to another kind of number
+            x.data = ops.number(x.data)
     if len(parents) == 2:  # most of all work, so without a loop
         x, y = parents
         level = x.level if x.level > y.level else y.level
@@ -137,8 +140,6 @@ def _node(op: ops.Op, parents: tuple[Value, ...]) -> Value:
     else:
         level = max([x.level for x in parents])
         data = ops.evaluate(op.forward, *[x.data for x in parents])
-    if data.__class__ is not float:  # somebody set a parent's data to another kind of number
-        data = ops.evaluate(op.forward, *[ops.number(x.data) for x in parents])
     node = _new(Value)
     node.data = data
     node.grad = 0.0

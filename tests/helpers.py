@@ -1,0 +1,168 @@
+"""What several tests share: random programs, a reference, central differences, comparisons."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import vgrad
+from vgrad import Value
+from vgrad.ops import OPS, Op
+from vgrad.value import reachable
+
+COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
+
+EDGES = [
+    *(0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 1e-3, -7.25, 710.0, -750.0, 1e200, -1e308),
+    *(5e-324, -5e-324, 2.2250738585072014e-308, float("inf"), float("-inf"), float("nan")),
+]
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Equal to the last bit, the sign of zero included; any nan equals any other.
+
+    The sign and payload of a nan are left out: IEEE 754 does not fix them, and the processor's
+    choice depends on the order in which a compiler passes the operands.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    equal = (a.view(np.int64) == b.view(np.int64)) | (np.isnan(a) & np.isnan(b))
+    return a.shape == b.shape and bool(equal.all())
+
+
+def central_difference(f: Callable[..., float], x: list[float], k: int, step: float) -> float:
+    """df/dx[k] by central differences, whose error is O(step**2) + O(rounding / step)."""
+    up, down = list(x), list(x)
+    up[k] += step
+    down[k] -= step
+    return (f(*up) - f(*down)) / (up[k] - down[k])
+
+
+# --- random programs -----------------------------------------------------------------------------
+
+
+@dataclass
+class RandomProgram:
+    """Straight-line code over a list of numbers: inputs, parameters, then one result per line."""
+
+    inputs: int
+    parameters: list[Value]
+    lines: list[tuple[Op, list[int | float]]]  # operands: an index into the list, or a constant
+    outputs: list[int]
+
+    def run(self, numbers: list[Any]) -> list[Any]:
+        numbers = list(numbers)
+        for op, operands in self.lines:
+            numbers.append(op(*[numbers[x] if isinstance(x, int) else x for x in operands]))
+        return numbers
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        numbers = self.run([*inputs, *self.parameters])
+        return tuple(numbers[k] for k in self.outputs)
+
+    def is_shared(self) -> list[bool]:
+        """For every number, whether no input reaches it."""
+        shared = [False] * self.inputs + [True] * len(self.parameters)
+        for _, operands in self.lines:
+            shared.append(all(shared[x] for x in operands if isinstance(x, int)))
+        return shared
+
+
+def random_program(seed: int, edges: bool = False, size: int | None = None) -> RandomProgram:
+    """A program with reuse, diamonds, `a + a`, dead code, constants on either side, several outputs.
+
+    With `edges` the constants are zeros, infinities, nan, subnormals and domain edges, and ops get
+    whatever comes; without, ops with a limited domain get operands squeezed into it.
+    """
+    rng = random.Random(seed)
+    inputs, parameters = rng.randint(0, 4), rng.randint(0, 4)
+    if inputs + parameters == 0:
+        inputs = 1
+    program = RandomProgram(inputs, [Value(rng.uniform(-2, 2)) for _ in range(parameters)], [], [])
+    count = inputs + parameters
+
+    def emit(op: Op, operands: list[int | float]) -> int:
+        program.lines.append((op, operands))
+        return inputs + parameters + len(program.lines) - 1
+
+    for _ in range(size or rng.randint(1, 40)):
+        op = rng.choice(COMPUTED)
+        total = count + len(program.lines)
+        recent = range(max(0, total - 6), total)
+        picks: list[int | float] = [
+            rng.choice(recent) if rng.random() < 0.6 else rng.randrange(total)
+            for _ in range(op.arity)
+        ]
+        if op.arity == 2 and rng.random() < 0.15:
+            picks[1] = picks[0]
+        elif op.arity > 1 and rng.random() < 0.3:
+            k = rng.randrange(op.arity)  # a constant on either side
+            picks[k] = rng.choice(EDGES) if edges else rng.uniform(0.5, 2.0)
+        if not edges:
+            picks = [
+                x if isinstance(x, float) or limits == (-2.0, 2.0) else squeeze(emit, x, limits)
+                for x, limits in zip(picks, op.domain)
+            ]
+            if op.name == "pow":  # keeps towers of powers from overflowing
+                picks[1] = rng.choice([-1.0, 0.5, 2.0, 3.0, emit(BY_NAME["tanh"], [total - 1])])
+            if op.name == "exp":
+                picks[0] = emit(BY_NAME["tanh"], [total - 1])
+        if all(isinstance(x, float) for x in picks):
+            picks[0] = rng.randrange(total)
+        emit(op, picks)
+    last = count + len(program.lines) - 1
+    program.outputs = [last, *(rng.randrange(count + len(program.lines)) for _ in range(rng.randint(0, 2)))]
+    return program
+
+
+BY_NAME = {op.name: op for op in OPS}
+
+
+def squeeze(emit: Callable[..., int], x: int, limits: tuple[float, float]) -> int:
+    """Lines that map any number into the positive domain `limits`, smoothly."""
+    assert limits == (0.2, 3.0)
+    return emit(BY_NAME["add"], [emit(BY_NAME["sigmoid"], [x]), 0.5])
+
+
+# --- the reference -------------------------------------------------------------------------------
+
+
+def backward_with_scale(root: Value, leaves: list[Value]) -> tuple[list[float], list[float]]:
+    """The leaves' gradients by `root.backward()`, and for each the sum of |contributions|.
+
+    The second is what a gradient would be if nothing cancelled. Rounding errors are relative to
+    it, so a tolerance for sums in another order must be too.
+    """
+    for leaf in leaves:
+        leaf.grad = 0.0
+    root.backward()
+    scale = {root: 1.0}
+    for node in reachable([root]):
+        g = scale.get(node, 0.0)
+        if g and node.grad:
+            data = [x.data for x in node.parents]
+            for x, vjp in zip(node.parents, node.op.vjp):
+                if vjp is not None:
+                    part = vgrad.ops.evaluate(vjp, g, node.data, *data)
+                    scale[x] = scale.get(x, 0.0) + abs(part)
+    return [leaf.grad for leaf in leaves], [scale.get(leaf, 0.0) for leaf in leaves]
+
+
+def assert_gradients_match(got: Any, want: Any, scale: Any, context: str) -> None:
+    """Within 1e-12 of the scale, and nan and inf in the same places.
+
+    1e-12 is about 4,500 roundings of 2**-52 apart: the engines use the same rules on the same
+    numbers and differ only in the order in which contributions to a node are added. Among the
+    subnormals a rounding is absolute, 5e-324; 1e-320 is 2,000 of those.
+    """
+    got, want, scale = (np.asarray(x, np.float64) for x in (got, want, scale))
+    finite = np.isfinite(want)
+    assert same_bits(got[~finite], want[~finite]), f"{context}: got {got}, want {want}"
+    with np.errstate(all="ignore"):
+        gap = np.abs(got[finite] - want[finite])
+        size = np.nan_to_num(np.maximum(scale[finite], np.abs(want[finite])), posinf=1e308)
+        bound = 1e-12 * size + 1e-320
+    assert (gap <= bound).all(), f"{context}: got {got}, want {want}, gap {gap}"

@@ -1,0 +1,200 @@
+"""Each row of the op table against central differences, at its kinks, and in all it is called on."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import random
+
+import numpy as np
+import pytest
+from helpers import COMPUTED, EDGES, central_difference, same_bits
+
+import vgrad
+from vgrad import Value, ops
+
+INF, NAN = math.inf, math.nan
+DIFFERENTIABLE = [op for op in COMPUTED if any(op.vjp)]
+
+STEP = 1e-5
+# The differences err by STEP**2 / 6 times a third derivative (below 1e3 in these domains) plus
+# 2**-53 / STEP from rounding: 2e-8 and 1e-11. A wrong rule is off by far more.
+TOLERANCE = 1e-6
+
+
+def gradcheck(op: ops.Op, numbers: list[float]) -> None:
+    """Both engines' derivatives of `op` at `numbers` against central differences of plain floats."""
+    want = [central_difference(op, numbers, k, STEP) for k in range(op.arity)]
+    scalar = [Value(x) for x in numbers]
+    op(*scalar).backward()
+    program = vgrad.compile(lambda *xs: op(*xs), parameters=[])
+    vector = program.input_grads([], *[[x] for x in numbers])
+    for k in range(op.arity):
+        assert scalar[k].grad == pytest.approx(want[k], rel=TOLERANCE, abs=TOLERANCE), (op, numbers)
+        assert vector[k][0] == pytest.approx(want[k], rel=TOLERANCE, abs=TOLERANCE), (op, numbers)
+
+
+def sample(op: ops.Op, rng: random.Random) -> list[float]:
+    """Operands inside the row's domain, no two of them within reach of a kink."""
+    while True:
+        numbers = [rng.uniform(low, high) for low, high in op.domain]
+        gaps = [abs(x - y) for i, x in enumerate([*numbers, 0.0]) for y in numbers[:i]]
+        if min(gaps) > 10 * STEP:
+            return numbers
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+def test_derivatives_agree_with_central_differences(op):
+    rng = random.Random(op.code)
+    for _ in range(50):
+        gradcheck(op, sample(op, rng))
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=lambda op: op.name)
+def test_gradcheck_catches_a_wrong_rule(op):
+    """Every rule, planted 1 % off, is found out."""
+    wrong = tuple(rule and (lambda g, *xs, rule=rule: 1.01 * rule(g, *xs)) for rule in op.vjp)
+    planted = ops.Op("planted", "?", op.forward, op.ufunc, op.domain, wrong)
+    try:
+        with pytest.raises(AssertionError):
+            for seed in range(20):
+                gradcheck(planted, sample(planted, random.Random(seed)))
+    finally:
+        ops.OPS.remove(planted)
+
+
+# What each rule does at its kink or at the edge of its domain: operands, then derivatives.
+KINKS = [
+    ("relu", [0.0], [0.0]),
+    ("relu", [-0.0], [0.0]),
+    ("relu", [INF], [1.0]),
+    ("relu", [-INF], [0.0]),
+    ("abs", [0.0], [0.0]),
+    ("abs", [-INF], [-1.0]),
+    ("maximum", [1.0, 1.0], [0.5, 0.5]),
+    ("maximum", [0.0, -0.0], [0.5, 0.5]),
+    ("maximum", [INF, INF], [0.5, 0.5]),
+    ("maximum", [-INF, INF], [0.0, 1.0]),
+    ("minimum", [1.0, 1.0], [0.5, 0.5]),
+    ("minimum", [INF, -INF], [0.0, 1.0]),
+    ("sqrt", [0.0], [INF]),
+    ("sqrt", [-1.0], [NAN]),
+    ("log", [0.0], [INF]),
+    ("log", [-0.0], [-INF]),
+    ("exp", [1000.0], [INF]),
+    ("exp", [-INF], [0.0]),
+    ("tanh", [1000.0], [0.0]),
+    ("tanh", [-1000.0], [0.0]),
+    ("sigmoid", [1000.0], [0.0]),
+    ("sigmoid", [-1000.0], [0.0]),
+    ("div", [1.0, 0.0], [INF, -INF]),
+    ("div", [0.0, 0.0], [INF, NAN]),
+    ("div", [1.0, INF], [0.0, -0.0]),
+    ("pow", [0.0, 0.0], [0.0, 0.0]),
+    ("pow", [0.0, 1.0], [1.0, 0.0]),
+    ("pow", [0.0, 2.0], [0.0, 0.0]),
+    ("pow", [0.0, 0.5], [INF, 0.0]),
+    ("pow", [0.0, -1.0], [-INF, -INF]),
+    ("pow", [-2.0, 2.0], [-4.0, NAN]),
+    ("pow", [-2.0, 3.0], [12.0, NAN]),
+    ("pow", [1.0, INF], [INF, 0.0]),
+    ("where", [0.0, 1.0, 2.0], [0.0, 0.0, 1.0]),
+    ("where", [-0.0, 1.0, 2.0], [0.0, 0.0, 1.0]),
+    ("where", [NAN, 1.0, 2.0], [0.0, 1.0, 0.0]),
+    ("where", [1.0, INF, NAN], [0.0, 1.0, 0.0]),
+    *((name, [1.0, 1.0], [0.0, 0.0]) for name in ("gt", "lt", "ge", "le", "eq", "ne")),
+]
+
+
+@pytest.mark.parametrize("name, numbers, want", KINKS)
+def test_derivatives_at_kinks_and_edges(name, numbers, want):
+    op = getattr(ops, name)
+    scalar = [Value(x) for x in numbers]
+    op(*scalar).backward()
+    vector = vgrad.compile(op, parameters=[]).input_grads([], *[[x] for x in numbers])
+    assert [v.grad for v in scalar] == pytest.approx(want, rel=0, nan_ok=True)
+    assert [g[0] for g in vector] == pytest.approx(want, rel=0, nan_ok=True)
+
+
+def test_every_rule_with_a_kink_is_in_the_list():
+    """A row whose rule branches or can divide by zero states what it does there."""
+    smooth = {"add", "sub", "mul", "neg", "sin", "cos"}
+    assert {name for name, _, _ in KINKS} == {op.name for op in COMPUTED} - smooth
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+def test_numbers_arrays_and_values_agree_to_the_bit(op):
+    """An array of any layout gives each element what a float and what a Value give."""
+    rng = random.Random(op.code)
+    rows = [[rng.choice(EDGES) for _ in range(op.arity)] for _ in range(99)]
+    rows += [[rng.uniform(low, high) for low, high in op.domain] for _ in range(400)]
+    floats = [op(*row) for row in rows]
+    assert all(type(x) is float for x in floats)
+    assert same_bits([op(*map(Value, row)).data for row in rows], floats)
+    columns = np.array(rows).T
+    for layout in (columns, columns.copy("F"), np.repeat(columns, 3, axis=1)[:, ::3]):
+        assert same_bits(op(*layout), floats)
+    assert same_bits([x.data for x in op(*np.vectorize(Value, otypes=[object])(columns))], floats)
+
+
+def test_powers_do_not_depend_on_the_layout_of_the_exponent():
+    """NumPy takes short cuts for some exponents in some layouts; the op must not."""
+    x = np.array([-INF, -0.0, 0.3, 1 / 3, 7.7, 1e-160, NAN])
+    for y in (-1.0, 0.0, 0.5, 1.0, 2.0, 3.0, -2.0, -0.5):
+        full, single = np.full(len(x), y), np.full(1, y)
+        want = [ops.pow(float(v), y) for v in x]
+        assert same_bits(ops.pow(x, full), want)
+        assert same_bits(ops.pow(x, single), want)
+        assert same_bits(ops.pow(x, y), want)
+
+
+def test_nothing_warns_and_nothing_raises():
+    """IEEE 754 results for plain numbers too: inf and nan, where Python's own floats raise."""
+    assert vgrad.exp(1000) == INF and vgrad.log(0) == -INF
+    assert ops.div(1, 0) == INF and math.isnan(ops.div(0, 0)) and ops.div(-1, 0) == -INF
+    assert math.isnan(ops.pow(-8.0, 1 / 3)) and ops.pow(0.0, -1.0) == INF
+    assert math.isnan(vgrad.sqrt(-1)) and vgrad.sqrt(-0.0) == 0.0
+    assert ops.pow(1e200, 2) == INF
+
+
+def test_functions_take_object_arrays_element_by_element():
+    values = np.array([Value(-1.0), Value(2.0)])
+    assert [v.data for v in vgrad.relu(values)] == [0.0, 2.0]
+    assert [v.data for v in vgrad.maximum(values, 1.0)] == [1.0, 2.0]
+    assert [v.data for v in vgrad.maximum(Value(0.0), np.array([-1.0, 3.0]))] == [0.0, 3.0]
+    assert vgrad.where(np.array([1.0, 0.0]), 5.0, np.array([6.0, 7.0])).tolist() == [5.0, 7.0]
+
+
+def test_a_new_op_is_one_row():
+    """A row that nothing else mentions works on numbers, on both engines and in a flat graph."""
+    cube = ops.Op("cube", "³", lambda x: x * x * x, vjp=(lambda g, out, x: 3 * g * x * x,))
+    try:
+        x = Value(2.0)
+        cube(x).backward()
+        program = vgrad.compile(cube, parameters=[])
+        assert cube(2) == 8.0 and x.grad == 12.0
+        assert program([], [2.0, 3.0]).tolist() == [8.0, 27.0]
+        assert program.input_grads([], [2.0, 3.0])[0].tolist() == [12.0, 27.0]
+    finally:
+        ops.OPS.remove(cube)
+
+
+def test_op_codes_fit_a_byte_and_are_places_in_the_table():
+    assert [op.code for op in ops.OPS] == list(range(len(ops.OPS))) and len(ops.OPS) < 256
+
+
+@pytest.mark.parametrize("op", ops.OPS, ids=lambda op: op.name)
+def test_copies_and_pickles_of_a_row_are_the_row(op):
+    assert copy.deepcopy(op) is op and pickle.loads(pickle.dumps(op)) is op
+
+
+def test_bad_operands_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"maximum\(\) takes 2 operands \(got 1\)"):
+        vgrad.maximum(1.0)
+    with pytest.raises(TypeError, match=r"must be a real number \(got '3', a str\)"):
+        vgrad.exp("3")
+    with pytest.raises(TypeError, match=r"got 1j, a complex"):
+        vgrad.exp(1j)
+    with pytest.raises(TypeError, match=r"maximum\(\) takes numbers.* \(got Value, str\)"):
+        vgrad.maximum(Value(1.0), "2")

@@ -1,0 +1,166 @@
+"""The vector engine gives what the scalar engine gives: values to the bit, gradients to 1e-12."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from helpers import (
+    COMPUTED,
+    EDGES,
+    RandomProgram,
+    assert_gradients_match,
+    backward_with_scale,
+    random_program,
+    same_bits,
+)
+
+import vgrad
+from vgrad import Value
+
+
+def batch_of(program: RandomProgram, seed: int, size: int, edges: bool) -> np.ndarray:
+    rng = random.Random(seed)
+    draw = (lambda: rng.choice(EDGES)) if edges else (lambda: rng.uniform(-2, 2))
+    return np.array([[draw() for _ in range(program.inputs)] for _ in range(size)]).reshape(
+        size, program.inputs
+    )
+
+
+def as_inputs(row: np.ndarray) -> list[Value]:
+    return [Value(x, trainable=False) for x in row]
+
+
+def check_parity(program: RandomProgram, X: np.ndarray, context: str) -> None:
+    """Every call of a compiled program against the scalar engine, sample by sample."""
+    compiled = vgrad.compile(program, parameters=program.parameters)
+    theta, arrays = compiled.theta(), list(X.T)
+    batch = len(X) if program.inputs else 1
+    rows = X if program.inputs else np.empty((1, 0))
+
+    outputs = compiled(theta, *arrays)
+    by_parameter = compiled.per_sample_grads(theta, *arrays)
+    by_input = compiled.input_grads(theta, *arrays)
+    for i, row in enumerate(rows):
+        where = f"{context}, sample {i}"
+        inputs = as_inputs(row)
+        roots = program(*inputs)
+        assert same_bits([out[i] for out in outputs], [r.data for r in roots]), where
+        leaves = [*inputs, *program.parameters]
+        want, scale = backward_with_scale(roots[0], leaves)
+        got = [*(g[i] for g in by_input), *by_parameter[i]]
+        assert_gradients_match(got, want, scale, where)
+
+    root, total = whole_batch(program, rows)
+    want, scale = backward_with_scale(root, program.parameters)
+    value, grad = compiled.value_and_grad(theta, *arrays)
+    assert_gradients_match(grad, want, scale, f"{context}, batch of {batch}")
+    assert_gradients_match(value, root.data, total, f"{context}, mean")
+
+
+def whole_batch(program: RandomProgram, rows: np.ndarray) -> tuple[Value, float]:
+    """The mean objective as one DAG of `Value`s in which shared numbers are computed once."""
+    shared = program.is_shared()
+    first: list[Value] = []
+    objectives = []
+    for row in rows:
+        numbers = [*as_inputs(row), *program.parameters]
+        for op, operands in program.lines:
+            k = len(numbers)
+            if first and shared[k]:
+                numbers.append(first[k])
+            else:
+                numbers.append(op(*[numbers[x] if isinstance(x, int) else x for x in operands]))
+        first = first or numbers
+        objectives.append(numbers[program.outputs[0]])
+    with np.errstate(all="ignore"):
+        total = float(np.mean([abs(x.data) for x in objectives]))
+    return sum(x * (1.0 / len(rows)) for x in objectives), total
+
+
+@pytest.mark.parametrize("block", range(20))
+def test_random_graphs(block):
+    """500 graphs of ordinary numbers: 25 in each block."""
+    for seed in range(25 * block, 25 * block + 25):
+        program = random_program(seed)
+        check_parity(program, batch_of(program, seed, 5, edges=False), f"seed {seed}")
+
+
+@pytest.mark.parametrize("block", range(20))
+def test_random_graphs_at_the_edges(block):
+    """500 graphs of zeros, infinities, nan, subnormals and domain edges."""
+    for seed in range(1000 + 25 * block, 1000 + 25 * block + 25):
+        program = random_program(seed, edges=True)
+        check_parity(program, batch_of(program, seed, 5, edges=True), f"seed {seed}")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_large_random_graphs(seed):
+    program = random_program(seed, size=1000)
+    check_parity(program, batch_of(program, seed, 3, edges=False), f"seed {seed}")
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("width", [1, 2, 7, 64])
+def test_every_op_at_every_edge(op, width):
+    """All combinations of edge values, in groups of several widths, one node to a row."""
+    grid = np.stack(np.meshgrid(*[EDGES] * op.arity), axis=-1).reshape(-1, op.arity)
+    if op.arity == 3:
+        grid = grid[::7]
+    compiled = vgrad.compile(
+        lambda x: np.array([op(*row) for row in x]) if width > 1 else op(*x[0]), parameters=[]
+    )
+    samples = np.resize(grid, (-(-len(grid) // width), width, op.arity))
+    got = compiled([], samples).reshape(len(samples), width)
+    for i, sample in enumerate(samples):
+        assert same_bits(got[i], [op(*map(Value, row)).data for row in sample])
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+def test_every_op_with_shared_and_batched_operands(op):
+    """Each operand in turn an input, a parameter or a constant, at edges and at ordinary numbers."""
+    rng = random.Random(op.code)
+    for trial in range(40):
+        kinds = [rng.choice("xpc") for _ in range(op.arity)]
+        kinds[rng.randrange(op.arity)] = rng.choice("xp")
+        number = lambda: rng.choice(EDGES) if trial % 2 else rng.uniform(-2, 2)  # noqa: E731
+        inputs = kinds.count("x")
+        parameters = [Value(number()) for _ in range(kinds.count("p"))]
+        operands: list[int | float] = []
+        for i, kind in enumerate(kinds):
+            if kind == "c":
+                operands.append(number())
+            else:
+                operands.append(kinds[:i].count(kind) + (inputs if kind == "p" else 0))
+        line = inputs + len(parameters)
+        program = RandomProgram(inputs, parameters, [(op, operands)], [line])
+        X = batch_of(program, trial, 6, edges=bool(trial % 2))
+        check_parity(program, X, f"{op.name} of {kinds}, trial {trial}")
+
+
+def test_the_published_expression():
+    """micrograd's README: 24.7041, 138.8338 and 645.5773, on both engines."""
+
+    def f(a, b):
+        c = a + b
+        d = a * b + b**3
+        c += c + 1
+        c += 1 + c + (-a)
+        d += d * 2 + (b + a).relu()
+        d += 3 * d + (b - a).relu()
+        e = c - d
+        f = e**2
+        g = f / 2.0
+        g += 10.0 / f
+        return g
+
+    a, b = Value(-4.0), Value(2.0)
+    g = f(a, b)
+    g.backward()
+    assert [f"{x:.4f}" for x in (g.data, a.grad, b.grad)] == ["24.7041", "138.8338", "645.5773"]
+
+    program = vgrad.compile(f, parameters=[])
+    by_a, by_b = program.input_grads([], [-4.0], [2.0])
+    assert program([], [-4.0], [2.0]) == g.data
+    assert [f"{x[0]:.4f}" for x in (by_a, by_b)] == ["138.8338", "645.5773"]

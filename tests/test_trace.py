@@ -1,0 +1,323 @@
+"""Recording: one graph from either source, and a clear error for what cannot be recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import random
+
+import numpy as np
+import pytest
+from helpers import COMPUTED, random_program, same_bits
+
+import vgrad
+from vgrad import GraphFormatError, ShapeError, TraceError, Value, nn, ops
+
+MODEL = nn.MLP(2, [4, 3, 1], rng=random.Random(1))
+W, V = Value(0.5, label="w"), Value(-1.5)
+FROZEN = Value(3.0, trainable=False)
+
+
+def moons_loss(x, y):
+    score = MODEL(x)
+    return (1 - y * score).relu() + 1e-4 * sum(p * p for p in MODEL.parameters()), score
+
+
+def matrix(x):
+    return np.array([[1.0, W], [V, 2.0]]) @ x
+
+
+FUNCTIONS = [
+    ("one input", lambda x: x, [()]),
+    ("one parameter", lambda: W, []),
+    ("shared only", lambda: W * V + 1, []),
+    ("reuse", lambda x: (x + x) * x, [()]),
+    ("diamond", lambda x, y: (x * y) * (x + y), [(), ()]),
+    ("constants", lambda x: 1 - 2 * x / 3 + x**2 - 2**x, [()]),
+    ("same constant", lambda x: x * 2 + 2 - 2, [()]),
+    ("parameters", lambda x: W * x + V * W - FROZEN, [()]),
+    ("unused input", lambda x, y: W * x, [(), ()]),
+    ("dead code", lambda x: [x.exp(), W.tanh() * x, x * 3][1], [()]),
+    ("late use of early work", lambda x: (lambda h: h[1] + h[0])([x[0] * x[1], x[0] + x[1]]), [(2,)]),
+    ("several outputs", lambda x: (x[0] * W, [x[1], x[0]], x), [(2,)]),
+    ("one output twice", lambda x: (x * 2,) * 2, [()]),
+    ("comparisons", lambda x, y: vgrad.where(x > y, x, y) + (W < x) + (2 >= y) + (x == y), [(), ()]),
+    ("numpy scalars", lambda x: np.float64(2) * x + (np.float64(1) > x), [()]),
+    ("numpy functions", lambda x: np.exp(x[0]) + np.maximum(x[1], 0.0) + np.square(x[0]), [(2,)]),
+    ("array arithmetic", lambda x: ((x - 1.0) ** 2).sum() + np.mean(x), [(2, 3)]),
+    ("matrix", matrix, [(2,)]),
+    ("arrays and numbers", lambda x, y: np.array([1.0, 2.0]) * x + y / x, [(), (2,)]),
+    ("array compared", lambda x: (np.array([1.0, 2.0]) > x) + (x <= np.array([0.0, 3.0])), [()]),
+    ("moons", moons_loss, [(2,), ()]),
+    *((op.name, op, [()] * op.arity) for op in COMPUTED),
+]
+
+
+def captured(fn, shapes, **options):
+    inputs = []
+    for shape in shapes:
+        array = np.empty(shape, dtype=object)
+        for index in np.ndindex(*shape):
+            array[index] = Value(random.Random(str(index)).uniform(0.1, 1), trainable=False)
+        inputs.append(array[()])
+    return vgrad.capture(fn(*inputs), inputs=inputs, **options)
+
+
+def assert_same_graph(a: vgrad.Graph, b: vgrad.Graph) -> None:
+    for name in ("op", "parents", "level", "inputs", "parameters", "outputs"):
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+        assert getattr(a, name).tolist() == getattr(b, name).tolist(), name
+    ours = np.isin(a.op, [ops.const.code, ops.parameter.code])
+    assert same_bits(a.value[ours], b.value[ours])
+    assert a.input_shapes == b.input_shapes and a.output_shapes == b.output_shapes
+    assert a.leaves == b.leaves or all(x is y for x, y in zip(a.leaves, b.leaves))
+    a.check()
+    b.check()
+
+
+@pytest.mark.parametrize("fn, shapes", [f[1:] for f in FUNCTIONS], ids=[f[0] for f in FUNCTIONS])
+def test_traced_and_captured_graphs_are_the_same(fn, shapes):
+    assert_same_graph(vgrad.trace(fn, *shapes), captured(fn, shapes))
+    given = [V, *MODEL.parameters(), W]
+    assert_same_graph(
+        vgrad.trace(fn, *shapes, parameters=given), captured(fn, shapes, parameters=given)
+    )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_traced_and_captured_random_graphs_are_the_same(seed):
+    program = random_program(seed, edges=bool(seed % 2))
+    shapes = [()] * program.inputs
+    assert_same_graph(vgrad.trace(program, *shapes), captured(program, shapes))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_graph_survives_the_way_through_values(seed):
+    """to_values and capture are inverse to each other."""
+    program = random_program(seed)
+    graph = vgrad.trace(program, *[()] * program.inputs, parameters=program.parameters)
+    sample = [random.Random(seed + i).uniform(-1, 1) for i in range(program.inputs)]
+    values = graph.to_values(sample=sample)
+    again = vgrad.capture(
+        [values[k] for k in graph.outputs],
+        inputs=[values[k] for k in graph.inputs],
+        parameters=[values[k] for k in graph.parameters],
+    )
+    assert_same_graph(dataclasses.replace(graph, leaves=again.leaves), again)
+    theta = [p.data for p in program.parameters]
+    compiled = vgrad.compile(graph)
+    want = compiled(theta, *[[x] for x in sample])
+    assert same_bits([values[k].data for k in graph.outputs], [x[0] for x in want])
+
+
+def test_the_flat_graph_by_hand():
+    graph = vgrad.trace(lambda x: W * x + 2.0, ())
+    names = [ops.OPS[code].name for code in graph.op]
+    assert names == ["parameter", "input", "const", "mul", "add"]
+    assert graph.parents.tolist() == [[-1] * 3] * 3 + [[0, 1, -1], [3, 2, -1]]
+    assert graph.level.tolist() == [0, 0, 0, 1, 2]
+    assert (graph.value[0], graph.value[2]) == (0.5, 2.0)
+    assert (graph.inputs, graph.parameters, graph.outputs) == ([1], [0], [4])
+    assert graph.labels == {0: "w", 1: "x"} and graph.leaves == (W,)
+
+
+def test_parameters_are_found_in_order_of_first_use():
+    a, b, c = Value(1.0), Value(2.0), Value(3.0)
+    graph = vgrad.trace(lambda x: (b * x + c).tanh() * a + b, ())
+    assert [p.data for p in graph.leaves] == [2.0, 3.0, 1.0]
+
+
+def test_given_parameters_fix_the_order_and_freeze_the_others():
+    a, b, unused = Value(1.0), Value(2.0), Value(3.0)
+    graph = vgrad.trace(lambda x: a * x + b, (), parameters=[unused, b])
+    assert [p.data for p in graph.leaves] == [3.0, 2.0]
+    assert [ops.OPS[graph.op[i]].name for i in graph.parameters] == ["parameter"] * 2
+    assert (graph.op == ops.const.code).sum() == 1
+
+
+def test_parameters_may_come_from_a_generator():
+    graph = vgrad.trace(moons_loss, (2,), (), parameters=(p for p in MODEL.parameters()))
+    assert all(a is b for a, b in zip(graph.leaves, MODEL.parameters()))
+
+
+def test_a_value_in_a_trace_keeps_its_label_and_a_node_takes_one():
+    def f(x):
+        h = x * W
+        h.label = "hidden"
+        assert h.label == "hidden" and x.label == "x"
+        return h + 1
+
+    assert set(vgrad.trace(f, ()).labels.values()) == {"x", "w", "hidden"}
+    assert vgrad.trace(lambda x: x.sum(), (2, 2)).labels[3] == "x[1, 1]"
+
+
+def test_lines_are_recorded_on_demand():
+    def f(x):
+        a = x * 2
+        return vgrad.exp(a)
+
+    first = inspect.getsourcelines(f)[1]
+    assert vgrad.trace(f, ()).lines == {}
+    lines = vgrad.trace(f, (), lines=True).lines
+    assert [lines[i] for i in (2, 3)] == [f"test_trace.py:{first + 1}", f"test_trace.py:{first + 2}"]
+
+
+def test_a_penalty_over_values_joins_the_trace_once():
+    penalty = sum(p * p for p in MODEL.parameters())
+    graph = vgrad.trace(lambda x: x * penalty + penalty, ())
+    n = len(MODEL.parameters())
+    assert (graph.op == ops.mul.code).sum() == n + 1
+
+
+# --- what cannot be recorded ---------------------------------------------------------------------
+
+FLOW = {
+    "if": lambda x: x if x > 0 else -x,
+    "while": lambda x: [x := x - 1 for _ in iter(lambda: bool(x > 0), False)],
+    "and": lambda x: x and 1,
+    "not": lambda x: not x,
+    "max": lambda x: max([x, x * 2]),
+    "sorted": lambda x: sorted([x, -x]),
+    "in": lambda x: x in [x + 1],
+    "assert": lambda x: [x for _ in range(1) if x == 3],
+    "np.maximum of arrays": lambda x: np.maximum.reduce(np.array([x, x * 2])),
+    "array comparison": lambda x: np.array([x, x * 2]) > 0,
+    "float": lambda x: float(x),
+    "math.exp": lambda x: math.exp(x),
+    "math.floor": lambda x: math.floor(x),
+    "float array": lambda x: np.array([x, x], dtype=float),
+    "int": lambda x: int(x),
+    "round": lambda x: round(x),
+    "index": lambda x: [1.0, 2.0][x],
+    "range": lambda x: range(x),
+    "data": lambda x: x.data,
+    "grad": lambda x: x.grad,
+    "backward": lambda x: x.backward(),
+    "learn": lambda x: x.learn(0.1),
+}
+INSTEAD = {
+    "vgrad.where(condition": ["if", "while", "and", "not", "max", "sorted", "in", "assert",
+                              "np.maximum of arrays", "array comparison"],
+    "vgrad.exp": ["float", "math.exp", "math.floor", "float array"],
+    "arithmetic": ["int", "round"],
+    "vgrad.where(i == 0": ["index", "range"],
+    "further output": ["data", "grad", "backward", "learn"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FLOW)
+def test_control_flow_on_a_traced_value_is_refused(kind):
+    """Never a silently frozen branch: the error names the line and what to write instead."""
+    instead = next(text for text, kinds in INSTEAD.items() if kind in kinds)
+    line = FLOW[kind].__code__.co_firstlineno
+    with pytest.raises(TraceError) as error:
+        vgrad.trace(FLOW[kind], ())
+    assert f"(test_trace.py:{line})" in str(error.value) and instead in str(error.value)
+
+
+def test_the_line_is_the_users_even_inside_vgrad_and_numpy():
+    def f(x):
+        return np.sum(vgrad.nn.Neuron(2)(x), where=x[0] > 0)
+
+    with pytest.raises(TraceError, match=rf"test_trace.py:{f.__code__.co_firstlineno + 1}\)"):
+        vgrad.trace(f, (2,))
+
+
+def test_wrapping_a_node_in_a_value_is_refused():
+    with pytest.raises(TypeError, match="plain number .* can be used as it is"):
+        vgrad.trace(lambda x: Value(x) * 2, ())
+
+
+@pytest.mark.parametrize("bad", [None, 3.0, "x", (), [], {}, np.array([]), np.array([1.0])])
+def test_what_is_no_traced_value_is_no_result(bad):
+    for result in (bad, (W, bad)):
+        with pytest.raises(TraceError, match=r"<lambda> \(test_trace.py:\d+\) must return a value"):
+            vgrad.trace(lambda x, r=result: r, ())
+    with pytest.raises(TraceError, match="capture must"):
+        vgrad.capture(bad)
+
+
+def test_nodes_of_two_traces_do_not_mix():
+    kept = []
+    vgrad.trace(lambda x: kept.append(x) or x * 2, ())
+    for use in (lambda: kept[0] + 1, lambda: W * kept[0], lambda: vgrad.exp(kept[0])):
+        with pytest.raises(TraceError, match=r"must not outlive .*test_trace.py"):
+            use()
+    for use in (lambda x: x + kept[0], lambda x: kept[0] * x, lambda x: (x, kept[0])):
+        with pytest.raises(TraceError, match=r"test_trace.py"):
+            vgrad.trace(use, ())
+
+    def outer(x):
+        return vgrad.compile(lambda y: x * y)([], [1.0])
+
+    with pytest.raises(TraceError, match=r"another call, test_trace.py"):
+        vgrad.trace(outer, ())
+
+
+def test_an_error_in_the_function_passes_through_unchanged():
+    with pytest.raises(ZeroDivisionError):
+        vgrad.trace(lambda x: 1 // 0, ())
+
+
+@pytest.mark.parametrize(
+    "parameters, kind, message",
+    [
+        ([3.0], TypeError, "parameters must be Values .got 3.0, a float"),
+        ([W, W], ValueError, "distinct .got 2, 1 distinct"),
+        ([W * 2], ValueError, "leaves"),
+    ],
+)
+def test_parameters_must_be_distinct_leaf_values(parameters, kind, message):
+    for call in (lambda: vgrad.trace(lambda x: x, (), parameters=parameters),
+                 lambda: vgrad.capture(W * 3, parameters=parameters),
+                 lambda: vgrad.compile(lambda x: x, parameters=parameters)):  # fmt: skip
+        with pytest.raises(kind, match=message):
+            call()
+    with pytest.raises(kind, match=message.replace("parameters", "inputs")):
+        vgrad.capture(W * 3, inputs=parameters)
+
+
+def test_other_bad_arguments():
+    with pytest.raises(ValueError, match="an input or a parameter, not both"):
+        vgrad.capture(W * 2, inputs=[W], parameters=[W])
+    with pytest.raises(TypeError, match="must be a function .got 3, a int"):
+        vgrad.trace(3, ())
+    with pytest.raises(TypeError, match=r"a shape must be a tuple"):
+        vgrad.trace(lambda x: x, 2)
+
+
+# --- the flat form -------------------------------------------------------------------------------
+
+BROKEN = {
+    "op codes": lambda g: {"op": g.op + np.uint8(200)},
+    "as many parents": lambda g: {"parents": np.full_like(g.parents, -1)},
+    "before its child": lambda g: {"parents": np.where(g.parents >= 0, len(g) - 1, -1).astype("i4")},
+    "level": lambda g: {"level": g.level[::-1].copy()},
+    "inputs must name": lambda g: {"inputs": g.inputs[:0]},
+    "parameters must name": lambda g: {"parameters": g.inputs},
+    "outputs must be": lambda g: {"outputs": g.outputs + len(g)},
+    "op must be uint8": lambda g: {"op": g.op.astype(int)},
+    "value must be": lambda g: {"value": g.value[1:]},
+    "input_shapes": lambda g: {"input_shapes": ((7,),)},
+    "output_shapes": lambda g: {"output_shapes": [(), ()]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_check_names_what_is_broken(message):
+    graph = vgrad.trace(lambda x, y: W * x[0] + x[1] * y, (2,), ())
+    graph.check()
+    broken = dataclasses.replace(graph, **BROKEN[message](graph))
+    with pytest.raises(GraphFormatError, match=message):
+        broken.check()
+    with pytest.raises(GraphFormatError, match=message):
+        vgrad.compile(broken)
+
+
+def test_to_values_refuses_what_does_not_fit():
+    graph = vgrad.trace(lambda x: W * x.sum(), (2,))
+    with pytest.raises(ShapeError, match=r"the sample must have shapes \(\(2,\),\) \(got \(\(3,\),\)\)"):
+        graph.to_values(sample=([1.0, 2.0, 3.0],))
+    with pytest.raises(ShapeError, match=r"theta must have shape \(1,\)"):
+        graph.to_values([1.0, 2.0], sample=([1.0, 2.0],))

@@ -1,0 +1,277 @@
+"""The scalar engine: what a person who knows micrograd or PyTorch expects of a number."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import operator
+import pickle
+
+import numpy as np
+import pytest
+from helpers import COMPUTED
+
+import vgrad
+from vgrad import Value, ops
+
+
+def test_fields_of_a_leaf_and_of_a_result():
+    a = Value(2, label="a")
+    b = a * 3
+    assert (a.data, a.grad, a.parents, a.level, a.label, a.trainable) == (2.0, 0.0, (), 0, "a", True)
+    assert (b.data, b.op, b.level, b.label, b.trainable) == (6.0, ops.mul, 1, "", False)
+    assert b.parents[0] is a and b.parents[1].op is ops.const and type(a.data) is float
+    assert not hasattr(a, "__dict__")
+
+
+def test_repr_is_micrograds_with_the_label_where_there_is_one():
+    assert repr(Value(2.0)) == "Value(data=2.0, grad=0.0)"
+    assert repr(Value(-1.5, label="w")) == "Value(w, data=-1.5, grad=0.0)"
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "gt", "lt", "ge", "le", "eq", "ne"])
+@pytest.mark.parametrize(
+    "number", [3, 2.5, True, np.float64(2.5), np.float32(2.5), np.int64(3), np.bool_(True), np.array(2.5)],
+    ids=lambda x: f"{type(x).__name__}",
+)
+def test_numbers_mix_on_either_side_of_every_operator(name, number):
+    f = getattr(operator, name)
+    v = Value(1.5)
+    for result, want in ((f(v, number), f(1.5, float(number))), (f(number, v), f(float(number), 1.5))):
+        assert type(result) is Value and type(result.data) is float and result.data == want
+        assert v in result.parents
+
+
+def test_numbers_mix_in_object_arrays():
+    v, w = Value(1.0), Value(2.0)
+    assert [x.data for x in np.array([v, w]) * 2.0] == [2.0, 4.0]
+    assert [x.data for x in 2.0 - np.array([v, w])] == [1.0, 0.0]
+    assert [x.data for x in v * np.array([3.0, 4.0])] == [3.0, 4.0]
+    assert [x.data for x in np.array([3.0, 4.0]) / w] == [1.5, 2.0]
+    assert [x.data for x in np.array([[1.0, 2.0], [3.0, 4.0]]) @ np.array([v, w])] == [5.0, 11.0]
+    assert np.dot([1.0, 2.0], np.array([v, w])).data == 5.0
+    assert np.array([v, w]).sum().data == 3.0 and np.mean([v, w]).data == 1.5
+
+
+@pytest.mark.parametrize("op", [op for op in COMPUTED if op.ufunc], ids=lambda op: op.name)
+def test_numpys_functions_are_the_ops(op):
+    values = [Value(0.5) for _ in range(op.arity)]
+    assert op.ufunc(*values).op is op
+    if op.arity == 2:
+        assert op.ufunc(np.float64(2.0), values[0]).op is op
+
+
+def test_numpys_other_functions_go_through_the_operators():
+    x = Value(3.0)
+    np.square(x).backward()
+    assert x.grad == 6.0
+    with pytest.raises(TypeError, match="arctan"):
+        np.arctan(x)
+
+
+def test_named_ops_are_methods_and_functions():
+    for op in COMPUTED:
+        if op.arity == 1 and op.name != "neg":
+            assert getattr(Value(0.5), op.name)().op is op
+            assert getattr(vgrad, op.name)(Value(0.5)).op is op
+    assert abs(Value(-2.0)).op is ops.abs and (-Value(1.0)).op is ops.neg
+    x = Value(1.0)
+    assert +x is x
+
+
+def test_reused_values():
+    a = Value(3.0)
+    b = a + a
+    b.backward()
+    assert a.grad == 2.0
+
+    a = Value(3.0)
+    (a * a).backward()
+    assert a.grad == 6.0
+
+    a, b = Value(-2.0), Value(3.0)
+    d, e = a * b, a + b
+    (d * e).backward()
+    assert (a.grad, b.grad) == (-3.0, -8.0)
+
+
+def test_adding_in_place_leaves_the_old_value_alone():
+    a = Value(2.0)
+    b = a
+    a += 1
+    assert (a.data, b.data) == (3.0, 2.0) and a is not b
+
+
+def test_backward_twice_doubles_the_leaves_and_nothing_else():
+    a, b = Value(2.0), Value(3.0)
+    c = a * b
+    d = c * c
+    d.backward()
+    once = (a.grad, b.grad, c.grad, d.grad)
+    d.backward()
+    assert (a.grad, b.grad, c.grad, d.grad) == (2 * once[0], 2 * once[1], once[2], once[3])
+
+
+def test_backward_of_a_leaf_adds_one():
+    a = Value(2.0)
+    a.backward()
+    a.backward()
+    assert a.grad == 2.0
+
+
+def test_leaves_accumulate_over_several_roots():
+    a = Value(2.0)
+    (3 * a).backward()
+    (a * a).backward()
+    assert a.grad == 7.0
+
+
+def test_constants_get_no_gradient():
+    a = Value(-2.0)
+    b = a**3
+    b.backward()
+    assert a.grad == 12.0 and b.parents[1].grad == 0.0
+
+
+def test_a_leaf_that_is_not_trainable_gets_a_gradient_and_stays():
+    x, w = Value(2.0, trainable=False), Value(3.0)
+    (x * w).learn(0.1)
+    assert (x.grad, x.data) == (3.0, 2.0) and (w.grad, w.data) == (2.0, 2.8)
+
+
+def test_learn_descends():
+    w = Value(5.0)
+    for _ in range(100):
+        loss = (w - 2.0) ** 2
+        loss.zero_grad()
+        loss.learn(0.1)
+    assert w.data == pytest.approx(2.0, abs=1e-8)  # the error shrinks by 0.8 a step: 3 * 0.8**100
+
+
+def test_zero_grad_reaches_everything_behind_a_value():
+    a = Value(2.0)
+    b = a * 3
+    c = b + a
+    c.backward()
+    c.zero_grad()
+    assert (a.grad, b.grad, c.grad) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0),
+        lambda x: vgrad.where(x > 0, vgrad.log(x), 0.0),
+        lambda x: vgrad.where(x > 0, 1.0 / x, 0.0),
+        lambda x: vgrad.where(x == x, 0.0, vgrad.exp(x * 1e6)),
+        lambda x: 0.0 * vgrad.sqrt(x),
+        lambda x: vgrad.relu(-1.0 - abs(x)) * vgrad.log(x - x),
+    ],
+)
+def test_a_gradient_of_zero_stays_zero(trap):
+    """Whatever lies behind it: inf or nan derivatives of a branch not taken add nothing."""
+    for number in (0.0, -0.0, -1.0):
+        x = Value(number)
+        trap(x).backward()
+        assert x.grad == 0.0, number
+        program = vgrad.compile(trap, parameters=[])
+        assert program.input_grads([], [number, number])[0].tolist() == [0.0, 0.0]
+        shared = Value(number)
+        program = vgrad.compile(lambda x, w=shared: trap(w) + 0.0 * x, parameters=[shared])
+        assert program.value_and_grad([number], [1.0, 2.0])[1].tolist() == [0.0]
+
+
+def test_truth_and_numbers_of_a_value():
+    assert bool(Value(-0.5)) and not bool(Value(0.0)) and bool(Value(math.nan))
+    assert float(Value(2.5)) == 2.5 and int(Value(2.5)) == 2
+    assert max(Value(1.0), Value(3.0)).data == 3.0
+    assert sorted([Value(2.0), Value(1.0)])[0].data == 1.0
+
+
+def test_values_are_told_apart_by_identity_in_sets_and_compared_by_number():
+    a, b = Value(1.0), Value(1.0)
+    assert len({a, b}) == 2 and (a == b).data == 1.0 and (a != b).data == 0.0
+    assert (a == None) is False and (a == "1") is False  # noqa: E711
+
+
+@pytest.mark.parametrize("bad", ["3", None, 1j, [1.0], np.array([1.0]), object(), Value(1.0)])
+def test_what_is_no_number_is_refused(bad):
+    with pytest.raises(TypeError, match="must be a"):
+        Value(bad)
+
+
+@pytest.mark.parametrize("bad", ["3", None, 1j, object()])
+def test_operators_refuse_what_is_no_number_and_change_nothing(bad):
+    v = Value(1.0)
+    for f in (operator.add, operator.mul, operator.truediv, operator.pow, operator.gt):
+        with pytest.raises(TypeError, match="Value"):
+            f(v, bad)
+        with pytest.raises(TypeError, match="Value"):
+            f(bad, v)
+    assert (v.data, v.grad, v.parents) == (1.0, 0.0, ())
+
+
+@pytest.mark.parametrize("number", [3, np.float32(0.1), np.float64(1e300), np.int8(100), True])
+def test_data_set_by_hand_to_another_kind_of_number_counts_as_a_float(number):
+    a = Value(0.0)
+    a.data = number
+    for result, want in ((a * a, float(number) * float(number)), (a / 0.0, math.inf), (a.exp(), None)):
+        assert type(result.data) is float
+        assert want is None or result.data == want or want == pytest.approx(result.data, rel=1e-15)
+    a.data = "3"
+    with pytest.raises(TypeError):
+        a * 2.0
+
+
+def test_values_copy_and_pickle():
+    a = Value(2.0, label="a")
+    b = a * a + 1
+    for twin in (copy.deepcopy(b), pickle.loads(pickle.dumps(b))):
+        twin.backward()
+        leaf = twin.parents[0].parents[0]
+        assert (leaf.label, leaf.grad, a.grad) == ("a", 4.0, 0.0) and twin.op is ops.add
+
+
+@pytest.fixture
+def no_garbage_collector():
+    """Whatever a test frees is freed by reference counts alone."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def living_values() -> int:
+    return sum(type(x) is Value for x in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_a_graph_goes_when_its_root_goes():
+    """No closures and no cycles keep it."""
+    before = living_values()
+    loss = sum((Value(float(i)) * 2).tanh() for i in range(50))
+    loss.backward()
+    assert living_values() > before + 100
+    del loss
+    assert living_values() == before
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_a_chain_of_a_million():
+    """Builds, runs backward, is captured, replayed and freed, with nothing that recurses."""
+    n = 1_000_000
+    x = root = Value(0.5)
+    before = living_values()
+    for _ in range(n):
+        root = -root
+    root.backward()
+    assert (root.data, root.level, x.grad) == (0.5, n, 1.0)
+
+    graph = vgrad.capture(root)
+    del root
+    assert living_values() == before
+    assert len(graph) == n + 1 and graph.level[-1] == n
+    program = vgrad.compile(graph)
+    value, grad = program.value_and_grad(program.theta())
+    assert (value, grad.tolist()) == (0.5, [1.0])

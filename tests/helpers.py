@@ -72,7 +72,7 @@ class RandomProgram:
 
 
 def random_program(seed: int, edges: bool = False, size: int | None = None) -> RandomProgram:
-    """A program with reuse, diamonds, `a + a`, dead code, constants on either side, several outputs.
+    """A program with reuse, diamonds, `a + a`, dead code, constants on either side, many outputs.
 
     With `edges` the constants are zeros, infinities, nan, subnormals and domain edges, and ops get
     whatever comes; without, ops with a limited domain get operands squeezed into it.
@@ -114,7 +114,10 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
             picks[0] = rng.randrange(total)
         emit(op, picks)
     last = count + len(program.lines) - 1
-    program.outputs = [last, *(rng.randrange(count + len(program.lines)) for _ in range(rng.randint(0, 2)))]
+    program.outputs = [
+        last,
+        *(rng.randrange(count + len(program.lines)) for _ in range(rng.randint(0, 2))),
+    ]
     return program
 
 

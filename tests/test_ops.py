@@ -1,4 +1,4 @@
-"""Each row of the op table against central differences, at its kinks, and in all it is called on."""
+"""Each row of the op table against central differences, at its kinks, and on all it takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-6
 
 
 def gradcheck(op: ops.Op, numbers: list[float]) -> None:
-    """Both engines' derivatives of `op` at `numbers` against central differences of plain floats."""
+    """Both engines' derivatives of `op` at `numbers` against central differences of floats."""
     want = [central_difference(op, numbers, k, STEP) for k in range(op.arity)]
     scalar = [Value(x) for x in numbers]
     op(*scalar).backward()

@@ -22,10 +22,12 @@ from vgrad import Value
 
 def batch_of(program: RandomProgram, seed: int, size: int, edges: bool) -> np.ndarray:
     rng = random.Random(seed)
-    draw = (lambda: rng.choice(EDGES)) if edges else (lambda: rng.uniform(-2, 2))
-    return np.array([[draw() for _ in range(program.inputs)] for _ in range(size)]).reshape(
-        size, program.inputs
-    )
+    numbers = [draw(rng, edges) for _ in range(size * program.inputs)]
+    return np.reshape(numbers, (size, program.inputs))
+
+
+def draw(rng: random.Random, edges: bool) -> float:
+    return rng.choice(EDGES) if edges else rng.uniform(-2, 2)
 
 
 def as_inputs(row: np.ndarray) -> list[Value]:
@@ -119,23 +121,23 @@ def test_every_op_at_every_edge(op, width):
 
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
 def test_every_op_with_shared_and_batched_operands(op):
-    """Each operand in turn an input, a parameter or a constant, at edges and at ordinary numbers."""
+    """Each operand an input, a parameter or a constant, at edges and at ordinary numbers."""
     rng = random.Random(op.code)
     for trial in range(40):
         kinds = [rng.choice("xpc") for _ in range(op.arity)]
         kinds[rng.randrange(op.arity)] = rng.choice("xp")
-        number = lambda: rng.choice(EDGES) if trial % 2 else rng.uniform(-2, 2)  # noqa: E731
+        edges = bool(trial % 2)
         inputs = kinds.count("x")
-        parameters = [Value(number()) for _ in range(kinds.count("p"))]
+        parameters = [Value(draw(rng, edges)) for _ in range(kinds.count("p"))]
         operands: list[int | float] = []
         for i, kind in enumerate(kinds):
             if kind == "c":
-                operands.append(number())
+                operands.append(draw(rng, edges))
             else:
                 operands.append(kinds[:i].count(kind) + (inputs if kind == "p" else 0))
         line = inputs + len(parameters)
         program = RandomProgram(inputs, parameters, [(op, operands)], [line])
-        X = batch_of(program, trial, 6, edges=bool(trial % 2))
+        X = batch_of(program, trial, 6, edges)
         check_parity(program, X, f"{op.name} of {kinds}, trial {trial}")
 
 

@@ -19,7 +19,14 @@ from vgrad import Value, ops
 def test_fields_of_a_leaf_and_of_a_result():
     a = Value(2, label="a")
     b = a * 3
-    assert (a.data, a.grad, a.parents, a.level, a.label, a.trainable) == (2.0, 0.0, (), 0, "a", True)
+    assert (a.data, a.grad, a.parents, a.level, a.label, a.trainable) == (
+        2.0,
+        0.0,
+        (),
+        0,
+        "a",
+        True,
+    )
     assert (b.data, b.op, b.level, b.label, b.trainable) == (6.0, ops.mul, 1, "", False)
     assert b.parents[0] is a and b.parents[1].op is ops.const and type(a.data) is float
     assert not hasattr(a, "__dict__")
@@ -30,15 +37,21 @@ def test_repr_is_micrograds_with_the_label_where_there_is_one():
     assert repr(Value(-1.5, label="w")) == "Value(w, data=-1.5, grad=0.0)"
 
 
-@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "gt", "lt", "ge", "le", "eq", "ne"])
 @pytest.mark.parametrize(
-    "number", [3, 2.5, True, np.float64(2.5), np.float32(2.5), np.int64(3), np.bool_(True), np.array(2.5)],
+    "name", ["add", "sub", "mul", "truediv", "pow", "gt", "lt", "ge", "le", "eq", "ne"]
+)
+@pytest.mark.parametrize(
+    "number",
+    [3, 2.5, True, np.float64(2.5), np.float32(2.5), np.int64(3), np.bool_(True), np.array(2.5)],
     ids=lambda x: f"{type(x).__name__}",
 )
 def test_numbers_mix_on_either_side_of_every_operator(name, number):
     f = getattr(operator, name)
     v = Value(1.5)
-    for result, want in ((f(v, number), f(1.5, float(number))), (f(number, v), f(float(number), 1.5))):
+    for result, want in (
+        (f(v, number), f(1.5, float(number))),
+        (f(number, v), f(float(number), 1.5)),
+    ):
         assert type(result) is Value and type(result.data) is float and result.data == want
         assert v in result.parents
 
@@ -216,7 +229,11 @@ def test_operators_refuse_what_is_no_number_and_change_nothing(bad):
 def test_data_set_by_hand_to_another_kind_of_number_counts_as_a_float(number):
     a = Value(0.0)
     a.data = number
-    for result, want in ((a * a, float(number) * float(number)), (a / 0.0, math.inf), (a.exp(), None)):
+    for result, want in (
+        (a * a, float(number) * float(number)),
+        (a / 0.0, math.inf),
+        (a.exp(), None),
+    ):
         assert type(result.data) is float
         assert want is None or result.data == want or want == pytest.approx(result.data, rel=1e-15)
     a.data = "3"

@@ -23,6 +23,8 @@ def make_moons(
     """
     if n_samples < 0:
         raise ValueError(f"n_samples must not be negative (got {n_samples})")
+    if noise is not None and noise < 0:
+        raise ValueError(f"noise must not be negative (got {noise})")
     outer = np.linspace(0, np.pi, n_samples // 2)
     inner = np.linspace(0, np.pi, n_samples - n_samples // 2)
     X = np.column_stack(

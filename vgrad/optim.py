@@ -37,6 +37,10 @@ class Optimiser:
         if isinstance(parameters, np.ndarray):
             self._step(parameters, as_numbers(grad, "grad"))
             return
+        if not all(isinstance(p, Value) for p in parameters):
+            raise TypeError(
+                f"parameters must be a float64 array or a list of Values (got {parameters!r})"
+            )
         if grad is not None:
             raise TypeError("grad must be left out for Values, which have their own")
         values = [p for p in parameters if p.trainable]

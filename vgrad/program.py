@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ShapeError, TraceError
+from .errors import ShapeError
 from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
 from .sweep import Sweep
-from .trace import distinct_leaves, trace
+from .trace import Tape, distinct_leaves, record
 from .value import Value
 
 Array = NDArray[np.float64]
@@ -183,18 +183,10 @@ class Program:
                     f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
                     f"after the batch axis (got {shapes})"
                 )
-            graph = trace(self._fn, *shapes, parameters=None if self._found else self._parameters)
-            if self._parameters is None:
+            known = self._parameters is not None
+            graph = record(self._fn, shapes, Tape(self._parameters, complete=self._found and known))
+            if not known:
                 self._parameters = list(graph.leaves)
-            elif self._found:
-                new = set(graph.leaves).difference(self._parameters)
-                if new:
-                    raise TraceError(
-                        f"the function must reach the parameters of its first call only (got "
-                        f"{new.pop()} besides); give compile the parameters, and make a number "
-                        "of any Value that the function itself creates"
-                    )
-                graph = trace(self._fn, *shapes, parameters=self._parameters)
             self._sweeps[shapes] = Sweep(graph)
         return self._sweeps[shapes]
 

@@ -39,9 +39,13 @@ def trace(
     Raises TraceError where `fn` does what cannot be recorded faithfully, and TypeError or
     ValueError for parameters that are no distinct leaf `Value`s.
     """
+    return record(fn, shapes, Tape(parameters, lines))
+
+
+def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph:
+    """Call `fn` once on nodes of `tape`, and return what it computed."""
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
-    tape = Tape(parameters, lines)
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, _names(fn, len(shapes)))]
     try:
         outputs = fn(*arguments)
@@ -118,7 +122,7 @@ class Node(Operand):
 
     def __bool__(self) -> NoReturn:
         raise _refusal(
-            "if, while, and, or, max(), sorted(), comparing whole arrays and the like must not depend on",
+            "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
             "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()",
         )
 
@@ -151,7 +155,12 @@ class Node(Operand):
 class Tape:
     """What is recorded so far: one entry per node in every list, in order of recording."""
 
-    def __init__(self, parameters: Iterable[Value] | None = None, lines: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Value] | None = None,
+        lines: bool = False,
+        complete: bool = False,
+    ) -> None:
         self.op: list[int] = []
         self.parents: list[int] = []  # MAX_ARITY for each node, -1 where there is none
         self.level: list[int] = []
@@ -162,6 +171,7 @@ class Tape:
         self.leaves: dict[int, Value] = {}  # the parameters' Values
         self.inputs: list[int] = []
         self.closed = False
+        self.complete = complete  # whether a trainable leaf besides the given ones is an error
         self.given: list[int] | None = None  # the parameters that the caller named
         if parameters is not None:
             values = distinct_leaves("parameters", parameters)
@@ -226,6 +236,12 @@ class Tape:
                 place = self.index[value] = self.record(value.op, places)
                 if value.label:
                     self.labels[place] = value.label
+            elif value.trainable and self.complete:
+                raise TraceError(
+                    "a function must reach no other parameters than in its first call "
+                    f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
+                    "number for a Value that the function itself creates"
+                )
             else:
                 found = value.trainable and self.given is None
                 self.leaf(ops.parameter if found else ops.const, value)

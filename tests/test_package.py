@@ -1,0 +1,64 @@
+"""The package as a whole: what importing it does, and what its files may import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import vgrad
+
+PACKAGE = Path(vgrad.__file__).parent
+
+# From the ground up: a file may import those named before it on its line, and theirs.
+IMPORTS = {
+    "errors": set(),
+    "ops": {"errors"},
+    "operators": {"ops"},
+    "value": {"ops", "operators"},
+    "graph": {"errors", "ops", "value"},
+    "trace": {"errors", "ops", "operators", "value", "graph"},
+    "schedule": {"ops", "graph"},
+    "kernels": {"schedule"},
+    "sweep": {"ops", "graph", "schedule", "kernels"},
+    "program": {"errors", "graph", "value", "trace", "sweep"},
+    "nn": {"errors", "ops", "value"},
+    "optim": {"errors", "graph", "value"},
+    "datasets": set(),
+}
+
+
+def test_importing_vgrad_does_not_import_matplotlib():
+    code = "import sys, vgrad; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_imports_run_one_way():
+    """No file imports what stands above it, and `value` knows nothing of the vector engine."""
+    files = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    assert set(files) == set(IMPORTS)
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = {node.module} if node.module else {alias.name for alias in node.names}
+                assert names <= IMPORTS[name], f"{name} imports {names}"
+    order = list(IMPORTS)
+    assert all(order.index(b) < order.index(a) for a, below in IMPORTS.items() for b in below)
+
+
+def test_all_lists_what_is_there_and_no_more():
+    public = {name for name in vars(vgrad) if not name.startswith("_")}
+    modules = {name for name, thing in vars(vgrad).items() if type(thing) is type(sys)}
+    assert set(vgrad.__all__) == public - (modules - {"nn", "optim", "datasets"})
+    assert sorted(vgrad.__all__) == vgrad.__all__
+
+
+def test_every_public_thing_has_a_docstring():
+    for name in vgrad.__all__:
+        assert getattr(vgrad, name).__doc__, name
+
+
+def test_no_file_grows_past_400_lines():
+    for path in PACKAGE.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path

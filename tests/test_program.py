@@ -1,0 +1,413 @@
+"""The calls of a compiled program: what they return, what they refuse, and that they are pure."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from helpers import central_difference, same_bits
+
+import vgrad
+from vgrad import ShapeError, TraceError, Value, nn, ops
+from vgrad import program as program_module
+
+rng = np.random.default_rng(0)
+MODEL = nn.MLP(2, [5, 1], activation="tanh", rng=random.Random(0))
+X, Y = rng.normal(size=(40, 2)), rng.choice([-1.0, 1.0], size=40)
+
+
+def loss(x, y):
+    score = MODEL(x)
+    return (score - y) ** 2 + 0.1 * sum(p * p for p in MODEL.parameters()), score
+
+
+@pytest.fixture
+def program():
+    return vgrad.compile(loss, parameters=MODEL.parameters())
+
+
+def test_calls_and_shapes(program):
+    theta = program.theta()
+    P = len(MODEL.parameters())
+    assert theta.shape == (P,) and theta.dtype == np.float64
+    objective, score = program(theta, X, Y)
+    assert objective.shape == score.shape == (40,)
+    value, grad = program.value_and_grad(theta, X, Y)
+    assert type(value) is float and grad.shape == (P,)
+    (same, outputs), _ = program.value_and_grad(theta, X, Y, aux=True)
+    assert same == value and all(same_bits(a, b) for a, b in zip(outputs, (objective, score)))
+    by_x, by_y = program.input_grads(theta, X, Y)
+    assert by_x.shape == X.shape and by_y.shape == Y.shape
+    assert program.per_sample_grads(theta, X, Y).shape == (40, P)
+
+
+def test_the_mean_and_the_sum(program):
+    """Both reductions, of the value and of the gradient, from the unreduced calls.
+
+    A sum of 40 numbers in another order: 40 roundings of 1e-16, relative to the largest.
+    """
+    theta = program.theta()
+    total = vgrad.compile(loss, parameters=MODEL.parameters(), reduce="sum")
+    objective, per_sample = program(theta, X, Y)[0], program.per_sample_grads(theta, X, Y)
+    for compiled, reduce in ((program, np.mean), (total, np.sum)):
+        value, grad = compiled.value_and_grad(theta, X, Y)
+        assert value == pytest.approx(reduce(objective), rel=1e-14)
+        assert grad == pytest.approx(reduce(per_sample, axis=0), rel=1e-12, abs=1e-13)
+
+
+def test_gradients_agree_with_central_differences(program):
+    """Of the whole loss, to every parameter and to some inputs; tolerances as in test_ops."""
+    theta = program.theta()
+    grad = program.value_and_grad(theta, X, Y)[1]
+    for k in range(len(theta)):
+        value = lambda *t: program.value_and_grad(t, X, Y)[0]  # noqa: E731
+        assert grad[k] == pytest.approx(
+            central_difference(value, theta.tolist(), k, 1e-5), abs=1e-6
+        )
+    by_x = program.input_grads(theta, X, Y)[0]
+    for i, j in ((0, 0), (7, 1), (39, 0)):
+        of_x = lambda *x, i=i: program(theta, [x], Y[[i]])[0][0]  # noqa: E731
+        assert by_x[i, j] == pytest.approx(
+            central_difference(of_x, X[i].tolist(), j, 1e-5), abs=1e-6
+        )
+
+
+def test_calls_are_pure(program):
+    """Same bits twice, nothing written to the arguments, the model or the recorded graph."""
+    theta, before = program.theta(), [p.data for p in MODEL.parameters()]
+    arguments = theta.copy(), X.copy(), Y.copy()
+    for array in arguments:
+        array.flags.writeable = False
+    first = program.value_and_grad(*arguments)
+    program(theta + 1, X, Y)
+    program.per_sample_grads(theta - 1, X[:3], Y[:3])
+    again = program.value_and_grad(*arguments)
+    assert first[0] == again[0] and same_bits(first[1], again[1])
+    assert [p.data for p in MODEL.parameters()] == before
+    assert all(p.grad == 0.0 for p in MODEL.parameters())
+
+
+def test_theta_and_assign(program):
+    theta = program.theta()
+    program.assign(theta + 1)
+    try:
+        assert [p.data for p in MODEL.parameters()] == (theta + 1).tolist()
+        assert all(type(p.data) is float for p in MODEL.parameters())
+        assert same_bits(program.theta(), theta + 1)
+    finally:
+        program.assign(theta)
+
+
+def test_a_function_is_traced_once_for_each_shape():
+    calls = []
+
+    def f(x):
+        calls.append(np.shape(x))
+        return np.sum(x) * 2
+
+    program = vgrad.compile(f)
+    for array in (
+        np.ones(3),
+        np.zeros(8),
+        np.ones((3, 2)),
+        np.ones((1, 2)),
+        [[1, 2]],
+        np.ones((2, 2, 2)),
+    ):
+        want = 2 * np.reshape(array, (len(array), -1)).sum(axis=1)
+        assert program([], array).tolist() == want.tolist()
+    assert calls == [(), (2,), (2, 2)]
+
+
+def test_results_do_not_depend_on_the_tile(program, monkeypatch):
+    """Outputs and per-sample gradients to the bit; sums over the batch up to their order."""
+    theta, big = program.theta(), rng.normal(size=(333, 2))
+    targets = np.ones(333)
+    whole = program(theta, big, targets), program.per_sample_grads(theta, big, targets)
+    inputs, summed = (
+        program.input_grads(theta, big, targets),
+        program.value_and_grad(theta, big, targets),
+    )
+    monkeypatch.setattr(program_module, "TILE_BYTES", 1)
+    for size in (1, 16, 17, 332, 333, 334):
+        monkeypatch.setattr(program_module, "MIN_TILE", size)
+        assert all(same_bits(a, b) for a, b in zip(program(theta, big, targets), whole[0]))
+        assert same_bits(program.per_sample_grads(theta, big, targets), whole[1])
+        assert all(
+            same_bits(a, b) for a, b in zip(program.input_grads(theta, big, targets), inputs)
+        )
+        value, grad = program.value_and_grad(theta, big, targets)
+        assert value == pytest.approx(summed[0], rel=1e-14)
+        assert grad == pytest.approx(summed[1], rel=1e-12, abs=1e-14)
+
+
+def test_memory_does_not_grow_with_the_batch(program):
+    """Beyond inputs and outputs, a call at 200,000 samples takes what one tile takes."""
+    import tracemalloc
+
+    def peak(batch):
+        data, targets = np.zeros((batch, 2)), np.zeros(batch)
+        theta = program.theta()
+        tracemalloc.start()
+        program.value_and_grad(theta, data, targets)
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return (
+            top - batch * 8 * 5
+        )  # inputs in rows (3), outputs (1), and those times the weight (1)
+
+    program(program.theta(), X, Y)
+    assert peak(200_000) < 1.2 * peak(100_000)
+
+
+def test_shared_nodes_are_computed_once_not_once_per_sample():
+    """What no input reaches has one column, whatever the batch; the op's rule is called on that."""
+    sizes = []
+
+    def spy(x):
+        if isinstance(x, np.ndarray):  # not while tracing, when w is a number
+            sizes.append(x.shape)
+        return x * x
+
+    square = ops.Op("spy", "spy", spy, vjp=(lambda g, out, x: 2 * g * x,))
+    try:
+        w = Value(3.0)
+        program = vgrad.compile(lambda x: x * square(w) + square(x), parameters=[w])
+        assert program([3.0], np.arange(50.0))[2] == 22.0
+        assert sorted(sizes) == [(1, 1), (1, 50)]
+        value, grad = program.value_and_grad([3.0], np.arange(4.0))
+        assert (value, grad.tolist()) == (17.0, [9.0])
+    finally:
+        ops.OPS.remove(square)
+
+
+def test_outputs_come_back_in_the_form_they_were_returned():
+    w = Value(2.0)
+
+    def f(x):
+        return x[0], [x[1] * 2, (w,)], np.array([[x[0], x[1]], [w, x[0] + x[1]]])
+
+    data = np.arange(6.0).reshape(3, 2)
+    a, (b, (c,)), d = vgrad.compile(f)([5.0], data)
+    assert a.tolist() == [0, 2, 4] and b.tolist() == [2, 6, 10] and c.tolist() == [5, 5, 5]
+    assert d.shape == (3, 2, 2) and d[2].tolist() == [[4, 5], [5, 9]]
+    a += 1  # results are the caller's own
+    assert vgrad.compile(lambda x: x)([], data[:, 0]).tolist() == [0, 2, 4]
+
+
+def test_an_objective_that_is_shared_or_a_leaf():
+    w = Value(3.0)
+    program = vgrad.compile(lambda x: (w * w, x))
+    assert program.value_and_grad([3.0], np.ones(5)) == (9.0, pytest.approx([6.0]))
+    assert program.per_sample_grads([3.0], np.ones(5)).tolist() == [[6.0]] * 5
+    assert program.input_grads([3.0], np.ones(5))[0].tolist() == [0.0] * 5
+    total = vgrad.compile(lambda x: w, reduce="sum")
+    assert total.value_and_grad([3.0], np.ones(5)) == (15.0, pytest.approx([5.0]))
+    identity = vgrad.compile(lambda x: x)
+    assert identity.input_grads([], np.ones(2))[0].tolist() == [1.0, 1.0]
+    value, grad = identity.value_and_grad([], [1.0, 3.0])
+    assert value == 2.0 and grad.shape == (0,)
+
+
+def test_parameters_found_by_the_first_trace():
+    a, b, frozen = Value(2.0), Value(3.0), Value(5.0, trainable=False)
+    program = vgrad.compile(lambda x: np.sum(b * x + a * frozen))
+    with pytest.raises(ValueError, match="parameters must be known"):
+        program.theta()
+    assert program.theta([[1.0]]).tolist() == [2.0, 3.0] or program.theta().tolist() == [3.0, 2.0]
+    order = program.theta().tolist()
+    _, grad = program.value_and_grad(order, [1.0, 2.0])
+    assert dict(zip(order, grad.tolist())) == {2.0: 5.0, 3.0: 1.5}
+    program.assign([7.0, 8.0])
+    assert sorted([a.data, b.data]) == [7.0, 8.0]
+
+
+def test_parameters_found_later_are_refused():
+    a, b = Value(2.0), Value(3.0)
+    program = vgrad.compile(lambda x: a * x if np.shape(x) == () else (a * b * x).sum())
+    assert program([2.0], [1.0]).tolist() == [2.0]
+    with pytest.raises(
+        TraceError, match="no other parameters than in its first call .got Value.data=3.0"
+    ):
+        program([2.0], [[1.0]])
+    assert program([2.0], [1.0]).tolist() == [2.0]
+
+
+def test_a_value_created_inside_the_function_is_found_out():
+    program = vgrad.compile(
+        lambda x: Value(1.0) * x if np.shape(x) == () else (Value(1.0) * x).sum()
+    )
+    program([1.0], [1.0])
+    with pytest.raises(
+        TraceError, match="plain number for a Value that the function itself creates"
+    ):
+        program([1.0], [[1.0]])
+
+
+# --- graphs as programs --------------------------------------------------------------------------
+
+
+def test_a_captured_training_loss_replays():
+    """The whole loss of a batch built from Values, captured once, trains as a rebuilt one does."""
+    model = nn.MLP(2, [3, 1], rng=random.Random(3))
+
+    def total():
+        errors = [(model(x) - y) ** 2 for x, y in zip(X[:10].tolist(), Y[:10].tolist())]
+        return sum(errors) * 0.1
+
+    program = vgrad.compile(vgrad.capture(total(), parameters=model.parameters()))
+    theta = program.theta()
+    for _ in range(5):
+        value, grad = program.value_and_grad(theta)
+        program.assign(theta)
+        model.zero_grad()
+        root = total()
+        root.backward()
+        assert value == root.data
+        # the same sums in another order; see test_parity
+        assert grad == pytest.approx([p.grad for p in model.parameters()], rel=1e-12, abs=1e-14)
+        theta -= 0.1 * grad
+
+
+def test_a_captured_graph_with_inputs_runs_over_a_batch():
+    x, y, w = Value(1.0), Value(2.0), Value(3.0)
+    program = vgrad.compile(vgrad.capture(w * x - y, inputs=(x, y)))
+    assert program([2.0], [1.0, 2.0], [5.0, 6.0]).tolist() == [-3.0, -2.0]
+    pair = np.array([x, y])
+    program = vgrad.compile(vgrad.capture(w * x - y, w, inputs=(pair,)))
+    assert program([2.0], [[1.0, 5.0], [2.0, 6.0]])[0].tolist() == [-3.0, -2.0]
+    with pytest.raises(ShapeError, match="the graph's per-sample shapes"):
+        program([2.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="left out for a graph"):
+        vgrad.compile(vgrad.capture(w * x), parameters=[w])
+
+
+def test_a_graph_without_values_still_has_a_theta():
+    import dataclasses
+
+    w = Value(3.0)
+    graph = dataclasses.replace(vgrad.capture(w * w), leaves=())
+    program = vgrad.compile(graph)
+    assert program.theta().tolist() == [3.0]
+    program.theta()[0] = 7.0
+    assert program.value_and_grad(program.theta()) == (9.0, pytest.approx([6.0]))
+    with pytest.raises(ValueError, match="no Values to assign to"):
+        program.assign([1.0])
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+BAD_ARRAYS = [
+    (([[1, 2], [3]], [1, 2]), ShapeError, "array 0 must be an array, its rows of one length"),
+    ((["a", "b"], [1, 2]), TypeError, "array 0 must hold real numbers .got an array of <U1"),
+    (
+        (np.ones((3, 2)), [None] * 3),
+        TypeError,
+        "array 1 must hold real numbers .got an array of object",
+    ),
+    ((np.ones((3, 2)), np.ones(3) * 1j), TypeError, "array of complex128"),
+    (
+        (np.ones((3, 2)), 1.0),
+        ShapeError,
+        "array 1 must have a batch axis .got the single number 1.0",
+    ),
+    ((np.ones((3, 2)), np.ones(4)), ShapeError, "one batch size, their first axis .got 3, 4"),
+    ((np.ones((0, 2)), np.ones(0)), ShapeError, "at least one sample .got none"),
+    ((np.ones((3, 4)), np.ones(3)), ShapeError, r"takes 2 numbers .got 4."),
+    ((np.ones((3, 2)),), TypeError, "missing 1 required positional argument: 'y'"),
+    ((np.ones((3, 2)), np.ones(3), np.ones(3)), TypeError, "takes 2 positional arguments but 3"),
+]
+
+
+@pytest.mark.parametrize("arrays, kind, message", BAD_ARRAYS)
+def test_bad_arrays_are_refused_and_nothing_changes(program, arrays, kind, message):
+    theta = program.theta()
+    want = program.value_and_grad(theta, X, Y)
+    for call in (program, program.value_and_grad, program.input_grads, program.per_sample_grads):
+        with pytest.raises(kind, match=message):
+            call(theta, *arrays)
+    got = program.value_and_grad(theta, X, Y)
+    assert got[0] == want[0] and same_bits(got[1], want[1]) and len(program._sweeps) == 1
+
+
+@pytest.mark.parametrize(
+    "theta, kind, message",
+    [
+        (
+            [1.0],
+            ShapeError,
+            r"theta must have shape \(21,\), one number per parameter \(got \(1,\)\)",
+        ),
+        (np.ones((21, 1)), ShapeError, r"got \(21, 1\)"),
+        (1.0, ShapeError, r"got \(\)"),
+        (["x"] * 21, TypeError, "theta must hold real numbers"),
+        ([1.0, [2.0]], ShapeError, "theta must be an array, its rows of one length"),
+        (None, TypeError, "theta must hold real numbers"),
+    ],
+)
+def test_a_bad_theta_is_refused_and_nothing_changes(program, theta, kind, message):
+    before = program.theta()
+    for call in (lambda: program(theta, X, Y), lambda: program.assign(theta)):
+        with pytest.raises(kind, match=message):
+            call()
+    assert same_bits(program.theta(), before)
+
+
+def test_an_objective_that_is_an_array_is_refused_with_the_usual_cause():
+    program = vgrad.compile(lambda x, y: (x - y) ** 2)
+    column = np.ones((4, 1))
+    assert program([], np.ones((4, 1)), column).shape == (4, 1)
+    for call in (program.value_and_grad, program.input_grads, program.per_sample_grads):
+        with pytest.raises(
+            ShapeError, match=r"one number per sample \(got shape \(1,\)\).*pass \(B,\)"
+        ):
+            call([], column, column)
+
+
+def test_compile_refuses_what_it_cannot_compile():
+    for bad, kind, message in (
+        (3.0, TypeError, "takes a function or a Graph .got 3.0, a float"),
+        (Value(1.0), TypeError, "takes a function or a Graph"),
+    ):
+        with pytest.raises(kind, match=message):
+            vgrad.compile(bad)
+    with pytest.raises(ValueError, match="reduce must be .* .got 'max'"):
+        vgrad.compile(loss, reduce="max")
+
+
+def test_an_interrupted_or_failing_trace_leaves_the_program_usable(program):
+    fail = [True]
+
+    def f(x):
+        if fail:
+            raise KeyboardInterrupt
+        return x * 2
+
+    compiled = vgrad.compile(f)
+    with pytest.raises(KeyboardInterrupt):
+        compiled([], [1.0])
+    fail.clear()
+    assert compiled([], [1.0]).tolist() == [2.0]
+
+
+def test_infinities_in_the_data_do_not_warn():
+    program = vgrad.compile(lambda x: vgrad.log(x) * vgrad.exp(x), parameters=[])
+    data = [0.0, -1.0, 1e5, math.inf, -math.inf, math.nan]
+    assert np.isnan(program([], data)).tolist() == [False, True, False, False, True, True]
+    program.value_and_grad([], data)
+    program.input_grads([], data)
+
+
+def test_it_fits_scipys_minimize():
+    """The shape of the call, without SciPy: f(theta, *args) -> (float, gradient)."""
+    w, b = Value(0.0), Value(0.0)
+    program = vgrad.compile(lambda x, y: (w * x + b - y) ** 2, parameters=[w, b])
+    x = np.linspace(-1, 1, 20)
+    theta = program.theta()
+    for _ in range(300):
+        value, grad = program.value_and_grad(theta, *(x, 3 * x + 1))
+        theta = theta - 0.5 * grad
+    # the slope's error shrinks by 1 - 0.5 * 2 * mean(x**2), about 0.63, a step
+    assert value < 1e-20 and theta == pytest.approx([3.0, 1.0], abs=1e-10)

@@ -1,0 +1,38 @@
+"""The README is true: its snippets run and print what stands below them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def snippets() -> list[tuple[str, str | None]]:
+    """Every Python block, with the text block that follows it, if one does."""
+    following = [*BLOCKS[1:], ("", "")]
+    return [
+        (code, after if kind == "text" else None)
+        for (language, code), (kind, after) in zip(BLOCKS, following)
+        if language == "python"
+    ]
+
+
+def test_there_are_snippets_and_two_commands():
+    assert len(snippets()) >= 3
+    assert sum(language == "sh" for language, _ in BLOCKS) == 2
+
+
+def test_snippets_run_in_order_and_print_what_the_readme_says():
+    """In one namespace, as a reader would type them."""
+    namespace: dict[str, object] = {}
+    for code, printed in snippets():
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, "README.md", "exec"), namespace)
+        assert out.getvalue() == (printed or ""), code

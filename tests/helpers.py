@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import vgrad
 from vgrad import Value
 from vgrad.ops import OPS, Op
 from vgrad.value import reachable
+
+MOONS = Path(__file__).parents[1] / "demos" / "moons.py"
 
 COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
 

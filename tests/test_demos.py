@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-DEMOS = Path(__file__).parents[1] / "demos"
+from helpers import MOONS
 
 # micrograd's published notebook: loss and accuracy in % at these steps
 PUBLISHED = {
@@ -28,7 +26,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def moons(*arguments: object) -> str:
-    result = run(DEMOS / "moons.py", *arguments)
+    result = run(MOONS, *arguments)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     return result.stdout
 
@@ -38,9 +36,10 @@ def steps_of(output: str) -> list[tuple[float, float]]:
     return [(float(loss), float(accuracy)) for _, loss, accuracy in lines]
 
 
-def test_the_published_run_comes_out_on_both_engines(tmp_path):
+def test_the_published_run_comes_out_on_both_engines(published_moons):
     """1e-9 relative, as micrograd adds in another order and 100 steps pass the roundings on."""
-    output = moons("--engine", "both", "--out", tmp_path / "new")
+    output, errors = published_moons.process.communicate()
+    assert published_moons.process.returncode == 0 and errors == ""
     steps = steps_of(output)
     assert len(steps) == 200
     for engine in (steps[:100], steps[100:]):
@@ -50,7 +49,7 @@ def test_the_published_run_comes_out_on_both_engines(tmp_path):
     for what in ("loss", "parameters"):
         gap = re.search(rf"largest difference in {what}:\s+(\S+)", output)
         assert gap is not None and float(gap[1]) < 1e-9
-    assert (tmp_path / "new" / "moons.png").read_bytes().startswith(b"\x89PNG")
+    assert (published_moons.out / "moons.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("engine", ["vector", "scalar"])
@@ -78,7 +77,7 @@ def test_both_engines_agree_on_random_batches(tmp_path):
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, message):
-    result = run(DEMOS / "moons.py", *arguments)
+    result = run(MOONS, *arguments)
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr
 

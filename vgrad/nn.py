@@ -105,7 +105,7 @@ class MLP(Module):
     >>> import random
     >>> model = MLP(2, [16, 16, 1], rng=random.Random(1337))
     >>> len(model.parameters()), model([1.0, -2.0])
-    (337, Value(data=1.6097689581372374, grad=0.0))
+    (337, Value(data=-1.3324313779586294, grad=0.0))
 
     Raises ValueError for an unknown activation, ShapeError for an input of another length.
     """

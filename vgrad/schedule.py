@@ -90,25 +90,31 @@ def _groups(
     computed: NDArray[np.intp],
     starts: NDArray[np.intp],
 ) -> Iterator[Group]:
-    parents = graph.parents[computed]
-    out_rows, rows = row[computed], row[parents]
-    # breaks[i] counts the places before i where an operand's rows stop being consecutive
-    breaks = np.cumsum(np.diff(rows, axis=0, prepend=0) != 1, axis=0).tolist()
-    first_row, first_out = rows[starts].tolist(), out_rows[starts].tolist()
-    heads = computed[starts]
-    origins, out_origin = origin[graph.parents[heads]].tolist(), origin[heads].tolist()
-    codes = graph.op[heads].tolist()
-    ends = np.append(starts[1:], len(computed)).tolist()
-    for i, (start, end) in enumerate(zip(starts.tolist(), ends)):
-        op = ops.OPS[codes[i]]
-        size = end - start
+    """One group per start; the passes over nodes are NumPy's, what is left is per group."""
+    ends = np.append(starts, len(computed))[1:]
+    first = computed[starts]
+    parent_rows = row[graph.parents[computed]]
+    # how many times, up to each node, an operand's rows have stopped being consecutive
+    breaks = np.cumsum(np.diff(parent_rows, axis=0, prepend=0) != 1, axis=0)
+    columns = (
+        starts.tolist(),
+        ends.tolist(),
+        graph.op[first].tolist(),
+        row[first].tolist(),
+        origin[first].tolist(),
+        parent_rows[starts].tolist(),
+        origin[graph.parents[first]].tolist(),
+        (breaks[starts] == breaks[ends - 1]).tolist(),
+    )
+    for start, end, code, out_row, out_origin, first_rows, origins, consecutive in zip(*columns):
+        op, size = ops.OPS[code], end - start
         operands = []
-        for k in range(op.arity):
-            at: Rows
-            if breaks[end - 1][k] == breaks[start][k]:
-                at = slice(first_row[i][k], first_row[i][k] + size)
-            else:
-                at = rows[start:end, k]
-            operands.append(Place(origins[i][k] & FROM_INPUTS, at, origins[i][k]))
-        out = slice(first_out[i], first_out[i] + size)
-        yield Group(op, Place(out_origin[i] & FROM_INPUTS, out, out_origin[i]), tuple(operands))
+        for k in range(len(op.vjp)):
+            rows: Rows = (
+                slice(first_rows[k], first_rows[k] + size)
+                if consecutive[k]
+                else parent_rows[start:end, k]
+            )
+            operands.append(Place(origins[k] & FROM_INPUTS, rows, origins[k]))
+        out = Place(out_origin & FROM_INPUTS, slice(out_row, out_row + size), out_origin)
+        yield Group(op, out, tuple(operands))

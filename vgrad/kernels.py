@@ -18,16 +18,21 @@ Buffers = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Map:
     """The nodes of one op on one level, element by element."""
 
-    __slots__ = ("op", "operands", "out", "segments")
+    __slots__ = ("op", "operands", "out", "rules")
 
     def __init__(self, group: Group) -> None:
         self.op, self.out, self.operands = group
-        self.segments = tuple([_segments(x.rows) for x in self.operands])
+        self.rules = [
+            (vjp, *place, _segments(place.rows))
+            for vjp, place in zip(self.op.vjp, self.operands)
+            if vjp is not None and place.origin
+        ]
 
     def forward(self, values: Buffers) -> None:
         """Compute the group's rows from those of its operands."""
-        operands = [values[x.buffer][x.rows] for x in self.operands]
-        values[self.out.buffer][self.out.rows] = self.op.forward(*operands)
+        operands = [values[buffer][rows] for buffer, rows, _ in self.operands]
+        buffer, rows, _ = self.out
+        values[buffer][rows] = self.op.forward(*operands)
 
     def adjoint(self, values: Buffers, grads: Buffers, wanted: int, exact: bool) -> None:
         """Add what the group's gradient gives to each operand that comes from what is wanted.
@@ -35,14 +40,16 @@ class Map:
         With `exact` a gradient of 0 gives 0, even times inf or nan; the same but for that, and
         faster, without.
         """
-        g = grads[self.out.buffer][self.out.rows]
-        arguments = [values[x.buffer][x.rows] for x in (self.out, *self.operands)]
-        for vjp, operand, segments in zip(self.op.vjp, self.operands, self.segments):
-            if vjp is not None and operand.origin & wanted:
+        buffer, rows, _ = self.out
+        g = grads[buffer][rows]
+        arguments = [values[buffer][rows]]
+        arguments += [values[buffer][rows] for buffer, rows, _ in self.operands]
+        for vjp, buffer, rows, origin, segments in self.rules:
+            if origin & wanted:
                 gradient = vjp(g, *arguments)
                 if exact:
                     gradient = np.where(g == 0, 0.0, gradient)
-                _add(grads[operand.buffer], operand.rows, segments, gradient)
+                _add(grads[buffer], rows, segments, gradient)
 
 
 Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]
@@ -74,4 +81,8 @@ def _add(
     if segments is not None:
         order, starts, rows = segments
         gradient = np.add.reduceat(gradient[order], starts, axis=0)
-    buffer[rows] += gradient
+    if isinstance(rows, slice):
+        target = buffer[rows]
+        target += gradient
+    else:
+        buffer[rows] += gradient

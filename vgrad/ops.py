@@ -82,14 +82,14 @@ _PLAIN = frozenset([float, int, bool])
 
 def is_number(x: Any) -> bool:
     """Whether `x` is a real number: Python's, NumPy's, or an array of no dimensions holding one."""
-    if isinstance(x, np.ndarray):
-        return x.ndim == 0 and x.dtype.kind in "fiub"
-    return isinstance(x, (float, int, np.floating, np.integer, np.bool_))
+    if isinstance(x, (float, int, np.floating, np.integer, np.bool_)):
+        return True
+    return isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiub"
 
 
 def number(x: Any) -> float:
     """`x` as a float; raises TypeError unless it is a real number (a string is none)."""
-    if is_number(x):
+    if x.__class__ is float or is_number(x):
         return float(x)
     if hasattr(x, "_apply"):
         raise TypeError(f"must be a plain number (got {x!r}, which can be used as it is)")

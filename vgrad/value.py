@@ -25,24 +25,34 @@ class Value(Operand):
     Raises TypeError where `data` is no real number.
     """
 
-    __slots__ = ("data", "grad", "op", "parents", "level", "label", "trainable")
-
-    data: float
-    grad: float
-    op: ops.Op
-    parents: tuple[Value, ...]
-    level: int
-    label: str
-    trainable: bool
+    # Parents stand in slots of their own: a tuple would be one more object for each value, and the
+    # garbage collector, which walks every object, takes half of the time as it is.
+    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable")
 
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
-        self.data = ops.number(data)
+        self.data = data
         self.grad = 0.0
         self.op = ops.parameter
-        self.parents = ()
+        self._x: Value | None = None
+        self._y: Value | None = None
+        self._z: Value | None = None
         self.level = 0
         self.label = label
         self.trainable = trainable
+
+    @property
+    def data(self) -> float:
+        """The number itself; what is set must be a real number, and counts as a float."""
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        self._data = ops.number(data)
+
+    @property
+    def parents(self) -> tuple[Value, ...]:
+        """The values this one was computed from, one for each operand of its op."""
+        return tuple(x for x in (self._x, self._y, self._z) if x is not None)
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
@@ -60,13 +70,14 @@ class Value(Operand):
         """
         nodes = reachable([self])
         for node in nodes:
-            if node.parents:
+            if node.level:
                 node.grad = 0.0
         self.grad += 1.0
         for node in nodes:
             if node.grad:
-                arguments = (node.grad, node.data, *[x.data for x in node.parents])
-                for x, vjp in zip(node.parents, node.op.vjp):
+                parents = [x for x in (node._x, node._y, node._z) if x is not None]
+                arguments = (node.grad, node._data, *[x._data for x in parents])
+                for x, vjp in zip(parents, node.op.vjp):
                     if vjp is not None and x.op is not ops.const:
                         try:
                             x.grad += vjp(*arguments)
@@ -99,10 +110,10 @@ class Value(Operand):
         return f"Value({label}data={self.data}, grad={self.grad})"
 
     def __float__(self) -> float:
-        return float(self.data)
+        return self._data
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(self._data)
 
     def __bool__(self) -> bool:
         return self.data != 0.0
@@ -115,39 +126,37 @@ def reachable(roots: Iterable[Value], known: Container[Value] = ()) -> list[Valu
     """
     nodes: list[Value] = []
     seen: set[Value] = set()
-    stack = list(roots)
+    stack: list[Value | None] = list(roots)
     while stack:
         value = stack.pop()
-        if value not in seen and value not in known:
+        if value is not None and value not in seen and value not in known:
             seen.add(value)
             nodes.append(value)
-            stack.extend(value.parents)
+            stack += (value._x, value._y, value._z)
     nodes.sort(key=attrgetter("level"), reverse=True)
     return nodes
 
 
 def _node(op: ops.Op, parents: tuple[Value, ...]) -> Value:
-    for x in parents:
-        if x.data.__class__ is not float:  # set by hand to another kind of number
-            x.data = ops.number(x.data)
+    node = _new(Value)
+    node.grad = 0.0
+    node.label = ""
+    node.op = op
+    node.trainable = False
     if len(parents) == 2:  # most of all work, so without a loop
         x, y = parents
-        level = x.level if x.level > y.level else y.level
+        node._x = x
+        node._y = y
+        node._z = None
+        node.level = 1 + (x.level if x.level > y.level else y.level)
         try:
-            data = op.forward(x.data, y.data)
+            node._data = op.forward(x._data, y._data)
         except ArithmeticError:
-            data = ops.evaluate(op.forward, x.data, y.data)
+            node._data = ops.evaluate(op.forward, x._data, y._data)
     else:
-        level = max([x.level for x in parents])
-        data = ops.evaluate(op.forward, *[x.data for x in parents])
-    node = _new(Value)
-    node.data = data
-    node.grad = 0.0
-    node.op = op
-    node.parents = parents
-    node.level = level + 1
-    node.label = ""
-    node.trainable = False
+        node._x, node._y, node._z = (*parents, None, None)[:3]
+        node.level = 1 + max([x.level for x in parents])
+        node._data = ops.evaluate(op.forward, *[x._data for x in parents])
     return node
 
 
@@ -155,13 +164,14 @@ def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
     """Numbers among the operands become constants; an operand of another engine takes over."""
     parents = []
     for x in operands:
-        if isinstance(x, Operand) and not isinstance(x, Value):
+        if isinstance(x, Value):
+            parents.append(x)
+        elif isinstance(x, Operand):
             return x._apply(op, *operands)
-        if not isinstance(x, Value):
-            if not ops.is_number(x):
-                return NotImplemented
-            x = _constant(x)
-        parents.append(x)
+        elif ops.is_number(x):
+            parents.append(_constant(x))
+        else:
+            return NotImplemented
     return _node(op, tuple(parents))
 
 

@@ -235,6 +235,42 @@ def test_the_line_is_the_users_even_inside_vgrad_and_numpy():
         vgrad.trace(f, (2,))
 
 
+LOOKS = {
+    "if": lambda x: W * x if W > 0 else x,
+    "if of a result": lambda x: x if (W * 2).tanh() < V else -x,
+    "max": lambda x: x * max(W, V),
+    "float": lambda x: x * float(W),
+    "math.exp": lambda x: x * math.exp(V * W),
+    "float array": lambda x: np.array([W, V], dtype=float) * x,
+    "int": lambda x: x * int(W),
+    "data": lambda x: x * W.data,
+    "backward": lambda x: (W * V).backward() or x,
+}
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_control_flow_on_a_parameter_is_refused_just_as(kind):
+    """A parameter's number is theta's, not the one that its Value happens to hold."""
+    line = LOOKS[kind].__code__.co_firstlineno
+    for options in ({}, {"parameters": [W, V]}):
+        with pytest.raises(TraceError, match=rf"\(test_trace.py:{line}\)"):
+            vgrad.trace(LOOKS[kind], (), **options)
+    LOOKS[kind](Value(1.0))  # which is fine outside
+
+
+def test_a_constants_number_may_decide():
+    """A leaf that is no parameter is a constant of the graph, and so is what it decides."""
+
+    def f(x):
+        print(W, FROZEN)
+        return x * FROZEN.data if FROZEN > 0 and max(FROZEN, 1) == 3 else x
+
+    assert len(vgrad.trace(f, ())) == 3
+    assert len(vgrad.trace(lambda x: x * 2 if W > 0 else x, (), parameters=[V])) == 4
+    with pytest.raises(TraceError):
+        vgrad.trace(lambda x: x * vgrad.compile(lambda y: y if W > 0 else -y, [])([], [1.0])[0], ())
+
+
 def test_wrapping_a_node_in_a_value_is_refused():
     with pytest.raises(TypeError, match="plain number .* can be used as it is"):
         vgrad.trace(lambda x: Value(x) * 2, ())

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from .errors import ShapeError
 from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
 from .sweep import Sweep
-from .trace import Tape, distinct_leaves, record
+from .tape import Tape, distinct_leaves
+from .trace import record
 from .value import Value
 
 Array = NDArray[np.float64]

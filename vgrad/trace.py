@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import ops
-from .errors import TraceError
-from .graph import MAX_ARITY, Graph, Shape, Structure
-from .operators import Operand, boxed
-from .value import Value, reachable
+from .graph import Graph, Shape
+from .operators import boxed, on_look
+from .tape import Tape, distinct_leaves, source_line
+from .value import Value
 
 
 def trace(
@@ -47,10 +44,12 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, _names(fn, len(shapes)))]
+    token = on_look.set(tape.refuse_look)
     try:
         outputs = fn(*arguments)
         return tape.graph(outputs, shapes, _describe(fn))
     finally:
+        on_look.reset(token)
         tape.closed = True
 
 
@@ -80,269 +79,6 @@ def capture(
     return tape.graph(outputs, [array.shape for array in arrays], "capture")
 
 
-class Node(Operand):
-    """A number that is not known yet: its place on the tape that records the function."""
-
-    __slots__ = ("tape", "place")
-
-    def __init__(self, tape: Tape, place: int) -> None:
-        self.tape = tape
-        self.place = place
-
-    @staticmethod
-    def _apply(op: ops.Op, *operands: Any) -> Any:
-        for x in operands:
-            if x.__class__ is Node:
-                tape = x.tape
-                break
-        places = []
-        for x in operands:
-            if x.__class__ is Node and x.tape is tape:
-                places.append(x.place)
-            elif isinstance(x, Operand) or ops.is_number(x):
-                places.append(tape.lift(x))
-            else:
-                return NotImplemented
-        return Node(tape, tape.record(op, places))
-
-    @property
-    def label(self) -> str:
-        """The node's name in drawings and errors; settable."""
-        return self.tape.labels.get(self.place, "")
-
-    @label.setter
-    def label(self, label: str) -> None:
-        self.tape.labels[self.place] = label
-
-    def __repr__(self) -> str:
-        name = ops.OPS[self.tape.op[self.place]].name
-        return f"Node({self.label or name}, level {self.tape.level[self.place]})"
-
-    # --- what cannot be recorded: each would freeze one outcome into the graph -------------------
-
-    def __bool__(self) -> NoReturn:
-        raise _refusal(
-            "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
-            "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()",
-        )
-
-    def __float__(self) -> NoReturn:
-        raise _refusal(
-            "float(), the functions of math, and arrays of floats must not be given",
-            "the function of that name in vgrad, as in vgrad.exp(x), and arrays of dtype object",
-        )
-
-    def __int__(self) -> NoReturn:
-        raise _refusal("int() and round() must not be given", "arithmetic on the value itself")
-
-    __round__ = __int__
-
-    def __index__(self) -> NoReturn:
-        raise _refusal(
-            "the index of a list or array, and the argument of range(), must not be",
-            "vgrad.where(i == 0, row[0], vgrad.where(i == 1, row[1], ...)) to pick by a number",
-        )
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if hasattr(Value, name):
-            raise _refusal(
-                f".{name} must not be asked of",
-                "the value itself; to see its number, return it as a further output",
-            )
-        raise AttributeError(f"a traced value has no attribute {name!r}")
-
-
-class Tape:
-    """What is recorded so far: one entry per node in every list, in order of recording."""
-
-    def __init__(
-        self,
-        parameters: Iterable[Value] | None = None,
-        lines: bool = False,
-        complete: bool = False,
-    ) -> None:
-        self.op: list[int] = []
-        self.parents: list[int] = []  # MAX_ARITY for each node, -1 where there is none
-        self.level: list[int] = []
-        self.value: dict[int, float] = {}  # of constants and parameters
-        self.labels: dict[int, str] = {}
-        self.lines: dict[int, str] | None = {} if lines else None
-        self.index: dict[Value, int] = {}  # where each lifted Value stands
-        self.leaves: dict[int, Value] = {}  # the parameters' Values
-        self.inputs: list[int] = []
-        self.closed = False
-        self.complete = complete  # whether a trainable leaf besides the given ones is an error
-        self.given: list[int] | None = None  # the parameters that the caller named
-        if parameters is not None:
-            values = distinct_leaves("parameters", parameters)
-            self.given = [self.leaf(ops.parameter, value) for value in values]
-
-    def record(self, op: ops.Op, parents: list[int]) -> int:
-        """Add a node and return its place."""
-        if self.closed:
-            raise TraceError(
-                f"a traced value must not outlive the call that recorded it ({_user_line()}); "
-                "return it from the function instead"
-            )
-        place = len(self.op)
-        self.op.append(op.code)
-        self.parents += parents
-        self.parents += _PADDING[len(parents)]
-        self.level.append(1 + max([self.level[p] for p in parents], default=-1))
-        if self.lines is not None:
-            self.lines[place] = _user_line()
-        return place
-
-    def leaf(self, op: ops.Op, value: Value) -> int:
-        """Add a leaf for `value`, as an input, a parameter or a constant."""
-        place = self.index[value] = self.record(op, [])
-        self.value[place] = value.data
-        if op is ops.input:
-            self.inputs.append(place)
-        if op is ops.parameter:
-            self.leaves[place] = value
-        if value.label:
-            self.labels[place] = value.label
-        return place
-
-    def argument(self, shape: Shape, name: str) -> Any:
-        """The input nodes of one argument: a node for `()`, else an object array of that shape."""
-        if not isinstance(shape, tuple):
-            raise TypeError(f"a shape must be a tuple, such as () or (2,) (got {shape!r})")
-        array = np.empty(shape, dtype=object)
-        for index in np.ndindex(*shape):
-            node = Node(self, self.record(ops.input, []))
-            node.label = f"{name}[{', '.join(map(str, index))}]" if index else name
-            self.inputs.append(node.place)
-            array[index] = node
-        return array[()]
-
-    def lift(self, x: Any) -> int:
-        """The place of a node, a number or a `Value`, with all that this was computed from."""
-        if isinstance(x, Node):
-            if x.tape is not self:
-                raise TraceError(
-                    f"traced values must not leave the call that records them (got {x!r} of "
-                    f"another call, {_user_line()}); return it there and pass it on here"
-                )
-            return x.place
-        if not isinstance(x, Value):
-            place = self.record(ops.const, [])
-            self.value[place] = ops.number(x)
-            return place
-        for value in reversed(reachable([x], known=self.index)):
-            if value.parents:
-                places = [self.index[parent] for parent in value.parents]
-                place = self.index[value] = self.record(value.op, places)
-                if value.label:
-                    self.labels[place] = value.label
-            elif value.trainable and self.complete:
-                raise TraceError(
-                    "a function must reach no other parameters than in its first call "
-                    f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
-                    "number for a Value that the function itself creates"
-                )
-            else:
-                found = value.trainable and self.given is None
-                self.leaf(ops.parameter if found else ops.const, value)
-        return self.index[x]
-
-    def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
-        """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
-        places, output_shapes = self._flatten(outputs, name)
-        order = np.array(self._canonical_order(places), np.int32)
-        new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
-        new[order] = np.arange(len(order))
-        op = np.array(self.op, np.uint8)[order]
-        parents = new[np.array(self.parents, np.int32).reshape(-1, MAX_ARITY)[order]]
-        value = np.zeros(len(self.op))
-        value[list(self.value)] = list(self.value.values())
-        if self.given is None:
-            parameters = _first_uses(np.append(parents, new[places]), op == ops.parameter.code)
-        else:
-            parameters = new[self.given]
-        return Graph(
-            op=op,
-            parents=parents,
-            value=value[order],
-            level=np.array(self.level, np.int32)[order],
-            inputs=new[self.inputs],
-            parameters=parameters,
-            outputs=new[places],
-            input_shapes=tuple(input_shapes),
-            output_shapes=output_shapes,
-            labels={int(new[i]): x for i, x in self.labels.items() if new[i] >= 0},
-            lines={int(new[i]): x for i, x in (self.lines or {}).items() if new[i] >= 0},
-            leaves=tuple(self.leaves[i] for i in order[parameters].tolist()),
-        )
-
-    def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
-        if isinstance(outputs, Operand):
-            return [self.lift(outputs)], ()
-        array = isinstance(outputs, np.ndarray) and outputs.size
-        if not (array or (isinstance(outputs, (tuple, list)) and outputs)):
-            raise TraceError(
-                f"{name} must return a value computed from its arguments, "
-                f"or a tuple, list or array of such values (got {outputs!r})"
-            )
-        parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
-        places = [place for part, _ in parts for place in part]
-        return places, outputs.shape if array else [shape for _, shape in parts]
-
-    def _canonical_order(self, outputs: list[int]) -> list[int]:
-        """The places that count, in the order that the structure alone decides.
-
-        Level by level from the highest down, each node's parents from the last to the first, and
-        then all of it reversed: what was recorded in another order, or from `Value`s, comes out
-        the same, and evaluation order is kept where it is a chain. Dead nodes drop out.
-        """
-        buckets: dict[int, list[int]] = {}
-        seen = bytearray(len(self.op) + 1)
-        seen[-1] = 1  # no parent
-
-        def discover(places: Iterable[int]) -> None:
-            for place in places:
-                if not seen[place]:
-                    seen[place] = 1
-                    buckets.setdefault(self.level[place], []).append(place)
-
-        discover(reversed(outputs))
-        order: list[int] = []
-        for level in range(max(self.level, default=0), -1, -1):
-            bucket = buckets.pop(level, [])
-            order += bucket
-            for place in bucket:
-                first = MAX_ARITY * place
-                discover(reversed(self.parents[first : first + MAX_ARITY]))
-        order += [place for place in self.inputs + (self.given or []) if not seen[place]]
-        return order[::-1]
-
-
-_PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
-
-
-def _first_uses(nodes: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The wanted ones among `nodes`, each once, in order of first appearance; -1 is no node."""
-    nodes = nodes[nodes >= 0]
-    distinct, first = np.unique(nodes[wanted[nodes]], return_index=True)
-    return distinct[np.argsort(first)].astype(np.int32)
-
-
-def distinct_leaves(name: str, values: Iterable[Any]) -> list[Value]:
-    """`values` as a list; raises TypeError or ValueError unless they are distinct leaf `Value`s."""
-    values = list(values)
-    for value in values:
-        if not isinstance(value, Value):
-            raise TypeError(f"{name} must be Values (got {value!r}, a {type(value).__name__})")
-        if value.parents:
-            raise ValueError(f"{name} must be leaves (got {value}, which is computed from others)")
-    if len(set(values)) < len(values):
-        raise ValueError(
-            f"{name} must be distinct (got {len(values)}, {len(set(values))} distinct)"
-        )
-    return values
-
-
 def _names(fn: Callable[..., Any], count: int) -> list[str]:
     """What `fn` calls its positional arguments, where it can be asked."""
     try:
@@ -360,26 +96,4 @@ def _describe(fn: Callable[..., Any]) -> str:
     """The name of `fn`, and where it is defined, for error messages."""
     name = getattr(fn, "__name__", type(fn).__name__)
     code = getattr(fn, "__code__", None)
-    return f"{name} ({_place(code.co_filename, code.co_firstlineno)})" if code else name
-
-
-def _refusal(what: str, instead: str) -> TraceError:
-    return TraceError(
-        f"{what} a value that is being traced, whose number is not known yet "
-        f"({_user_line()}); use {instead}"
-    )
-
-
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__))
-
-
-def _user_line() -> str:
-    """The innermost line on the stack that is neither vgrad's nor NumPy's, as "file:line"."""
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(_LIBRARIES):
-        frame = frame.f_back
-    return _place(frame.f_code.co_filename, frame.f_lineno)
-
-
-def _place(filename: str, line: int) -> str:
-    return f"{os.path.basename(filename)}:{line}"
+    return f"{name} ({source_line(code.co_filename, code.co_firstlineno)})" if code else name

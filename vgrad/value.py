@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from . import ops
-from .operators import Operand
+from .operators import Operand, look
 
 
 class Value(Operand):
@@ -43,6 +43,7 @@ class Value(Operand):
     @property
     def data(self) -> float:
         """The number itself; what is set must be a real number, and counts as a float."""
+        look(self, "data")
         return self._data
 
     @data.setter
@@ -68,6 +69,7 @@ class Value(Operand):
         and nothing else. A gradient of 0 propagates as 0, through inf and nan too. Constants, the
         plain numbers of an expression, get none.
         """
+        look(self, "backward")
         nodes = reachable([self])
         for node in nodes:
             if node.level:
@@ -107,16 +109,19 @@ class Value(Operand):
 
     def __repr__(self) -> str:
         label = f"{self.label}, " if self.label else ""
-        return f"Value({label}data={self.data}, grad={self.grad})"
+        return f"Value({label}data={self._data}, grad={self.grad})"
 
     def __float__(self) -> float:
+        look(self, "float")
         return self._data
 
     def __int__(self) -> int:
+        look(self, "int")
         return int(self._data)
 
     def __bool__(self) -> bool:
-        return self.data != 0.0
+        look(self, "bool")
+        return self._data != 0.0
 
 
 def reachable(roots: Iterable[Value], known: Container[Value] = ()) -> list[Value]:

@@ -146,7 +146,7 @@ def backward_with_scale(root: Value, leaves: list[Value]) -> tuple[list[float], 
         leaf.grad = 0.0
     root.backward()
     scale = {root: 1.0}
-    for node in reachable([root]):
+    for node in reachable(root):
         g = scale.get(node, 0.0)
         if g and node.grad:
             data = [x.data for x in node.parents]

@@ -216,12 +216,11 @@ def test_parameters_found_by_the_first_trace():
     program = vgrad.compile(lambda x: np.sum(b * x + a * frozen))
     with pytest.raises(ValueError, match="parameters must be known"):
         program.theta()
-    assert program.theta([[1.0]]).tolist() == [2.0, 3.0] or program.theta().tolist() == [3.0, 2.0]
-    order = program.theta().tolist()
-    _, grad = program.value_and_grad(order, [1.0, 2.0])
-    assert dict(zip(order, grad.tolist())) == {2.0: 5.0, 3.0: 1.5}
+    assert program.theta([1.0]).tolist() == program.theta().tolist() == [3.0, 2.0]
+    _, grad = program.value_and_grad([3.0, 2.0], [1.0, 2.0])
+    assert grad.tolist() == [1.5, 5.0]
     program.assign([7.0, 8.0])
-    assert sorted([a.data, b.data]) == [7.0, 8.0]
+    assert (b.data, a.data) == (7.0, 8.0)
 
 
 def test_parameters_found_later_are_refused():

@@ -73,13 +73,13 @@ def captured(fn, shapes, **options):
 
 
 def assert_same_graph(a: vgrad.Graph, b: vgrad.Graph) -> None:
-    for name in ("op", "parents", "level", "inputs", "parameters", "outputs"):
+    for name in ("op", "parents", "level", "inputs", "outputs"):
         assert getattr(a, name).dtype == getattr(b, name).dtype
         assert getattr(a, name).tolist() == getattr(b, name).tolist(), name
+    assert dict(zip(a.parameters.tolist(), a.leaves)) == dict(zip(b.parameters.tolist(), b.leaves))
     ours = np.isin(a.op, [ops.const.code, ops.parameter.code])
     assert same_bits(a.value[ours], b.value[ours])
     assert a.input_shapes == b.input_shapes and a.output_shapes == b.output_shapes
-    assert a.leaves == b.leaves or all(x is y for x, y in zip(a.leaves, b.leaves))
     a.check()
     b.check()
 
@@ -88,9 +88,10 @@ def assert_same_graph(a: vgrad.Graph, b: vgrad.Graph) -> None:
 def test_traced_and_captured_graphs_are_the_same(fn, shapes):
     assert_same_graph(vgrad.trace(fn, *shapes), captured(fn, shapes))
     given = [V, *MODEL.parameters(), W]
-    assert_same_graph(
-        vgrad.trace(fn, *shapes, parameters=given), captured(fn, shapes, parameters=given)
-    )
+    traced = vgrad.trace(fn, *shapes, parameters=given)
+    again = captured(fn, shapes, parameters=given)
+    assert_same_graph(traced, again)
+    assert traced.parameters.tolist() == again.parameters.tolist()
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -131,9 +132,26 @@ def test_the_flat_graph_by_hand():
 
 
 def test_parameters_are_found_in_order_of_first_use():
-    a, b, c = Value(1.0), Value(2.0), Value(3.0)
-    graph = vgrad.trace(lambda x: (b * x + c).tanh() * a + b, ())
-    assert [p.data for p in graph.leaves] == [2.0, 3.0, 1.0]
+    """By the function when it is traced, by an evaluation of the expression when captured."""
+    a, b, c = Value(1.0, "a"), Value(2.0, "b"), Value(3.0, "c")
+    for fn, order in (
+        (lambda x: (b * x + c).tanh() * a + b, "bca"),
+        (lambda x: (x * 2).exp() * a + b * x, "ab"),
+        (lambda x: a + b * x, "ba"),
+        (lambda x: x * (c * a + b * b), "cab"),
+        (lambda x: vgrad.where(x, b, a) + c, "bac"),
+    ):
+        for graph in (vgrad.trace(fn, ()), captured(fn, [()])):
+            assert "".join(p.label for p in graph.leaves) == order
+
+    def late(x):
+        early = [a * x, b * x]
+        return early[1] + early[0]
+
+    assert [p.label for p in vgrad.trace(late, ()).leaves] == ["a", "b"]
+    layer = nn.Layer(2, 2)
+    used = [p for n in layer.neurons for p in (n.w[0], n.b, n.w[1])]  # b + w0 * x0, then + w1 * x1
+    assert all(p is q for p, q in zip(vgrad.trace(layer, (2,)).leaves, used))
 
 
 def test_given_parameters_fix_the_order_and_freeze_the_others():

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import ops
 from .errors import TraceError
@@ -91,15 +90,16 @@ class Tape:
         self.labels: dict[int, str] = {}
         self.lines: dict[int, str] | None = {} if lines else None
         self.index: dict[Value, int] = {}  # where each lifted Value stands
-        self.leaves: dict[int, Value] = {}  # the parameters' Values
+        self.leaves: dict[int, Value] = {}  # the parameters, in order
         self.inputs: list[int] = []
         self.closed = False
+        self.finds = parameters is None  # whether trainable leaves become parameters when met
         self.outer = on_look.get()  # the tape of a function that calls the one recorded here
         self.complete = complete  # whether a trainable leaf besides the given ones is an error
-        self.given: list[int] | None = None  # the parameters that the caller named
         if parameters is not None:
             values = distinct_leaves("parameters", parameters)
-            self.given = [self.leaf(ops.parameter, value) for value in values]
+            for value in values:
+                self.leaf(ops.parameter, value)
 
     def record(self, op: ops.Op, parents: list[int]) -> int:
         """Add a node and return its place."""
@@ -154,32 +154,48 @@ class Tape:
             place = self.record(ops.const, [])
             self.value[place] = ops.number(x)
             return place
-        for value in reversed(reachable([x], known=self.index)):
-            if value.parents:
-                places = [self.index[parent] for parent in value.parents]
-                place = self.index[value] = self.record(value.op, places)
-                if value.label:
-                    self.labels[place] = value.label
-            elif value.trainable and self.complete:
-                raise TraceError(
-                    "a function must reach no other parameters than in its first call "
-                    f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
-                    "number for a Value that the function itself creates"
-                )
-            else:
-                self.leaf(ops.parameter if self._is_parameter(value) else ops.const, value)
+        # In the order of evaluation: operands from left to right, then the op itself.
+        stack = [x]
+        while stack:
+            value = stack[-1]
+            waiting = [p for p in value.parents if p.level and p not in self.index]
+            if waiting:
+                stack += reversed(waiting)
+                continue
+            stack.pop()
+            if value not in self.index:
+                self._lift_one(value)
         return self.index[x]
+
+    def _lift_one(self, value: Value) -> None:
+        """Record a leaf, or a `Value` whose parents are leaves or recorded already."""
+        if value.level:
+            for parent in value.parents:
+                if parent not in self.index:
+                    self._lift_one(parent)
+            places = [self.index[parent] for parent in value.parents]
+            place = self.index[value] = self.record(value.op, places)
+            if value.label:
+                self.labels[place] = value.label
+        elif value.trainable and self.complete:
+            raise TraceError(
+                "a function must reach no other parameters than in its first call "
+                f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
+                "number for a Value that the function itself creates"
+            )
+        else:
+            self.leaf(ops.parameter if self._is_parameter(value) else ops.const, value)
 
     def refuse_look(self, value: Value, means: str) -> None:
         """Raise TraceError where the number looked at depends on a parameter: theta may differ."""
-        for leaf in reachable([value]):
+        for leaf in reachable(value):
             if leaf.op is ops.parameter and self._is_parameter(leaf):
                 raise _refusal(means)
         if self.outer is not None:
             self.outer(value, means)
 
     def _is_parameter(self, leaf: Value) -> bool:
-        return leaf.trainable if self.given is None else self.index.get(leaf) in self.leaves
+        return leaf.trainable if self.finds else self.index.get(leaf) in self.leaves
 
     def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
         """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
@@ -191,23 +207,20 @@ class Tape:
         parents = new[np.array(self.parents, np.int32).reshape(-1, MAX_ARITY)[order]]
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
-        if self.given is None:
-            parameters = _first_uses(np.append(parents, new[places]), op == ops.parameter.code)
-        else:
-            parameters = new[self.given]
+        parameters = [place for place in self.leaves if new[place] >= 0]
         return Graph(
             op=op,
             parents=parents,
             value=value[order],
             level=np.array(self.level, np.int32)[order],
             inputs=new[self.inputs],
-            parameters=parameters,
+            parameters=new[parameters],
             outputs=new[places],
             input_shapes=tuple(input_shapes),
             output_shapes=output_shapes,
             labels={int(new[i]): x for i, x in self.labels.items() if new[i] >= 0},
             lines={int(new[i]): x for i, x in (self.lines or {}).items() if new[i] >= 0},
-            leaves=tuple(self.leaves[i] for i in order[parameters].tolist()),
+            leaves=tuple(self.leaves[i] for i in parameters),
         )
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
@@ -248,18 +261,12 @@ class Tape:
             for place in bucket:
                 first = MAX_ARITY * place
                 discover(reversed(self.parents[first : first + MAX_ARITY]))
-        order += [place for place in self.inputs + (self.given or []) if not seen[place]]
+        given = [] if self.finds else list(self.leaves)
+        order += [place for place in self.inputs + given if not seen[place]]
         return order[::-1]
 
 
 _PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
-
-
-def _first_uses(nodes: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The wanted ones among `nodes`, each once, in order of first appearance; -1 is no node."""
-    nodes = nodes[nodes >= 0]
-    distinct, first = np.unique(nodes[wanted[nodes]], return_index=True)
-    return distinct[np.argsort(first)].astype(np.int32)
 
 
 def distinct_leaves(name: str, values: Iterable[Any]) -> list[Value]:

@@ -25,8 +25,8 @@ def trace(
 
     One argument per shape: a node for `()`, an object ndarray of nodes for any other. `fn` returns
     a node, or a tuple, list or array of them. `parameters` are leaf `Value`s, in the order of
-    theta; by default every trainable leaf that `fn` reaches, in order of first use, level by
-    level. Every other leaf is a constant. `lines=True` notes the source line of every node.
+    theta; by default every trainable leaf that `fn` reaches, in order of first use. Every other
+    leaf is a constant. `lines=True` notes the source line of every node.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -59,7 +59,8 @@ def capture(
     """Turn the `Value`s that `roots` were computed from into a `Graph` that can be replayed.
 
     The first root is the objective. Each of `inputs` is a leaf `Value`, or a list or array of
-    them, and becomes one argument of the graph; `parameters` are as for `trace`.
+    them, and becomes one argument of the graph; `parameters` are as for `trace`, where the order
+    of first use is that of an evaluation, operands from left to right.
 
     >>> import vgrad
     >>> x, w = vgrad.Value(2.0), vgrad.Value(3.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -70,7 +69,7 @@ class Value(Operand):
         plain numbers of an expression, get none.
         """
         look(self, "backward")
-        nodes = reachable([self])
+        nodes = reachable(self)
         for node in nodes:
             if node.level:
                 node.grad = 0.0
@@ -88,7 +87,7 @@ class Value(Operand):
 
     def zero_grad(self) -> None:
         """Set the gradient of this value, and of all it was computed from, to 0."""
-        for node in reachable([self]):
+        for node in reachable(self):
             node.grad = 0.0
 
     def learn(self, rate: float) -> None:
@@ -103,7 +102,7 @@ class Value(Operand):
         """
         rate = ops.number(rate)
         self.backward()
-        for node in reachable([self]):
+        for node in reachable(self):
             if node.trainable:
                 node.data -= rate * node.grad
 
@@ -124,17 +123,14 @@ class Value(Operand):
         return self._data != 0.0
 
 
-def reachable(roots: Iterable[Value], known: Container[Value] = ()) -> list[Value]:
-    """All that `roots` were computed from and they themselves, highest level first.
-
-    Does not look behind the values in `known`, nor list them.
-    """
+def reachable(root: Value) -> list[Value]:
+    """`root` and all that it was computed from, highest level first."""
     nodes: list[Value] = []
     seen: set[Value] = set()
-    stack: list[Value | None] = list(roots)
+    stack: list[Value | None] = [root]
     while stack:
         value = stack.pop()
-        if value is not None and value not in seen and value not in known:
+        if value is not None and value not in seen:
             seen.add(value)
             nodes.append(value)
             stack += (value._x, value._y, value._z)

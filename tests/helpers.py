@@ -81,6 +81,7 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
     whatever comes; without, ops with a limited domain get operands squeezed into it.
     """
     rng = random.Random(seed)
+    weights = [6 if any(op.vjp) else 1 for op in COMPUTED]  # most ops let gradients through
     inputs, parameters = rng.randint(0, 4), rng.randint(0, 4)
     if inputs + parameters == 0:
         inputs = 1
@@ -92,7 +93,7 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
         return inputs + parameters + len(program.lines) - 1
 
     for _ in range(size or rng.randint(1, 40)):
-        op = rng.choice(COMPUTED)
+        (op,) = rng.choices(COMPUTED, weights)
         total = count + len(program.lines)
         recent = range(max(0, total - 6), total)
         picks: list[int | float] = [
@@ -116,11 +117,13 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
         if all(isinstance(x, float) for x in picks):
             picks[0] = rng.randrange(total)
         emit(op, picks)
-    last = count + len(program.lines) - 1
-    program.outputs = [
-        last,
-        *(rng.randrange(count + len(program.lines)) for _ in range(rng.randint(0, 2))),
-    ]
+    # The objective is a sum to which every leaf and some lines contribute, so that gradients flow.
+    total = count + len(program.lines)
+    objective = total - 1
+    for leaf in [*range(count), *range(count)]:
+        line = emit(BY_NAME["tanh"], [rng.randrange(count, total)])
+        objective = emit(BY_NAME["add"], [objective, emit(BY_NAME["mul"], [leaf, line])])
+    program.outputs = [objective, *(rng.randrange(total) for _ in range(rng.randint(0, 2)))]
     return program
 
 

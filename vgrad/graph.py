@@ -78,10 +78,11 @@ class Graph:
         numbers = self.value.copy()
         if theta is not None:
             numbers[self.parameters] = as_theta(theta, len(self.parameters))
-        shapes = tuple(np.shape(x) for x in sample)
+        arrays = [as_numbers(x, f"sample[{i}]") for i, x in enumerate(sample)]
+        shapes = tuple(array.shape for array in arrays)
         if shapes != self.input_shapes:
             raise ShapeError(f"the sample must have shapes {self.input_shapes} (got {shapes})")
-        numbers[self.inputs] = [x for array in sample for x in np.ravel(array)]
+        numbers[self.inputs] = [x for array in arrays for x in array.flat]
         values: list[Value] = []
         for i, (code, number) in enumerate(zip(self.op.tolist(), numbers.tolist())):
             op = ops.OPS[code]
@@ -114,9 +115,14 @@ def as_numbers(x: Any, name: str) -> NDArray[np.float64]:
         raise ShapeError(
             f"{name} must be an array, its rows of one length (got a ragged list)"
         ) from None
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask; fill or drop what is masked")
+    if array.dtype == object and all(map(ops.is_number, array.flat)):  # integers of any size
+        array = np.reshape([ops.number(x) for x in array.flat], array.shape)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers (got an array of {array.dtype})")
-    return array.astype(np.float64, copy=False)
+    with np.errstate(all="ignore"):
+        return array.astype(np.float64, copy=False)
 
 
 def _problems(graph: Graph) -> Iterator[str]:
@@ -127,9 +133,9 @@ def _problems(graph: Graph) -> Iterator[str]:
         ("parents", np.int32, (n, MAX_ARITY)),
         ("value", np.float64, (n,)),
         ("level", np.int32, (n,)),
-        ("inputs", np.int32, graph.inputs.shape[:1]),
-        ("parameters", np.int32, graph.parameters.shape[:1]),
-        ("outputs", np.int32, graph.outputs.shape[:1]),
+        ("inputs", np.int32, (graph.inputs.size,)),
+        ("parameters", np.int32, (graph.parameters.size,)),
+        ("outputs", np.int32, (graph.outputs.size,)),
     ):
         array = getattr(graph, name)
         if array.dtype != dtype or array.shape != shape:
@@ -148,8 +154,12 @@ def _problems(graph: Graph) -> Iterator[str]:
         nodes = getattr(graph, name)
         if not np.array_equal(np.sort(nodes), np.flatnonzero(graph.op == op.code)):
             yield f"{name} must name every {op.name} node once, and no other"
-    if ((graph.outputs < 0) | (graph.outputs >= n)).any():
-        yield f"outputs must be nodes, 0 to {n - 1}"
+    if not graph.outputs.size or ((graph.outputs < 0) | (graph.outputs >= n)).any():
+        yield f"outputs must be one or more nodes, 0 to {n - 1}"
+    if any(not 0 <= i < n for i in (*graph.labels, *graph.lines)):
+        yield f"labels and lines must be of nodes, 0 to {n - 1}"
+    if graph.leaves and len(graph.leaves) != len(graph.parameters):
+        yield f"leaves must be one Value per parameter, or none (got {len(graph.leaves)})"
     if sum(int(np.prod(s)) for s in graph.input_shapes) != len(graph.inputs):
         yield f"input_shapes {graph.input_shapes} must hold {len(graph.inputs)} numbers"
     if count(graph.output_shapes) != len(graph.outputs):

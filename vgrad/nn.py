@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 from . import ops
@@ -57,8 +57,7 @@ class Neuron(Module):
         self.activation = activation
 
     def __call__(self, x: Any) -> Any:
-        if not hasattr(x, "__len__"):
-            x = [x]  # one number, as a layer of one neuron gives it
+        x = list(x) if isinstance(x, Iterable) else [x]  # or one number, as one neuron gives it
         if len(x) != len(self.w):
             raise ShapeError(f"a {self} takes {len(self.w)} numbers (got {len(x)})")
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)

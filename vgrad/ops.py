@@ -7,6 +7,7 @@ rule `g` is the gradient that arrives, `out` the op's own result, and `x, y` its
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,14 +61,14 @@ class Op:
         if len(operands) != len(self.vjp):
             raise TypeError(f"{self.name}() takes {self.arity} operands (got {len(operands)})")
         if _PLAIN.issuperset(map(type, operands)):
-            return evaluate(self.forward, *map(float, operands))
+            return evaluate(self.forward, *map(number, operands))
         arrays = [x for x in operands if isinstance(x, np.ndarray) and not is_number(x)]
         engines = [x for x in operands if hasattr(x, "_apply")]
         if arrays:
-            elementwise = engines or any(x.dtype == object for x in arrays)
-            rule = np.frompyfunc(self, self.arity, 1) if elementwise else self.forward
             with np.errstate(all="ignore"):
-                return rule(*operands)
+                if engines or any(x.dtype == object for x in arrays):
+                    return np.frompyfunc(self, self.arity, 1)(*operands)
+                return self.forward(*map(_as_floats, operands))
         if not engines:
             return evaluate(self.forward, *map(number, operands))
         result = engines[0]._apply(self, *operands)
@@ -83,17 +84,28 @@ _PLAIN = frozenset([float, int, bool])
 def is_number(x: Any) -> bool:
     """Whether `x` is a real number: Python's, NumPy's, or an array of no dimensions holding one."""
     if isinstance(x, (float, int, np.floating, np.integer, np.bool_)):
-        return True
+        return not isinstance(x, np.timedelta64)  # NumPy counts it among the integers
     return isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiub"
 
 
 def number(x: Any) -> float:
     """`x` as a float; raises TypeError unless it is a real number (a string is none)."""
     if x.__class__ is float or is_number(x):
-        return float(x)
+        try:
+            return float(x)
+        except OverflowError:  # an int beyond the range of floats
+            return math.inf if x > 0 else -math.inf
     if hasattr(x, "_apply"):
         raise TypeError(f"must be a plain number (got {x!r}, which can be used as it is)")
     raise TypeError(f"must be a real number (got {x!r}, a {type(x).__name__})")
+
+
+def _as_floats(x: Any) -> Any:
+    """An array or number as a rule takes it; a mask, which a rule itself made, may stay one."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
+    return array if array.dtype.kind == "b" else array.astype(np.float64, copy=False)
 
 
 def evaluate(rule: Rule, *numbers: float) -> float:
@@ -128,10 +140,11 @@ def _select(c: Any, x: Any, y: Any) -> Any:
 
 # For these exponents np.power may or may not take a short cut, depending on the operands' layout.
 # Taking it always, as PyTorch does, makes the result depend on the numbers alone.
+_root = _numpy(np.sqrt)
 _SHORT_CUTS: dict[float, Rule] = {
     -1.0: lambda x: 1.0 / x,
     0.0: _numpy(np.ones_like),
-    0.5: _numpy(np.sqrt),
+    0.5: lambda x: _select(x == -math.inf, math.inf, _root(x) + 0.0),  # pow(-0.0, 0.5) is 0.0
     1.0: lambda x: x,
     2.0: lambda x: x * x,
 }

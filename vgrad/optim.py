@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import ShapeError
 from .graph import as_numbers
+from .ops import number
 from .value import Value
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ class Optimiser:
         self.steps = 0
         self._state: list[Array] = []  # of the parameters' size, made at the first step
 
-    def step(self, parameters: Array | Sequence[Value], grad: Any = None) -> None:
+    def step(self, parameters: Array | Iterable[Value], grad: Any = None) -> None:
         """Move `parameters` one step downhill, in place.
 
         They are theta, a float64 array (P,), with its gradient `grad`, (P,); or `Value`s, whose
@@ -37,6 +38,7 @@ class Optimiser:
         if isinstance(parameters, np.ndarray):
             self._step(parameters, as_numbers(grad, "grad"))
             return
+        parameters = list(parameters)
         if not all(isinstance(p, Value) for p in parameters):
             raise TypeError(
                 f"parameters must be a float64 array or a list of Values (got {parameters!r})"
@@ -46,8 +48,8 @@ class Optimiser:
         values = [p for p in parameters if p.trainable]
         theta = np.array([p.data for p in values], np.float64)
         self._step(theta, np.array([p.grad for p in values], np.float64))
-        for value, number in zip(values, theta.tolist()):
-            value.data = number
+        for value, data in zip(values, theta.tolist()):
+            value.data = data
 
     def _step(self, theta: Array, grad: Array) -> None:
         if theta.dtype != np.float64 or theta.ndim != 1:
@@ -59,7 +61,9 @@ class Optimiser:
             raise ShapeError(
                 f"theta must keep its shape {shape} from step to step (got {theta.shape})"
             )
-        rate = self.rate(self.steps) if callable(self.rate) else self.rate
+        if not theta.flags.writeable:
+            raise TypeError("theta must be writeable, to be changed in place")
+        rate = number(self.rate(self.steps) if callable(self.rate) else self.rate)
         with np.errstate(all="ignore"):
             theta -= rate * self._descent(grad)
         self.steps += 1
@@ -84,6 +88,8 @@ class SGD(Optimiser):
         self.momentum = momentum
 
     def _descent(self, grad: Array) -> Array:
+        if not self.momentum:
+            return grad
         if not self._state:
             self._state = [np.zeros_like(grad)]
         (velocity,) = self._state

@@ -55,22 +55,25 @@ class Node(Operand):
         return f"Node({self.label or name}, level {self.tape.level[self.place]})"
 
     def __bool__(self) -> NoReturn:
-        raise _refusal("bool")
+        self.tape.refuse("bool")
 
     def __float__(self) -> NoReturn:
-        raise _refusal("float")
+        self.tape.refuse("float")
 
     def __int__(self) -> NoReturn:
-        raise _refusal("int")
+        self.tape.refuse("int")
 
     __round__ = __int__
 
     def __index__(self) -> NoReturn:
-        raise _refusal("index")
+        self.tape.refuse("index")
+
+    def __hash__(self) -> NoReturn:
+        self.tape.refuse("hash")
 
     def __getattr__(self, name: str) -> NoReturn:
         if hasattr(Value, name):
-            raise _refusal(name)
+            self.tape.refuse(name)
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
 
@@ -93,6 +96,8 @@ class Tape:
         self.leaves: dict[int, Value] = {}  # the parameters, in order
         self.inputs: list[int] = []
         self.closed = False
+        self.refusal: TraceError | None = None  # the last one, if there was any
+        self.frozen: Value | None = None  # a trainable leaf that became a constant, if any did
         self.finds = parameters is None  # whether trainable leaves become parameters when met
         self.outer = on_look.get()  # the tape of a function that calls the one recorded here
         self.complete = complete  # whether a trainable leaf besides the given ones is an error
@@ -183,22 +188,32 @@ class Tape:
                 f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
                 "number for a Value that the function itself creates"
             )
+        elif self._is_parameter(value):
+            self.leaf(ops.parameter, value)
         else:
-            self.leaf(ops.parameter if self._is_parameter(value) else ops.const, value)
+            self.frozen = value if value.trainable else self.frozen
+            self.leaf(ops.const, value)
 
     def refuse_look(self, value: Value, means: str) -> None:
         """Raise TraceError where the number looked at depends on a parameter: theta may differ."""
         for leaf in reachable(value):
             if leaf.op is ops.parameter and self._is_parameter(leaf):
-                raise _refusal(means)
+                self.refuse(means)
         if self.outer is not None:
             self.outer(value, means)
+
+    def refuse(self, means: str) -> NoReturn:
+        """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
+        self.refusal = _refusal(means)
+        raise self.refusal
 
     def _is_parameter(self, leaf: Value) -> bool:
         return leaf.trainable if self.finds else self.index.get(leaf) in self.leaves
 
     def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
         """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
+        if self.refusal is not None:
+            raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
         order = np.array(self._canonical_order(places), np.int32)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
@@ -208,6 +223,11 @@ class Tape:
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
         parameters = [place for place in self.leaves if new[place] >= 0]
+        if self.frozen and parameters and not np.isin(new[parameters], parents).any():
+            raise TraceError(
+                f"{name} must use one of the parameters given (got {self.frozen}, trainable but "
+                "not among them); give those that it uses, or an empty list for none"
+            )
         return Graph(
             op=op,
             parents=parents,
@@ -269,19 +289,21 @@ class Tape:
 _PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
 
 
-def distinct_leaves(name: str, values: Iterable[Any]) -> list[Value]:
+def distinct_leaves(name: str, values: Any) -> list[Value]:
     """`values` as a list; raises TypeError or ValueError unless they are distinct leaf `Value`s."""
-    values = list(values)
-    for value in values:
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of Values (got {values!r})")
+    leaves: list[Value] = list(values)
+    for value in leaves:
         if not isinstance(value, Value):
             raise TypeError(f"{name} must be Values (got {value!r}, a {type(value).__name__})")
         if value.parents:
             raise ValueError(f"{name} must be leaves (got {value}, which is computed from others)")
-    if len(set(values)) < len(values):
+    if len(set(leaves)) < len(leaves):
         raise ValueError(
-            f"{name} must be distinct (got {len(values)}, {len(set(values))} distinct)"
+            f"{name} must be distinct (got {len(leaves)}, {len(set(leaves))} distinct)"
         )
-    return values
+    return leaves
 
 
 # What cannot be recorded, since it would freeze one outcome into the graph; what to use instead.
@@ -295,6 +317,10 @@ _REFUSALS = {
         "the function of that name in vgrad, as in vgrad.exp(x), and arrays of dtype object",
     ),
     "int": ("int() and round() must not be given", "arithmetic on the value itself"),
+    "hash": (
+        "a set, and the key of a dict, must not hold",
+        "vgrad.where(x == key, a, b) to look up by a number",
+    ),
     "index": (
         "the index of a list or array, and the argument of range(), must not be",
         "vgrad.where(i == 0, row[0], vgrad.where(i == 1, row[1], ...)) to pick by a number",
@@ -304,7 +330,7 @@ _REFUSALS = {
 
 def _refusal(means: str) -> TraceError:
     what, instead = _REFUSALS.get(means) or (
-        f".{means} must not be asked of",
+        f".{means} must not be asked of, or set on,",
         "the value itself; to see its number, return it as a further output",
     )
     return TraceError(
@@ -313,13 +339,22 @@ def _refusal(means: str) -> TraceError:
     )
 
 
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__))
+_HERE, _NUMPY, _PYTHON = (
+    os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)
+)
+
+
+def _is_library(filename: str) -> bool:
+    """Whether a file is vgrad's, NumPy's or Python's own, and so not where a mistake was made."""
+    if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
+        return True
+    return filename.startswith(_PYTHON) and "-packages" not in filename
 
 
 def _user_line() -> str:
-    """The innermost line on the stack that is neither vgrad's nor NumPy's, as "file:line"."""
+    """The innermost line on the stack that is no library's, as "file:line"."""
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(_LIBRARIES):
+    while frame.f_back and _is_library(frame.f_code.co_filename):
         frame = frame.f_back
     return source_line(frame.f_code.co_filename, frame.f_lineno)
 

@@ -29,7 +29,9 @@ class Value(Operand):
     __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable")
 
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
-        self.data = data
+        if not isinstance(label, str):
+            raise TypeError(f"label must be a string (got {label!r}, a {type(label).__name__})")
+        self._data = ops.number(data)
         self.grad = 0.0
         self.op = ops.parameter
         self._x: Value | None = None
@@ -47,6 +49,7 @@ class Value(Operand):
 
     @data.setter
     def data(self, data: Any) -> None:
+        look(self, "data")
         self._data = ops.number(data)
 
     @property

@@ -55,6 +55,7 @@ def test_a_model_works_on_floats_values_arrays_and_nodes():
     model = nn.MLP(2, [3, 1], rng=random.Random(0))
     want = model([1.0, -2.0]).data
     assert model([Value(1.0), Value(-2.0)]).data == want
+    assert model(map(float, (1, -2))).data == model(Value(x) for x in (1.0, -2.0)).data == want
     assert model((1.0, -2.0)).data == model(np.array([1.0, -2.0])).data == want
     program = vgrad.compile(model, parameters=model.parameters())
     assert program(program.theta(), [[1.0, -2.0]]).tolist() == [want]

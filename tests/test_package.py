@@ -23,7 +23,7 @@ IMPORTS = {
     "schedule": {"ops", "graph"},
     "kernels": {"schedule"},
     "sweep": {"ops", "graph", "schedule", "kernels"},
-    "program": {"errors", "graph", "value", "tape", "trace", "sweep"},
+    "program": {"errors", "graph", "value", "tape", "trace", "schedule", "sweep"},
     "nn": {"errors", "ops", "value"},
     "optim": {"errors", "graph", "ops", "value"},
     "datasets": set(),

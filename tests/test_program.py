@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from helpers import central_difference, same_bits
 
 import vgrad
 from vgrad import ShapeError, TraceError, Value, nn, ops
-from vgrad import program as program_module
+from vgrad import sweep as sweep_module
 
 rng = np.random.default_rng(0)
 MODEL = nn.MLP(2, [5, 1], activation="tanh", rng=random.Random(0))
@@ -130,9 +134,9 @@ def test_results_do_not_depend_on_the_tile(program, monkeypatch):
         program.input_grads(theta, big, targets),
         program.value_and_grad(theta, big, targets),
     )
-    monkeypatch.setattr(program_module, "TILE_BYTES", 1)
+    monkeypatch.setattr(sweep_module, "TILE_BYTES", 1)
     for size in (1, 16, 17, 332, 333, 334):
-        monkeypatch.setattr(program_module, "MIN_TILE", size)
+        monkeypatch.setattr(sweep_module, "MIN_TILE", size)
         assert all(same_bits(a, b) for a, b in zip(program(theta, big, targets), whole[0]))
         assert same_bits(program.per_sample_grads(theta, big, targets), whole[1])
         assert all(
@@ -410,3 +414,78 @@ def test_it_fits_scipys_minimize():
         theta = theta - 0.5 * grad
     # the slope's error shrinks by 1 - 0.5 * 2 * mean(x**2), about 0.63, a step
     assert value < 1e-20 and theta == pytest.approx([3.0, 1.0], abs=1e-10)
+
+
+def test_a_program_that_is_copied_stays_bound_to_its_values():
+    w = Value(2.0)
+    program = vgrad.compile(lambda x: w * x, parameters=[w])
+    twin = copy.deepcopy(program)
+    assert twin.value_and_grad([3.0], [1.0, 3.0]) == (6.0, pytest.approx([2.0]))
+
+
+def test_parameters_that_are_no_longer_used_are_an_error():
+    """A parameter replaced after compile would otherwise have gradient 0 in silence."""
+    neuron = nn.Neuron(1)
+    program = vgrad.compile(neuron, parameters=neuron.parameters())
+    neuron.w, neuron.b = [Value(1.0)], Value(2.0)
+    with pytest.raises(
+        TraceError, match="what Neuron returns must use one of the parameters given"
+    ):
+        program.value_and_grad([0.0, 0.0], [[1.0]])
+    assert vgrad.compile(neuron, parameters=[])([], [[1.0]]).tolist() == [3.0]
+
+
+def test_first_calls_from_several_threads_agree_on_the_parameters():
+    """Whichever shape is recorded first decides; none is recorded with another's order."""
+    a, b = Value(1.0, "a"), Value(10.0, "b")
+    meeting = threading.Barrier(2, timeout=0.2)
+
+    def f(x):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait()  # both threads in here at once, if they can be
+        return (x * b + a) if np.shape(x) == () else (x * a).sum() + b
+
+    program = vgrad.compile(f)
+    with ThreadPoolExecutor(2) as pool:
+        thetas = list(pool.map(program.theta, [[1.0], [[1.0]]]))
+    assert thetas[0].tolist() == thetas[1].tolist() == program.theta().tolist()
+    theta = program.theta()
+    assert program(theta, [2.0]).tolist() == [21.0] and program(theta, [[2.0]]).tolist() == [12.0]
+
+
+def test_eight_threads_on_one_program(program):
+    theta = program.theta()
+    want = [program.value_and_grad(theta + i, X, Y) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda i: program.value_and_grad(theta + i, X, Y), list(range(8)) * 5))
+    for i, (value, grad) in enumerate(got):
+        assert value == want[i % 8][0] and same_bits(grad, want[i % 8][1])
+
+
+def test_a_shared_gradient_of_zero_stays_zero_over_many_tiles(monkeypatch):
+    """The tiles' gradients are added up before they meet an infinite derivative, not after."""
+    monkeypatch.setattr(sweep_module, "TILE_BYTES", 1)
+    w = Value(0.0)
+    program = vgrad.compile(lambda x: x * vgrad.sqrt(w), parameters=[w])
+    assert program.value_and_grad([0.0], np.repeat([1.0, -1.0], 64))[1].tolist() == [0.0]
+
+
+def test_unusual_arrays():
+    w = Value(2.0)
+    program = vgrad.compile(lambda x, y: y * w + sum(x), parameters=[w])
+    empty, by_y = program.input_grads([2.0], np.zeros((2, 0)), [1.0, 2.0])
+    assert empty.shape == (2, 0) and by_y.tolist() == [2.0, 2.0]
+    twice = vgrad.compile(lambda x: x * w, parameters=[w])
+    assert twice([2.0], [10**30, 1]).tolist() == [2e30, 2.0]
+    assert twice([2.0], np.array([True, False])).tolist() == [2.0, 0.0]
+    big = np.arange(12.0).reshape(3, 4)
+    for view in (big.T[::2, 1], big[::-1, 0], np.asfortranarray(big)[:, 1]):
+        assert twice([2.0], view).tolist() == (2 * view).tolist()
+    with pytest.raises(TypeError, match="without a mask"):
+        twice([2.0], np.ma.array([1.0, 99.0], mask=[0, 1]))
+
+
+def test_the_mean_of_ones_is_one_and_does_not_overflow():
+    identity = vgrad.compile(lambda x: x)
+    assert identity.value_and_grad([], np.ones(49))[0] == 1.0
+    assert identity.value_and_grad([], np.full(49, 1e308))[0] == pytest.approx(1e308, rel=1e-14)

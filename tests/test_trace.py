@@ -220,6 +220,8 @@ FLOW = {
     "round": lambda x: round(x),
     "index": lambda x: [1.0, 2.0][x],
     "range": lambda x: range(x),
+    "set": lambda x: x if x in {1.0} else -x,
+    "dict": lambda x: {1.0: 2.0}.get(x, 0.0) * x,
     "data": lambda x: x.data,
     "grad": lambda x: x.grad,
     "backward": lambda x: x.backward(),
@@ -231,6 +233,7 @@ INSTEAD = {
     "vgrad.exp": ["float", "math.exp", "math.floor", "float array"],
     "arithmetic": ["int", "round"],
     "vgrad.where(i == 0": ["index", "range"],
+    "to look up": ["set", "dict"],
     "further output": ["data", "grad", "backward", "learn"],
 }  # fmt: skip
 
@@ -253,6 +256,35 @@ def test_the_line_is_the_users_even_inside_vgrad_and_numpy():
         vgrad.trace(f, (2,))
 
 
+def test_a_refusal_cannot_be_swallowed():
+    """TraceError is a TypeError, which the function itself may catch."""
+
+    def f(x):
+        try:
+            return x if x > 0 else -x
+        except TypeError:
+            return x * 0
+
+    with pytest.raises(TraceError, match=r"test_trace.py"):
+        vgrad.trace(f, ())
+
+
+def test_the_line_is_not_the_standard_librarys():
+    import statistics
+
+    def f(x):
+        return statistics.median([x, x * 2, x * 3])
+
+    with pytest.raises(TraceError, match=rf"test_trace.py:{f.__code__.co_firstlineno + 1}\)"):
+        vgrad.trace(f, ())
+
+
+def test_labels_of_results_are_captured():
+    h = W * V
+    h.label = "h"
+    assert "h" in vgrad.capture(h + 1).labels.values()
+
+
 LOOKS = {
     "if": lambda x: W * x if W > 0 else x,
     "if of a result": lambda x: x if (W * 2).tanh() < V else -x,
@@ -262,6 +294,7 @@ LOOKS = {
     "float array": lambda x: np.array([W, V], dtype=float) * x,
     "int": lambda x: x * int(W),
     "data": lambda x: x * W.data,
+    "setting data": lambda x: setattr(V, "data", -1.5) or x,
     "backward": lambda x: (W * V).backward() or x,
 }
 
@@ -297,9 +330,11 @@ def test_wrapping_a_node_in_a_value_is_refused():
 @pytest.mark.parametrize("bad", [None, 3.0, "x", (), [], {}, np.array([]), np.array([1.0])])
 def test_what_is_no_traced_value_is_no_result(bad):
     for result in (bad, (W, bad)):
-        with pytest.raises(TraceError, match=r"<lambda> \(test_trace.py:\d+\) must return a value"):
+        with pytest.raises(
+            TraceError, match=r"what <lambda> \(test_trace.py:\d+\) returns must be a"
+        ):
             vgrad.trace(lambda x, r=result: r, ())
-    with pytest.raises(TraceError, match="capture must"):
+    with pytest.raises(TraceError, match="each root of capture must be a"):
         vgrad.capture(bad)
 
 
@@ -330,6 +365,7 @@ def test_an_error_in_the_function_passes_through_unchanged():
     [
         ([3.0], TypeError, "parameters must be Values .got 3.0, a float"),
         ([W, W], ValueError, "distinct .got 2, 1 distinct"),
+        (W, TypeError, "parameters must be a list of Values"),
         ([W * 2], ValueError, "leaves"),
     ],
 )
@@ -361,10 +397,14 @@ BROKEN = {
     "level": lambda g: {"level": g.level[::-1].copy()},
     "inputs must name": lambda g: {"inputs": g.inputs[:0]},
     "parameters must name": lambda g: {"parameters": g.inputs},
-    "outputs must be": lambda g: {"outputs": g.outputs + len(g)},
+    "outputs must be one": lambda g: {"outputs": g.outputs + len(g)},
     "op must be uint8": lambda g: {"op": g.op.astype(int)},
     "value must be": lambda g: {"value": g.value[1:]},
     "input_shapes": lambda g: {"input_shapes": ((7,),)},
+    "one or more nodes": lambda g: {"outputs": g.outputs[:0], "output_shapes": []},
+    "labels and lines": lambda g: {"labels": {99: "a"}},
+    "leaves must be": lambda g: {"leaves": (W, V)},
+    "parents must be int32": lambda g: {"parents": g.parents[:, :2]},
     "output_shapes": lambda g: {"output_shapes": [(), ()]},
 }  # fmt: skip
 

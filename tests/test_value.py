@@ -109,6 +109,17 @@ def test_reused_values():
     assert (a.grad, b.grad) == (-3.0, -8.0)
 
 
+def test_integers_beyond_the_floats_are_infinite():
+    assert Value(10**400).data == math.inf and (Value(1.0) * -(10**400)).data == -math.inf
+
+
+def test_learn_refuses_a_rate_that_is_no_number():
+    x = Value(3.0)
+    with pytest.raises(TypeError, match="must be a real number .got 'x'"):
+        (x * x).learn("x")
+    assert (x.data, x.grad) == (3.0, 0.0)
+
+
 def test_adding_in_place_leaves_the_old_value_alone():
     a = Value(2.0)
     b = a
@@ -208,8 +219,13 @@ def test_values_are_told_apart_by_identity_in_sets_and_compared_by_number():
     assert (a == None) is False and (a == "1") is False  # noqa: E711
 
 
-@pytest.mark.parametrize("bad", ["3", None, 1j, [1.0], np.array([1.0]), object(), Value(1.0)])
+@pytest.mark.parametrize(
+    "bad",
+    ["3", None, 1j, [1.0], np.array([1.0]), object(), Value(1.0), np.timedelta64(5, "s")],
+)
 def test_what_is_no_number_is_refused(bad):
+    with pytest.raises(TypeError, match="label must be a string"):
+        Value(1.0, (Value(2.0),), "+")
     with pytest.raises(TypeError, match="must be a"):
         Value(bad)
 

@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from . import ops
 from .errors import ShapeError
 from .value import Value
@@ -57,7 +59,7 @@ class Neuron(Module):
         self.activation = activation
 
     def __call__(self, x: Any) -> Any:
-        x = list(x) if isinstance(x, Iterable) else [x]  # or one number, as one neuron gives it
+        x = _numbers(x)
         if len(x) != len(self.w):
             raise ShapeError(f"a {self} takes {len(self.w)} numbers (got {len(x)})")
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
@@ -69,6 +71,13 @@ class Neuron(Module):
     def __repr__(self) -> str:
         kind = {"relu": "ReLU", "tanh": "Tanh"}[self.activation] if self.nonlin else "Linear"
         return f"{kind}Neuron({len(self.w)})"
+
+
+def _numbers(x: Any) -> Sequence[Any]:
+    """`x` as a sequence: of whatever can be iterated, or of the one number it is."""
+    if isinstance(x, Sequence | np.ndarray):
+        return x
+    return list(x) if isinstance(x, Iterable) else [x]
 
 
 class Layer(Module):
@@ -85,6 +94,7 @@ class Layer(Module):
         self.neurons = [Neuron(nin, nonlin, activation, rng) for _ in range(nout)]
 
     def __call__(self, x: Any) -> Any:
+        x = _numbers(x)
         out = [neuron(x) for neuron in self.neurons]
         return out[0] if len(out) == 1 else out
 

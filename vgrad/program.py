@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -10,15 +11,13 @@ from numpy.typing import NDArray
 
 from .errors import ShapeError
 from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
+from .schedule import FROM_INPUTS, FROM_PARAMETERS
 from .sweep import Sweep
 from .tape import Tape, distinct_leaves
 from .trace import record
 from .value import Value
 
 Array = NDArray[np.float64]
-
-TILE_BYTES = 1 << 24  # what the buffers of one tile may take, so that memory does not grow with B
-MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers
 
 
 def compile(
@@ -78,6 +77,7 @@ class Program:
         self._found = parameters is None  # whether it is for the traces to find them
         self._reduce = reduce
         self._sweeps: dict[tuple[Shape, ...], Sweep] = {}
+        self._recording = threading.RLock()
         if isinstance(fn, Graph):
             self._sweeps[fn.input_shapes] = Sweep(fn)
 
@@ -88,54 +88,34 @@ class Program:
         several.
         """
         sweep, theta, inputs = self._prepare(theta, arrays)
-        outputs = np.empty((len(sweep.outputs), inputs.shape[1]))
-        for tile in _tiles(sweep, inputs.shape[1]):
-            values = sweep.forward(theta, inputs[:, tile])
-            for k in range(len(outputs)):
-                outputs[k, tile] = sweep.output(values, k)
-        return _structured(iter(outputs), sweep.graph.output_shapes)
+        return _structured(iter(sweep.outputs(theta, inputs)), sweep.graph.output_shapes)
 
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
         With `aux=True` the value is a pair: the value, and every output as a call would give it.
         """
-        sweep, theta, inputs = self._prepare(theta, arrays)
-        _require_scalar(sweep.graph.output_shapes)
-        batch = inputs.shape[1]
-        weight = 1.0 / batch if self._reduce == "mean" else 1.0
-        outputs = np.empty((len(sweep.outputs) if aux else 1, batch))
-        gradient = np.zeros(len(theta))
+        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
+        weight = 1.0 / inputs.shape[1] if self._reduce == "mean" else 1.0
+        outputs, gradient = sweep.gradient(theta, inputs, weight)
         with np.errstate(all="ignore"):
-            for tile in _tiles(sweep, batch):
-                values = sweep.forward(theta, inputs[:, tile])
-                for k in range(len(outputs)):
-                    outputs[k, tile] = sweep.output(values, k)
-                gradient += sweep.parameter_gradient(values, weight)
-            value = float((weight * outputs[0]).sum())  # the sum alone might overflow
+            value = float(np.mean(outputs[0]) if self._reduce == "mean" else np.sum(outputs[0]))
+            if not np.isfinite(value):  # a mean may be finite where the sum is not
+                value = float(np.sum(weight * outputs[0]))
         if aux:
             return (value, _structured(iter(outputs), sweep.graph.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: an array per argument."""
-        sweep, theta, inputs = self._prepare(theta, arrays)
-        _require_scalar(sweep.graph.output_shapes)
-        gradients = np.empty_like(inputs)
-        for tile in _tiles(sweep, inputs.shape[1]):
-            values = sweep.forward(theta, inputs[:, tile])
-            gradients[:, tile] = sweep.input_gradients(values)
+        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
+        gradients = sweep.per_sample_gradients(theta, inputs, FROM_INPUTS)
         return tuple(_split(gradients, sweep.graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
-        sweep, theta, inputs = self._prepare(theta, arrays)
-        _require_scalar(sweep.graph.output_shapes)
-        gradients = np.empty((inputs.shape[1], len(theta)))
-        for tile in _tiles(sweep, inputs.shape[1]):
-            values = sweep.forward(theta, inputs[:, tile])
-            gradients[tile] = sweep.parameter_gradients(values).T
-        return gradients
+        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
+        return sweep.per_sample_gradients(theta, inputs, FROM_PARAMETERS).T
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -161,8 +141,17 @@ class Program:
         for parameter, number in zip(values, as_theta(theta, len(values)).tolist()):
             parameter.data = number
 
-    def _prepare(self, theta: Any, arrays: tuple[Any, ...]) -> tuple[Sweep, Array, Array]:
-        """The sweep for these arrays, theta (P,), and the inputs (K, B), checked."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        # The function and its Values cannot be copied along, and the calls are pure anyway.
+        return self
+
+    def _prepare(
+        self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False
+    ) -> tuple[Sweep, Array, Array]:
+        """The sweep for these arrays, theta (P,) and the inputs (K, B), all of it checked.
+
+        `scalar` says that the objective must be one number per sample.
+        """
         checked = _as_arrays(arrays)
         sizes = {len(array) for array in checked} or {1}
         if len(sizes) > 1:
@@ -171,24 +160,33 @@ class Program:
         if sizes == {0}:
             raise ShapeError("the batch must have at least one sample (got none)")
         sweep = self._sweep(_shapes(checked))
+        if scalar:
+            _require_scalar(sweep.graph.output_shapes)
         theta = as_theta(theta, len(sweep.graph.parameters))
         batch = sizes.pop()
-        inputs = [np.empty((0, batch)), *(array.reshape(batch, -1).T for array in checked)]
+        inputs = [
+            np.empty((0, batch)),
+            *(array.reshape(batch, count(array.shape[1:])).T for array in checked),
+        ]
         return sweep, theta, np.concatenate(inputs)
 
     def _sweep(self, shapes: tuple[Shape, ...]) -> Sweep:
         """The sweep for arrays of these per-sample shapes, recorded when first met."""
-        if shapes not in self._sweeps:
-            if isinstance(self._fn, Graph):
-                raise ShapeError(
-                    f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
-                    f"after the batch axis (got {shapes})"
-                )
-            known = self._parameters is not None
-            graph = record(self._fn, shapes, Tape(self._parameters, complete=self._found and known))
-            if not known:
-                self._parameters = list(graph.leaves)
-            self._sweeps[shapes] = Sweep(graph)
+        if shapes in self._sweeps:
+            return self._sweeps[shapes]
+        if isinstance(self._fn, Graph):
+            raise ShapeError(
+                f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
+                f"after the batch axis (got {shapes})"
+            )
+        with self._recording:  # one thread's first trace decides what the parameters are
+            if shapes not in self._sweeps:
+                known = self._parameters is not None
+                tape = Tape(self._parameters, complete=self._found and known)
+                graph = record(self._fn, shapes, tape)
+                if not known:
+                    self._parameters = list(graph.leaves)
+                self._sweeps[shapes] = Sweep(graph)
         return self._sweeps[shapes]
 
 
@@ -204,22 +202,14 @@ def _shapes(arrays: list[Array]) -> tuple[Shape, ...]:
     return tuple(array.shape[1:] for array in arrays)
 
 
-def _tiles(sweep: Sweep, batch: int) -> Iterator[slice]:
-    """Slices of the batch, so that the buffers of one take about TILE_BYTES."""
-    bytes_per_sample = 8 * 2 * sum(sweep.layout.rows)
-    size = max(MIN_TILE, TILE_BYTES // max(1, bytes_per_sample))
-    return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
-
-
 def _structured(outputs: Iterator[Array], structure: Structure) -> Any:
     """Outputs, each (B,), as the function returned them: one, a tuple, or (B, ...) for an array."""
     if isinstance(structure, list):
         return tuple(_structured(outputs, part) for part in structure)
     if structure == ():
         return next(outputs)
-    return np.stack([next(outputs) for _ in range(count(structure))], axis=-1).reshape(
-        -1, *structure
-    )
+    rows = np.stack([next(outputs) for _ in range(count(structure))], axis=-1)
+    return rows.reshape(len(rows), *structure)
 
 
 def _require_scalar(structure: Structure) -> None:
@@ -237,5 +227,5 @@ def _split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
     start = 0
     for shape in shapes:
         stop = start + count(shape)
-        yield rows[start:stop].T.reshape(-1, *shape)
+        yield rows[start:stop].T.reshape(rows.shape[1], *shape)
         start = stop

@@ -19,6 +19,8 @@ from .graph import Graph
 
 SHARED, BATCHED = 0, 1  # the two buffers
 FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed from
+# The bit of what comes from inputs is also the number of the buffer: origin & FROM_INPUTS.
+assert FROM_INPUTS == BATCHED
 
 Rows = slice | NDArray[np.int32]  # a slice where they are consecutive
 
@@ -46,7 +48,7 @@ class Schedule:
     buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
     row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
     rows: tuple[int, int]  # how many rows each buffer has
-    groups: Iterator[Group]
+    groups: list[Group]
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -67,7 +69,7 @@ def schedule(graph: Graph) -> Schedule:
         rows.append(len(nodes))
     keys = np.stack([graph.level[computed], graph.op[computed], kind[computed]])
     starts = np.flatnonzero(np.diff(keys, prepend=-1).any(axis=0))
-    groups = _groups(graph, origin, row, computed, starts)
+    groups = list(_groups(graph, origin, row, computed, starts))
     return Schedule(buffer, row, (rows[SHARED], rows[BATCHED]), groups)
 
 

@@ -249,8 +249,8 @@ class Tape:
         array = isinstance(outputs, np.ndarray) and outputs.size
         if not (array or (isinstance(outputs, (tuple, list)) and outputs)):
             raise TraceError(
-                f"{name} must return a value computed from its arguments, "
-                f"or a tuple, list or array of such values (got {outputs!r})"
+                f"{name} must be a traced value or a Value, "
+                f"or a tuple, list or array of them (got {outputs!r})"
             )
         parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
         places = [place for part, _ in parts for place in part]
@@ -289,11 +289,16 @@ class Tape:
 _PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
 
 
-def distinct_leaves(name: str, values: Any) -> list[Value]:
-    """`values` as a list; raises TypeError or ValueError unless they are distinct leaf `Value`s."""
+def as_list(name: str, values: Any) -> list[Any]:
+    """`values` as a list; raises TypeError where they are none."""
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of Values (got {values!r})")
-    leaves: list[Value] = list(values)
+    return list(values)
+
+
+def distinct_leaves(name: str, values: Any) -> list[Value]:
+    """`values` as a list; raises TypeError or ValueError unless they are distinct leaf `Value`s."""
+    leaves: list[Value] = as_list(name, values)
     for value in leaves:
         if not isinstance(value, Value):
             raise TypeError(f"{name} must be Values (got {value!r}, a {type(value).__name__})")

@@ -11,7 +11,7 @@ import numpy as np
 from . import ops
 from .graph import Graph, Shape
 from .operators import boxed, on_look
-from .tape import Tape, distinct_leaves, source_line
+from .tape import Tape, as_list, distinct_leaves, source_line
 from .value import Value
 
 
@@ -47,7 +47,7 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     token = on_look.set(tape.refuse_look)
     try:
         outputs = fn(*arguments)
-        return tape.graph(outputs, shapes, _describe(fn))
+        return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
     finally:
         on_look.reset(token)
         tape.closed = True
@@ -70,14 +70,14 @@ def capture(
     Raises TraceError where a root is no `Value`, and TypeError or ValueError for inputs and
     parameters that are no distinct leaf `Value`s.
     """
-    arrays = [np.array(boxed(x), dtype=object) for x in inputs]
+    arrays = [np.array(boxed(x), dtype=object) for x in as_list("inputs", inputs)]
     tape = Tape(parameters)
     for value in distinct_leaves("inputs", [x for array in arrays for x in array.flat]):
         if value in tape.index:
             raise ValueError(f"{value} must be an input or a parameter, not both")
         tape.leaf(ops.input, value)
     outputs = roots[0] if len(roots) == 1 else roots
-    return tape.graph(outputs, [array.shape for array in arrays], "capture")
+    return tape.graph(outputs, [array.shape for array in arrays], "each root of capture")
 
 
 def _names(fn: Callable[..., Any], count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The one slow demo runs beside the other tests, so that the suite uses two cores."""
+"""Two slow programs run beside the other tests, so that the suite uses two cores."""
 
 from __future__ import annotations
 
@@ -11,30 +11,47 @@ from typing import NamedTuple
 import pytest
 from helpers import MOONS
 
+Process = subprocess.Popen[str]
+SLOW = {"published_moons", "chain_of_a_million"}  # the fixtures that are started at once
 
-class Running(NamedTuple):
-    process: subprocess.Popen[str]
+
+class Moons(NamedTuple):
+    process: Process
     out: Path
 
 
+def start(*command: object) -> Process:
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.Popen(arguments, stdout=-1, stderr=-1, text=True)
+
+
 @pytest.fixture(scope="session")
-def published_moons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def published_moons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moons]:
     """`moons.py --engine both` with the default arguments, on its way."""
     out = tmp_path_factory.mktemp("moons") / "new"
-    command = [sys.executable, str(MOONS), "--engine", "both", "--out", str(out)]
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
-        yield Running(process, out)
+    with start(MOONS, "--engine", "both", "--out", out) as process:
+        yield Moons(process, out)
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def chain_of_a_million() -> Iterator[Process]:
+    """`chain_of_a_million.py`, on its way."""
+    with start(Path(__file__).with_name("chain_of_a_million.py")) as process:
+        yield process
         process.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _start_early(request: pytest.FixtureRequest) -> None:
-    if any(
-        "published_moons" in getattr(item, "fixturenames", ()) for item in request.session.items
-    ):
-        request.getfixturevalue("published_moons")
+    for name in sorted(SLOW & _fixtures(request.session.items)):
+        request.getfixturevalue(name)
+
+
+def _fixtures(items: list[pytest.Item]) -> set[str]:
+    return {name for item in items for name in getattr(item, "fixturenames", ())}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The test that waits for it comes last."""
-    items.sort(key=lambda item: "published_moons" in getattr(item, "fixturenames", ()))
+    """The tests that wait for them come last."""
+    items.sort(key=lambda item: bool(SLOW & _fixtures([item])))

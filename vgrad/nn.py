@@ -73,7 +73,7 @@ class Neuron(Module):
         return f"{kind}Neuron({len(self.w)})"
 
 
-def _numbers(x: Any) -> Sequence[Any]:
+def _numbers(x: Any) -> Any:
     """`x` as a sequence: of whatever can be iterated, or of the one number it is."""
     if isinstance(x, Sequence | np.ndarray):
         return x

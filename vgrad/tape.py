@@ -163,36 +163,34 @@ class Tape:
         stack = [x]
         while stack:
             value = stack[-1]
-            waiting = [p for p in value.parents if p.level and p not in self.index]
+            parents = value.parents
+            waiting = [p for p in parents if p.level and p not in self.index]
             if waiting:
                 stack += reversed(waiting)
                 continue
             stack.pop()
+            for leaf in (value, *parents):
+                if not leaf.level and leaf not in self.index:
+                    self._lift_leaf(leaf)
             if value not in self.index:
-                self._lift_one(value)
+                place = self.record(value.op, [self.index[parent] for parent in parents])
+                self.index[value] = place
+                if value.label:
+                    self.labels[place] = value.label
         return self.index[x]
 
-    def _lift_one(self, value: Value) -> None:
-        """Record a leaf, or a `Value` whose parents are leaves or recorded already."""
-        if value.level:
-            for parent in value.parents:
-                if parent not in self.index:
-                    self._lift_one(parent)
-            places = [self.index[parent] for parent in value.parents]
-            place = self.index[value] = self.record(value.op, places)
-            if value.label:
-                self.labels[place] = value.label
-        elif value.trainable and self.complete:
+    def _lift_leaf(self, value: Value) -> None:
+        if self._is_parameter(value):
+            self.leaf(ops.parameter, value)
+            return
+        if value.trainable and self.complete:
             raise TraceError(
                 "a function must reach no other parameters than in its first call "
                 f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
                 "number for a Value that the function itself creates"
             )
-        elif self._is_parameter(value):
-            self.leaf(ops.parameter, value)
-        else:
-            self.frozen = value if value.trainable else self.frozen
-            self.leaf(ops.const, value)
+        self.frozen = value if value.trainable else self.frozen
+        self.leaf(ops.const, value)
 
     def refuse_look(self, value: Value, means: str) -> None:
         """Raise TraceError where the number looked at depends on a parameter: theta may differ."""

@@ -55,7 +55,10 @@ class Value(Operand):
     @property
     def parents(self) -> tuple[Value, ...]:
         """The values this one was computed from, one for each operand of its op."""
-        return tuple(x for x in (self._x, self._y, self._z) if x is not None)
+        x, y, z = self._x, self._y, self._z
+        if x is None:
+            return ()
+        return (x,) if y is None else (x, y) if z is None else (x, y, z)
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
@@ -79,7 +82,7 @@ class Value(Operand):
         self.grad += 1.0
         for node in nodes:
             if node.grad:
-                parents = [x for x in (node._x, node._y, node._z) if x is not None]
+                parents = node.parents
                 arguments = (node.grad, node._data, *[x._data for x in parents])
                 for x, vjp in zip(parents, node.op.vjp):
                     if vjp is not None and x.op is not ops.const:

@@ -37,12 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     X, y = vgrad.datasets.make_moons(args.samples, args.noise, args.seed)
     y = 2 * y - 1  # classes -1 and 1
+    model = nn.MLP(2, [*args.hidden, 1], args.activation, rng=random.Random(args.seed))
+    theta = [p.data for p in model.parameters()]
+    print(f"{model}\n{len(theta)} parameters, {len(X)} samples")
     runs = {}
     for name in ENGINES if args.engine == "both" else [args.engine]:
-        model = nn.MLP(2, [*args.hidden, 1], args.activation, rng=random.Random(args.seed))
-        if not runs:
-            print(f"{model}\n{len(model.parameters())} parameters, {len(X)} samples")
         print(f"\n{name} engine")
+        for p, start in zip(model.parameters(), theta):
+            p.data = start
         runs[name] = train(ENGINES[name](model), model, X, y, args)
     print()
     for name, run in runs.items():
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.no_plot:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "moons.png"
-        plot(run, model, X, y, path)
+        plot(runs[name].steps, model, X, y, path)
         print(f"wrote {path}")
     return 0
 
@@ -146,7 +148,7 @@ def compare(scalar: Run, vector: Run) -> None:
     print(f"largest difference in parameters: {np.abs(scalar.theta - vector.theta).max():.1e}")
 
 
-def plot(run: Run, model: nn.MLP, X: np.ndarray, y: np.ndarray, path: Path) -> None:
+def plot(steps: list[Step], model: nn.MLP, X: np.ndarray, y: np.ndarray, path: Path) -> None:
     """The data on the decision boundary, and the training beside it."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplot_mosaic([["boundary", "loss"], ["boundary", "accuracy"]])
@@ -167,9 +169,9 @@ def plot(run: Run, model: nn.MLP, X: np.ndarray, y: np.ndarray, path: Path) -> N
     ax.set(title="decision boundary (solid) and margins (dashed)", xlabel="x[0]", ylabel="x[1]")
     ax.legend(loc="lower left")
 
-    axes["loss"].plot([step.loss for step in run.steps], color="#0072b2")
+    axes["loss"].plot([step.loss for step in steps], color="#0072b2")
     axes["loss"].set(title="training", ylabel="loss", yscale="log")
-    axes["accuracy"].plot([100 * step.accuracy for step in run.steps], color="#d55e00")
+    axes["accuracy"].plot([100 * step.accuracy for step in steps], color="#d55e00")
     axes["accuracy"].set(xlabel="step", ylabel="accuracy, %", ylim=(0, 103))
     axes["loss"].sharex(axes["accuracy"])
     figure.savefig(path, dpi=100)

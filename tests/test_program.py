@@ -18,6 +18,7 @@ from vgrad import ShapeError, TraceError, Value, nn, ops
 from vgrad import sweep as sweep_module
 
 rng = np.random.default_rng(0)
+W, V = Value(0.5), Value(-1.5)
 MODEL = nn.MLP(2, [5, 1], activation="tanh", rng=random.Random(0))
 X, Y = rng.normal(size=(40, 2)), rng.choice([-1.0, 1.0], size=40)
 
@@ -427,12 +428,13 @@ def test_parameters_that_are_no_longer_used_are_an_error():
     """A parameter replaced after compile would otherwise have gradient 0 in silence."""
     neuron = nn.Neuron(1)
     program = vgrad.compile(neuron, parameters=neuron.parameters())
-    neuron.w, neuron.b = [Value(1.0)], Value(2.0)
+    neuron.w, neuron.b = [Value(0.0)], Value(0.0)
     with pytest.raises(
         TraceError, match="what Neuron returns must use one of the parameters given"
     ):
         program.value_and_grad([0.0, 0.0], [[1.0]])
-    assert vgrad.compile(neuron, parameters=[])([], [[1.0]]).tolist() == [3.0]
+    assert vgrad.compile(neuron, parameters=[])([], [[1.0]]).tolist() == [0.0]
+    assert vgrad.compile(lambda x: (W, x * V), parameters=[W])([2.0], [1.0])[0].tolist() == [2.0]
 
 
 def test_first_calls_from_several_threads_agree_on_the_parameters():

@@ -221,7 +221,8 @@ class Tape:
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
         parameters = [place for place in self.leaves if new[place] >= 0]
-        if self.frozen and parameters and not np.isin(new[parameters], parents).any():
+        used = np.isin(new[parameters], np.append(parents, new[places]))
+        if self.frozen is not None and parameters and not used.any():
             raise TraceError(
                 f"{name} must use one of the parameters given (got {self.frozen}, trainable but "
                 "not among them); give those that it uses, or an empty list for none"

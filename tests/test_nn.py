@@ -83,6 +83,8 @@ def test_micrograds_own_arguments_work():
 def test_bad_arguments():
     with pytest.raises(ShapeError, match=r"a ReLUNeuron\(2\) takes 2 numbers \(got 3\)"):
         nn.MLP(2, [3, 1])([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match=r"nouts must be the layers' sizes.* .got 16."):
+        nn.MLP(2, 16)
     for call in (
         lambda: nn.Neuron(2, activation="gelu"),
         lambda: nn.MLP(2, [1], last="softmax"),

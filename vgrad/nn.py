@@ -127,6 +127,8 @@ class MLP(Module):
         last: Literal["linear", "relu", "tanh"] = "linear",
         rng: Uniform | None = None,
     ) -> None:
+        if not isinstance(nouts, Iterable):
+            raise TypeError(f"nouts must be the layers' sizes, such as [16, 1] (got {nouts!r})")
         sizes = [nin, *nouts]
         kinds = [activation] * (len(nouts) - 1) + [last]
         self.layers = [

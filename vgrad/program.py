@@ -67,6 +67,19 @@ class Program:
     numbers, and results are float64. Every call raises ShapeError or TypeError for arrays that
     are ragged, not numeric, empty or of different batch sizes and for a theta of the wrong
     length, and TraceError where the function cannot be recorded.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> program = vgrad.compile(lambda x: (w * x, x + 1), parameters=[w])
+    >>> program([3.0], [1.0, 2.0])
+    (array([3., 6.]), array([2., 3.]))
+    >>> program.value_and_grad([3.0], [1.0, 2.0])
+    (4.5, array([1.5]))
+    >>> program.input_grads([3.0], [1.0, 2.0])
+    (array([3., 3.]),)
+    >>> program.per_sample_grads([3.0], [1.0, 2.0])
+    array([[1.],
+           [2.]])
     """
 
     def __init__(

@@ -208,6 +208,9 @@ def test_arrays_of_integers_count_as_floats_and_complex_ones_do_not():
     assert vgrad.abs(np.array([-128], np.int8)).tolist() == [128.0]
     assert vgrad.exp(10**400) == INF and vgrad.exp(-(10**400)) == 0.0
     assert vgrad.where(1, np.array([1, 2]), 0.0).tolist() == [1.0, 2.0]
+    mask = np.array([True, False])
+    assert vgrad.exp(mask).dtype == np.float64 and vgrad.abs(mask).tolist() == [1.0, 0.0]
+    assert vgrad.where(mask, mask, 2.0).tolist() == [1.0, 2.0]
     for bad in (np.array([1j]), np.array(["a"])):
         with pytest.raises(TypeError, match="must hold real numbers"):
             vgrad.exp(bad)

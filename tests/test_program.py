@@ -239,6 +239,19 @@ def test_parameters_found_later_are_refused():
     assert program([2.0], [1.0]).tolist() == [2.0]
 
 
+def test_a_dead_parameter_does_not_matter_later_either():
+    a, b = Value(2.0), Value(3.0)
+
+    def f(x):
+        total = np.sum(x)
+        _ = b * total
+        return a * total
+
+    program = vgrad.compile(f)
+    assert program([2.0], [1.0]).tolist() == [2.0]
+    assert program([2.0], [[1.0, 1.0]]).tolist() == [4.0]
+
+
 def test_a_value_created_inside_the_function_is_found_out():
     program = vgrad.compile(
         lambda x: Value(1.0) * x if np.shape(x) == () else (Value(1.0) * x).sum()

@@ -309,6 +309,22 @@ def test_control_flow_on_a_parameter_is_refused_just_as(kind):
     LOOKS[kind](Value(1.0))  # which is fine outside
 
 
+def test_data_must_not_be_set_while_a_function_is_recorded():
+    """Not even a constant's: it may have been recorded with its old number."""
+
+    def f(x):
+        c = Value(0.0)
+        total = x * c
+        c.data = 1.0
+        return total + x * c
+
+    with pytest.raises(
+        TraceError, match=rf"be set on .*test_trace.py:{f.__code__.co_firstlineno + 3}"
+    ):
+        vgrad.trace(f, ())
+    assert f(Value(2.0)).data == 2.0
+
+
 def test_a_constants_number_may_decide():
     """A leaf that is no parameter is a constant of the graph, and so is what it decides."""
 

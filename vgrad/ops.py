@@ -68,7 +68,8 @@ class Op:
             with np.errstate(all="ignore"):
                 if engines or any(x.dtype == object for x in arrays):
                     return np.frompyfunc(self, self.arity, 1)(*operands)
-                return self.forward(*map(_as_floats, operands))
+                floats = [_as_floats(x, rule is None) for x, rule in zip(operands, self.vjp)]
+                return self.forward(*floats)
         if not engines:
             return evaluate(self.forward, *map(number, operands))
         result = engines[0]._apply(self, *operands)
@@ -100,12 +101,12 @@ def number(x: Any) -> float:
     raise TypeError(f"must be a real number (got {x!r}, a {type(x).__name__})")
 
 
-def _as_floats(x: Any) -> Any:
-    """An array or number as a rule takes it; a mask, which a rule itself made, may stay one."""
+def _as_floats(x: Any, mask: bool) -> Any:
+    """A number or array as a forward rule takes it: floats, or with `mask` perhaps booleans."""
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
-    return array if array.dtype.kind == "b" else array.astype(np.float64, copy=False)
+    return array if mask and array.dtype == bool else array.astype(np.float64, copy=False)
 
 
 def evaluate(rule: Rule, *numbers: float) -> float:

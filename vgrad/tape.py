@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import ops
 from .errors import TraceError
 from .graph import MAX_ARITY, Graph, Shape, Structure
 from .operators import Operand, on_look
-from .value import Value, reachable
+from .value import Value
 
 
 class Node(Operand):
@@ -97,7 +98,8 @@ class Tape:
         self.inputs: list[int] = []
         self.closed = False
         self.refusal: TraceError | None = None  # the last one, if there was any
-        self.frozen: Value | None = None  # a trainable leaf that became a constant, if any did
+        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants
+        self.clean: set[Value] = set()  # looked at, and computed from no parameter
         self.finds = parameters is None  # whether trainable leaves become parameters when met
         self.outer = on_look.get()  # the tape of a function that calls the one recorded here
         self.complete = complete  # whether a trainable leaf besides the given ones is an error
@@ -183,20 +185,25 @@ class Tape:
         if self._is_parameter(value):
             self.leaf(ops.parameter, value)
             return
-        if value.trainable and self.complete:
-            raise TraceError(
-                "a function must reach no other parameters than in its first call "
-                f"(got {value}, {_user_line()}); give compile the parameters, and use a plain "
-                "number for a Value that the function itself creates"
-            )
-        self.frozen = value if value.trainable else self.frozen
-        self.leaf(ops.const, value)
+        place = self.leaf(ops.const, value)
+        if value.trainable:
+            self.frozen[place] = value
 
     def refuse_look(self, value: Value, means: str) -> None:
-        """Raise TraceError where the number looked at depends on a parameter: theta may differ."""
-        for leaf in reachable(value):
-            if leaf.op is ops.parameter and self._is_parameter(leaf):
-                self.refuse(means)
+        """Raise TraceError where the number looked at depends on a parameter: theta may differ.
+
+        Setting a number is refused altogether, as what was recorded before would change with it.
+        """
+        if means == "set":
+            self.refuse(means)
+        stack = [value]
+        while stack:
+            x = stack.pop()
+            if x not in self.clean:
+                if x.op is ops.parameter and self._is_parameter(x):
+                    self.refuse(means)
+                self.clean.add(x)
+                stack += x.parents
         if self.outer is not None:
             self.outer(value, means)
 
@@ -222,11 +229,7 @@ class Tape:
         value[list(self.value)] = list(self.value.values())
         parameters = [place for place in self.leaves if new[place] >= 0]
         used = np.isin(new[parameters], np.append(parents, new[places]))
-        if self.frozen is not None and parameters and not used.any():
-            raise TraceError(
-                f"{name} must use one of the parameters given (got {self.frozen}, trainable but "
-                "not among them); give those that it uses, or an empty list for none"
-            )
+        self._check_frozen([x for i, x in self.frozen.items() if new[i] >= 0], used, name)
         return Graph(
             op=op,
             parents=parents,
@@ -241,6 +244,20 @@ class Tape:
             lines={int(new[i]): x for i, x in (self.lines or {}).items() if new[i] >= 0},
             leaves=tuple(self.leaves[i] for i in parameters),
         )
+
+    def _check_frozen(self, frozen: list[Value], used: NDArray[np.bool_], name: str) -> None:
+        """Raise TraceError where a trainable leaf is a constant by what must be a mistake."""
+        if frozen and self.complete:
+            raise TraceError(
+                f"{name} must depend on no other parameters than in its first call (got "
+                f"{frozen[0]}); give compile the parameters, and use a plain number for a Value "
+                "that the function itself creates"
+            )
+        if frozen and len(used) and not used.any():
+            raise TraceError(
+                f"{name} must use one of the parameters given (got {frozen[0]}, trainable but not "
+                "among them); give those that it uses, or an empty list for none"
+            )
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
         if isinstance(outputs, Operand):
@@ -321,6 +338,7 @@ _REFUSALS = {
         "the function of that name in vgrad, as in vgrad.exp(x), and arrays of dtype object",
     ),
     "int": ("int() and round() must not be given", "arithmetic on the value itself"),
+    "set": (".data must not be set on", "a new value, as in w = w + 1"),
     "hash": (
         "a set, and the key of a dict, must not hold",
         "vgrad.where(x == key, a, b) to look up by a number",
@@ -334,7 +352,7 @@ _REFUSALS = {
 
 def _refusal(means: str) -> TraceError:
     what, instead = _REFUSALS.get(means) or (
-        f".{means} must not be asked of, or set on,",
+        f".{means} must not be asked of",
         "the value itself; to see its number, return it as a further output",
     )
     return TraceError(

@@ -49,7 +49,7 @@ class Value(Operand):
 
     @data.setter
     def data(self, data: Any) -> None:
-        look(self, "data")
+        look(self, "set")
         self._data = ops.number(data)
 
     @property

@@ -313,7 +313,7 @@ def test_data_must_not_be_set_while_a_function_is_recorded():
     """Not even a constant's: it may have been recorded with its old number."""
 
     def f(x):
-        c = Value(0.0)
+        c = Value(0.0, trainable=False)
         total = x * c
         c.data = 1.0
         return total + x * c

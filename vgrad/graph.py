@@ -160,14 +160,14 @@ def _problems(graph: Graph) -> Iterator[str]:
         yield f"labels and lines must be of nodes, 0 to {n - 1}"
     if graph.leaves and len(graph.leaves) != len(graph.parameters):
         yield f"leaves must be one Value per parameter, or none (got {len(graph.leaves)})"
-    if sum(int(np.prod(s)) for s in graph.input_shapes) != len(graph.inputs):
+    if count(list(graph.input_shapes)) != len(graph.inputs):
         yield f"input_shapes {graph.input_shapes} must hold {len(graph.inputs)} numbers"
     if count(graph.output_shapes) != len(graph.outputs):
         yield f"output_shapes {graph.output_shapes} must hold {len(graph.outputs)} numbers"
 
 
 def count(structure: Structure) -> int:
-    """How many numbers a structure of outputs holds."""
+    """How many numbers a shape, or a list of them, holds."""
     if isinstance(structure, list):
         return sum(map(count, structure))
     return int(np.prod(structure))

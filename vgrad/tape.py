@@ -228,8 +228,10 @@ class Tape:
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
         parameters = [place for place in self.leaves if new[place] >= 0]
-        used = np.isin(new[parameters], np.append(parents, new[places]))
-        self._check_frozen([x for i, x in self.frozen.items() if new[i] >= 0], used, name)
+        frozen = [x for i, x in self.frozen.items() if new[i] >= 0]
+        if frozen:
+            used = np.isin(new[parameters], np.append(parents, new[places]))
+            self._check_frozen(frozen[0], used, name)
         return Graph(
             op=op,
             parents=parents,
@@ -245,17 +247,17 @@ class Tape:
             leaves=tuple(self.leaves[i] for i in parameters),
         )
 
-    def _check_frozen(self, frozen: list[Value], used: NDArray[np.bool_], name: str) -> None:
+    def _check_frozen(self, frozen: Value, used: NDArray[np.bool_], name: str) -> None:
         """Raise TraceError where a trainable leaf is a constant by what must be a mistake."""
-        if frozen and self.complete:
+        if self.complete:
             raise TraceError(
                 f"{name} must depend on no other parameters than in its first call (got "
-                f"{frozen[0]}); give compile the parameters, and use a plain number for a Value "
+                f"{frozen}); give compile the parameters, and use a plain number for a Value "
                 "that the function itself creates"
             )
-        if frozen and len(used) and not used.any():
+        if len(used) and not used.any():
             raise TraceError(
-                f"{name} must use one of the parameters given (got {frozen[0]}, trainable but not "
+                f"{name} must use one of the parameters given (got {frozen}, trainable but not "
                 "among them); give those that it uses, or an empty list for none"
             )
 

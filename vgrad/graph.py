@@ -18,6 +18,11 @@ Structure = Any  # the shape of one output, or a list of Structures
 
 MAX_ARITY = 3
 
+SHARED, BATCHED = 0, 1  # the two buffers of a sweep: one number per node, or one per sample too
+FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed from
+# The bit of what comes from inputs is also the number of the buffer: origin & FROM_INPUTS.
+assert FROM_INPUTS == BATCHED
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -95,6 +100,18 @@ class Graph:
             value.label = self.labels.get(i, "")
             values.append(value)
         return values
+
+
+def origins(graph: Graph) -> NDArray[np.uint8]:
+    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent."""
+    origin = np.zeros(len(graph) + 1, np.uint8)
+    origin[graph.inputs] = FROM_INPUTS
+    origin[graph.parameters] = FROM_PARAMETERS
+    bits = origin.tolist()
+    # The one pass that goes node by node: NumPy would take a call per level, slower in deep graphs.
+    for node, (x, y, z) in enumerate(graph.parents.tolist()):
+        bits[node] |= bits[x] | bits[y] | bits[z]
+    return np.array(bits, np.uint8)
 
 
 def as_theta(theta: Any, size: int) -> NDArray[np.float64]:

@@ -1,88 +1,361 @@
-"""What runs a group: a forward, and the adjoint that carries its gradient to the operands.
+"""What runs a group: a forward, and an adjoint that carries its gradient to its operands.
 
-`values` and `grads` are pairs of buffers, the shared and the batched one. The shared buffer of
-`values` has one column; that of `grads` has one column too where gradients are summed over the
-batch, and one per sample where they are not.
+Each adds its NumPy calls to a `Calls`, once for every width of batch; nothing here runs in a sweep.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .schedule import Group, Rows
+from . import ops
+from .calls import Access, Array, Calls, Operand, Shape, take
+from .fuse import Fused, Ints
+from .graph import BATCHED, FROM_INPUTS
+from .rules import apply, recorded, run
+from .schedule import CHAIN, GRID, MAP, SEGMENTS, Group, Schedule
 
-Buffers = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+class Kernel:
+    """A group, and where its results and operands lie."""
+
+    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
+        self.group = group
+        self.buffer = group.buffer
+        self._fused, self._schedule = fused, schedule
+        self.origin = self._origin(group.nodes)
+
+    def forward(self, calls: Calls) -> None:
+        """Add the calls that compute the group's values."""
+        calls.store(self.out, partial(self._produce, calls))
+
+    def adjoint(self, calls: Calls, wanted: int) -> None:
+        """Add the calls that take its gradient to the operands that come from what is wanted."""
+        raise NotImplementedError
+
+    out: Access
+    operands: list[Access]
+
+    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+        raise NotImplementedError
+
+    def _access(self, nodes: Ints) -> Access:
+        """Where these nodes lie, along every axis on which they differ."""
+        batched = self._fused.origin[nodes] & FROM_INPUTS
+        buffer = int(batched.max())
+        rows = self._schedule.row[nodes]
+        ones = (nodes == self._fused.one) & (buffer == BATCHED)
+        if ones.any():  # a row of ones that lies behind the node before, or any other
+            before = np.roll(nodes, 1, axis=-1)
+            behind = np.where(self._schedule.follows[before], self._schedule.row[before] + 1, -1)
+            any_ones = self._schedule.ones[BATCHED][-1]
+            rows = np.where(ones, np.where(behind >= 0, behind, any_ones), rows)
+        return Access(buffer, rows)
+
+    def _origin(self, nodes: Ints) -> int:
+        return int(np.bitwise_or.reduce(self._fused.origin[nodes], axis=None))
 
 
-class Map:
-    """The nodes of one op on one level, element by element."""
+# --- maps ----------------------------------------------------------------------------------------
 
-    __slots__ = ("op", "operands", "out", "rules")
 
-    def __init__(self, group: Group) -> None:
-        self.op, self.out, self.operands = group
-        self.rules = [
-            (vjp, *place, _segments(place.rows))
-            for vjp, place in zip(self.op.vjp, self.operands)
-            if vjp is not None and place.origin
+class Map(Kernel):
+    """One op, element by element."""
+
+    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
+        super().__init__(group, fused, schedule)
+        self.op = ops.OPS[group.op]
+        accesses = _folded([self._access(nodes) for nodes in (group.nodes, *group.operands)])
+        self.out, *self.operands = accesses
+        self.numbers: tuple[float | None, ...] = (None,) * len(self.operands)
+        if self.op.static is not None:
+            operand = group.operands[self.op.static]
+            if fused.op[operand[0]] == ops.const.code:
+                numbers = list(self.numbers)
+                numbers[self.op.static] = float(fused.value[operand[0]])
+                self.numbers = tuple(numbers)
+
+    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+        operands = [calls.value(x, self.buffer) for x in self.operands]
+        return apply(calls, self.op, self.numbers, operands, out)
+
+    def adjoint(self, calls: Calls, wanted: int) -> None:
+        shape = self.out.shape + calls.tail[self.buffer]
+        for k, (rule, nodes) in enumerate(zip(self.op.vjp, self.group.operands)):
+            if rule is not None and self._origin(nodes) & wanted:
+                calls.contribute(self.operands[k], shape, partial(self._vjp, calls, k))
+
+    def _vjp(self, calls: Calls, k: int, out: Array | None) -> Operand:
+        operands = [calls.value(x, self.buffer) for x in self.operands]
+        own = calls.value(self.out, self.buffer)
+        rule = recorded(self.op.vjp[k], 2, self.numbers)
+        return run(calls, rule, [calls.grad(self.out), own, *operands], out)
+
+
+def _folded(accesses: list[Access]) -> list[Access]:
+    """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
+    rows = [access.rows for access in accesses]
+    shape = rows[0].shape
+    for access in accesses:
+        if access.strides is None:
+            step = np.diff(access.rows)
+            period = int(np.flatnonzero(step != step[0])[0]) + 1
+            if len(access.rows) % period == 0:
+                shape = (len(access.rows) // period, period)
+                break
+    folded = [Access(access.buffer, access.rows.reshape(shape)) for access in accesses]
+    return [folded[0], *(_narrow(access) for access in folded[1:])]
+
+
+def _narrow(access: Access) -> Access:
+    """The same with a length of 1 along axes on which nothing changes."""
+    if access.strides is None or 0 not in access.strides:
+        return access
+    return Access(
+        access.buffer,
+        access.rows[tuple(slice(0, 1) if step == 0 else slice(None) for step in access.strides)],
+    )
+
+
+# --- sums of products ----------------------------------------------------------------------------
+
+
+class _Factor:
+    """One of the two factors of a term."""
+
+    def __init__(self, access: Access, origin: int) -> None:
+        self.access, self.origin = access, origin
+
+
+class Chain(Kernel):
+    """Sums of few terms, added one after the other."""
+
+    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
+        super().__init__(group, fused, schedule)
+        columns = [x[:, j] for j in range(group.u.shape[1]) for x in (group.u, group.v)]
+        given = [x for x in columns if (x != fused.one).any()]
+        self.out, *self.operands = _folded(list(map(self._access, [group.nodes, *given])))
+        found = iter(zip(self.operands, map(self._origin, given)))
+        factors = [next(found) if (x != fused.one).any() else None for x in columns]
+        # the coefficients of each term, and its factors; None for one that is 1
+        self.terms = list(zip(group.coef.T, zip(factors[::2], factors[1::2])))
+
+    def _coef(self, calls: Calls, coef: NDArray[np.float64]) -> Operand:
+        """One number where they are equal, else a column."""
+        if (coef == coef[0]).all():
+            return Operand(np.array(coef[0]), True)
+        return Operand(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])), True)
+
+    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+        total, negative = None, False
+        for column, factors in self.terms:
+            coef = self._coef(calls, column)
+            values = [calls.value(x[0], self.buffer) for x in factors if x]
+            subtract = bool((column == -1).all())
+            if not subtract and (column != 1).any():
+                values.append(coef)
+            into = out if total is None else None
+            term = _product(calls, values, into) if values else Operand(np.array(1.0), True)
+            if total is None:
+                total, negative = term, subtract
+            elif negative and not subtract:
+                total, negative = calls.compute(np.subtract, term, total, out=out), False
+            else:
+                combine = np.add if negative == subtract else np.subtract
+                total = calls.compute(combine, total, term, out=out)
+        assert total is not None
+        return calls.compute(np.negative, total, out=out) if negative else total
+
+    def adjoint(self, calls: Calls, wanted: int) -> None:
+        shape = self.out.shape + calls.tail[self.buffer]
+        for column, factors in self.terms:
+            g = calls.grad(self.out)
+            aims = [(x, other) for x, other in zip(factors, factors[::-1]) if x and x[1] & wanted]
+            if aims and (column != 1).any():
+                if (column == -1).all():
+                    scale = partial(calls.compute, np.negative, g)
+                else:
+                    scale = partial(calls.compute, np.multiply, g, self._coef(calls, column))
+                if len(aims) == 1 and aims[0][1] is None:
+                    calls.contribute(aims[0][0][0], shape, lambda out, scale=scale: scale(out=out))
+                    continue
+                g = scale()
+            for (access, _), other in aims:
+                values = [g, *([calls.value(other[0], self.buffer)] if other else [])]
+                calls.contribute(access, shape, partial(_product, calls, values))
+
+
+def _product(calls: Calls, factors: list[Operand], out: Array | None) -> Operand:
+    product = factors[0]
+    for i, factor in enumerate(factors[1:], 2):
+        product = calls.compute(
+            np.multiply, product, factor, out=out if i == len(factors) else None
+        )
+    return product
+
+
+class Segments(Kernel):
+    """Sums of many terms that are no grid: gather, multiply, reduce."""
+
+    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
+        super().__init__(group, fused, schedule)
+        lengths = np.diff(group.starts, append=len(group.u))
+        # (n, k) where the sums have one length, else (t,)
+        self.even = bool((lengths == lengths[0]).all())
+        self.shape: Shape = (len(lengths), int(lengths[0])) if self.even else (len(group.u),)
+        self.owner = np.repeat(np.arange(len(lengths)), lengths)
+        self.out = self._access(group.nodes)
+        self.factors = [
+            (_narrow(self._access(x.reshape(self.shape))), self._origin(x))
+            if (x != fused.one).any()
+            else None
+            for x in (group.u, group.v)
         ]
+        self.operands = [x[0] for x in self.factors if x]
+        self.coef = None if (group.coef == 1).all() else group.coef
 
-    def forward(self, values: Buffers) -> None:
-        """Compute the group's rows from those of its operands."""
-        operands = [values[buffer][rows] for buffer, rows, _ in self.operands]
-        buffer, rows, _ = self.out
-        values[buffer][rows] = self.op.forward(*operands)
+    def _values(self, calls: Calls, *factors: tuple[Access, int] | None) -> list[Operand]:
+        """The values of those that are not 1, and the coefficients."""
+        values = [calls.value(x[0], self.buffer) for x in factors if x]
+        if self.coef is not None:
+            column = self.shape + (1,) * len(calls.tail[self.buffer])
+            values.append(Operand(self.coef.reshape(column), True))
+        return values
 
-    def adjoint(self, values: Buffers, grads: Buffers, wanted: int, exact: bool) -> None:
-        """Add what the group's gradient gives to each operand that comes from what is wanted.
+    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+        values = self._values(calls, *self.factors)
+        terms = _product(calls, values, None)
+        tail = calls.tail[self.buffer]
+        terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
+        reduce = partial(_sum_terms) if self.even else partial(_sum_runs, starts=self.group.starts)
+        return calls.into(reduce, self.out.shape + tail, terms, out=out)
 
-        With `exact` a gradient of 0 gives 0, even times inf or nan; the same but for that, and
-        faster, without.
-        """
-        buffer, rows, _ = self.out
-        g = grads[buffer][rows]
-        arguments = [values[buffer][rows]]
-        arguments += [values[buffer][rows] for buffer, rows, _ in self.operands]
-        for vjp, buffer, rows, origin, segments in self.rules:
-            if origin & wanted:
-                gradient = vjp(g, *arguments)
-                if exact:
-                    gradient = np.where(g == 0, 0.0, gradient)
-                _add(grads[buffer], rows, segments, gradient)
+    def adjoint(self, calls: Calls, wanted: int) -> None:
+        shape = self.shape + calls.tail[self.buffer]
+        g = calls.grad(self.out)
+        if self.even:
+            g = g._replace(array=g.array[:, None])
+        else:
+            g = calls.into(partial(take, rows=self.owner), shape, g)
+        for factor, other in zip(self.factors, self.factors[::-1]):
+            if factor and factor[1] & wanted:
+                values = [g, *self._values(calls, other)]
+                calls.contribute(factor[0], shape, partial(_spread, calls, values, shape))
 
 
-Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]
+def _spread(calls: Calls, factors: list[Operand], shape: Shape, out: Array | None) -> Operand:
+    product = _product(calls, factors, out)
+    return (
+        product._replace(array=np.broadcast_to(product.array, shape))
+        if len(factors) == 1
+        else product
+    )
 
 
-def _segments(rows: Rows) -> Segments | None:
-    """How to sum what goes to rows that are named more than once; None where none is.
+def _sum_terms(terms: Array, out: Array) -> None:
+    np.add.reduce(terms, 1, None, out)
 
-    The order that brings equal rows together, where each row's run of them starts, and the rows
-    themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
+
+def _sum_runs(terms: Array, out: Array, starts: Ints) -> None:
+    np.add.reduceat(terms, starts, 0, None, out)
+
+
+class Grid(Kernel):
+    """C rows of u times A rows of v, k terms each: a matrix product.
+
+    Where the batch has an axis, u (C, k) @ v (A, k, B), once for each of A; where it has none, v
+    (A, k) @ u.T (k, C). Where both are batched, no matrix product fits, and einsum adds up.
     """
-    if isinstance(rows, slice):
-        return None
-    distinct, counts = np.unique(rows, return_counts=True)
-    if len(distinct) == len(rows):
-        return None
-    return np.argsort(rows, kind="stable"), np.cumsum(counts) - counts, distinct
+
+    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
+        super().__init__(group, fused, schedule)
+        self.out = self._access(group.nodes.reshape(len(group.v), len(group.u)))
+        self.u, self.v = self._access(group.u), self._access(group.v)
+        self.operands = [self.u, self.v]
+        self.coef = None if (group.coef == 1).all() else Operand(group.coef, True)
+        # A sum of squares, such as a penalty, has one gradient, twice, and not two.
+        self.square = self.coef is None and np.array_equal(group.u, group.v) and len(group.u) == 1
+
+    def _u(self, calls: Calls) -> Operand:
+        u = calls.value(self.u, self.u.buffer)
+        if self.coef is None:
+            return u
+        coef = self.coef.array.reshape(self.u.shape + (1,) * (u.array.ndim - 2))
+        return calls.compute(np.multiply, u, Operand(coef, True))
+
+    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+        u, v = self._u(calls), calls.value(self.v, self.v.buffer)
+        constant = u.constant and v.constant
+        if out is None:
+            out = calls.scratch(self.out.shape + calls.tail[self.buffer], constant)
+        if v.array.ndim == 2:
+            _dot(calls, v.array, u.array.T, out, constant)
+        elif u.array.ndim == 3:
+            calls.call(partial(np.einsum, "ckb,akb->acb", u.array, v.array, out=out), constant)
+        elif len(v.array) == 1:
+            _dot(calls, u.array, v.array[0], out[0], constant)
+        else:
+            calls.call(partial(np.matmul, u.array, v.array, out), constant)
+        return Operand(out, constant)
+
+    def adjoint(self, calls: Calls, wanted: int) -> None:
+        if self.square and self._origin(self.group.u) & wanted:
+            shape = self.u.shape + calls.tail[self.u.buffer]
+            calls.contribute(self.u, shape, partial(self._grad_square, calls))
+            return
+        if self._origin(self.group.u) & wanted:
+            shape = self.u.shape + calls.tail[self.u.buffer]
+            calls.contribute(self.u, shape, partial(self._grad_u, calls))
+        if self._origin(self.group.v) & wanted:
+            shape = self.v.shape + calls.tail[self.v.buffer]
+            calls.contribute(self.v, shape, partial(self._grad_v, calls))
+
+    def _grad_u(self, calls: Calls, out: Array | None) -> Operand:
+        g, v = calls.grad(self.out), calls.value(self.v, self.v.buffer)
+        constant = g.constant and v.constant
+        if out is None or self.coef is not None:
+            out = calls.scratch(self.u.shape + calls.tail[self.u.buffer], constant)
+        if v.array.ndim == 2:
+            _dot(calls, g.array.T, v.array, out, constant)
+        elif out.ndim == 3:
+            calls.call(partial(np.einsum, "acb,akb->ckb", g.array, v.array, out=out), constant)
+        elif len(v.array) == 1:
+            _dot(calls, g.array[0], v.array[0].T, out, constant)
+        else:
+            each = calls.scratch((len(v.array), *out.shape), constant)
+            calls.call(partial(np.matmul, g.array, v.array.transpose(0, 2, 1), each), constant)
+            calls.call(partial(np.add.reduce, each, 0, None, out), constant)
+        if self.coef is None:
+            return Operand(out, constant)
+        coef = self.coef.array.reshape(self.u.shape + (1,) * (out.ndim - 2))
+        return calls.compute(np.multiply, Operand(out, constant), Operand(coef, True))
+
+    def _grad_square(self, calls: Calls, out: Array | None) -> Operand:
+        g, u = calls.grad(self.out), calls.value(self.u, self.u.buffer)
+        twice = calls.compute(np.add, g, g)
+        return calls.compute(np.multiply, u, twice, out=out)
+
+    def _grad_v(self, calls: Calls, out: Array | None) -> Operand:
+        g, u = calls.grad(self.out), self._u(calls)
+        constant = g.constant and u.constant
+        if out is None:
+            out = calls.scratch(self.v.shape + calls.tail[self.v.buffer], constant)
+        if out.ndim == 2:
+            _dot(calls, g.array, u.array, out, constant)
+        elif u.array.ndim == 3:
+            calls.call(partial(np.einsum, "acb,ckb->akb", g.array, u.array, out=out), constant)
+        elif len(out) == 1:
+            _dot(calls, u.array.T, g.array[0], out[0], constant)
+        else:
+            calls.call(partial(np.matmul, u.array.T, g.array, out), constant)
+        return Operand(out, constant)
 
 
-def _add(
-    buffer: NDArray[np.float64],
-    rows: Rows,
-    segments: Segments | None,
-    gradient: NDArray[np.float64],
-) -> None:
-    """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""
-    if gradient.shape[1] > buffer.shape[1]:
-        gradient = gradient.sum(axis=1, keepdims=True)
-    if segments is not None:
-        order, starts, rows = segments
-        gradient = np.add.reduceat(gradient[order], starts, axis=0)
-    if isinstance(rows, slice):
-        target = buffer[rows]
-        target += gradient
-    else:
-        buffer[rows] += gradient
+def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
+    """A matrix product; np.dot is the quicker to call, but wants its result in one piece."""
+    calls.call(partial(np.dot if out.flags.c_contiguous else np.matmul, a, b, out), constant)
+
+
+KERNELS: dict[str, type[Kernel]] = {MAP: Map, CHAIN: Chain, SEGMENTS: Segments, GRID: Grid}

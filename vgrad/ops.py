@@ -41,6 +41,8 @@ class Op:
     ufunc: np.ufunc | None = None  # NumPy's own name for the op, where it has one
     domain: tuple[Range, ...] = ()  # where to sample each operand in tests
     vjp: tuple[Rule | None, ...] = ()  # one per operand; None where the derivative is zero
+    fast: Rule | None = None  # the forward in other rows that NumPy runs faster, but for signs of 0
+    static: int | None = None  # which operand, where it is a constant, makes `fast` another rule
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
@@ -164,6 +166,16 @@ def _power(x: Any, y: Any) -> Any:
     return out
 
 
+_FAST_POWERS: dict[float, Rule] = {
+    -1.0: lambda x: 1.0 / x,
+    0.0: lambda x: 1.0,
+    0.5: lambda x: sqrt(x),
+    1.0: lambda x: x,
+    2.0: lambda x: x * x,
+    3.0: lambda x: x * x * x,
+}
+
+
 # --- the table -----------------------------------------------------------------------------------
 # Names are the op's own, so a few hide a built-in here; nothing in this file needs the built-in.
 # Ties: relu and abs have derivative 0 at 0; maximum and minimum split a tie in halves.
@@ -196,8 +208,11 @@ div = Op("div", "/", operator.truediv, np.divide, (ANY, POSITIVE), (
     lambda g, out, x, y: -g * out / y))
 pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
-    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))))
-maximum = Op("maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
+    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))),
+    fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
+    static=1)
+maximum: Op = Op(
+    "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))))
 minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), np.minimum, TWO, (
@@ -209,16 +224,18 @@ where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     lambda g, out, c, x, y: where(c, 0.0, g)))
 
 neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
-exp = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))
+exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))
 log: Op = Op("log", "log", _numpy(np.log), np.log, (POSITIVE,), (lambda g, out, x: g / x,))
-sqrt = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
+sqrt: Op = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
     lambda g, out, x: g / (2 * out),))
 tanh = Op("tanh", "tanh", _numpy(np.tanh), np.tanh, ONE, (
     lambda g, out, x: g * (1 - out * out),))
 sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), None, ONE, (
-    lambda g, out, x: g * out * (1 - out),))
+    lambda g, out, x: g * out * (1 - out),),
+    fast=lambda x: 1.0 / (1.0 + exp(-x)))
 relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
-    lambda g, out, x: where(x > 0, g, 0.0),))
+    lambda g, out, x: where(x > 0, g, 0.0),),
+    fast=lambda x: maximum(x, 0.0))
 abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),))
 sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))

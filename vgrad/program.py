@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from concurrent.futures import Executor
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .engine import Engine
 from .errors import ShapeError
 from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
-from .schedule import FROM_INPUTS, FROM_PARAMETERS
-from .sweep import Sweep
 from .tape import Tape, distinct_leaves
 from .trace import record
 from .value import Value
@@ -25,7 +25,9 @@ def compile(
     parameters: Iterable[Value] | None = None,
     *,
     reduce: Literal["mean", "sum"] = "mean",
-    fuse: bool = False,
+    fuse: bool = True,
+    tile: int | None = None,
+    executor: Executor | None = None,
 ) -> Program:
     """Make a function of one sample, or a graph, run over batches.
 
@@ -33,8 +35,12 @@ def compile(
     a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
     shape records `fn`, later calls replay what was recorded. `parameters` are leaf `Value`s, in
     the order of theta; by default every trainable leaf that `fn` reaches, in order of first use.
-    `reduce` says whether `value_and_grad` takes the mean or the sum over the batch. `fuse=False`,
-    one NumPy call per group of equal ops, is the only mode so far.
+    `reduce` says whether `value_and_grad` takes the mean or the sum over the batch.
+
+    With `fuse`, sums of products run as matrix products where they can be, which adds them up in
+    another order; without, values are those of the scalar engine to the last bit. `tile` is how
+    many samples run at a time, by default as many as stay in the cache. `executor` is anything
+    with the interface of `concurrent.futures.Executor`; it gets the shards of large batches.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -46,18 +52,30 @@ def compile(
     """
     if reduce not in ("mean", "sum"):
         raise ValueError(f'reduce must be "mean" or "sum" (got {reduce!r})')
-    if fuse:
-        raise ValueError("fuse must be False, the only mode so far (got True)")
+    if tile is not None and (not isinstance(tile, int) or tile < 1):
+        raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
+    if executor is not None and not callable(getattr(executor, "map", None)):
+        raise TypeError(f"executor must have a method map, as executors do (got {executor!r})")
+    options = Options(reduce, bool(fuse), tile, executor)
     if isinstance(fn, Graph):
         if parameters is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
         fn.check()
-        return Program(fn, list(fn.leaves), reduce)
+        return Program(fn, list(fn.leaves), options)
     if not callable(fn):
         raise TypeError(f"compile takes a function or a Graph (got {fn!r}, a {type(fn).__name__})")
     if parameters is not None:
         parameters = distinct_leaves("parameters", parameters)
-    return Program(fn, parameters, reduce)
+    return Program(fn, parameters, options)
+
+
+class Options(NamedTuple):
+    """What `compile` was told besides the function and its parameters."""
+
+    reduce: str
+    fuse: bool
+    tile: int | None
+    executor: Executor | None
 
 
 class Program:
@@ -83,16 +101,16 @@ class Program:
     """
 
     def __init__(
-        self, fn: Callable[..., Any] | Graph, parameters: list[Value] | None, reduce: str
+        self, fn: Callable[..., Any] | Graph, parameters: list[Value] | None, options: Options
     ) -> None:
         self._fn = fn
         self._parameters = parameters  # None until the first trace finds them
         self._found = parameters is None  # whether it is for the traces to find them
-        self._reduce = reduce
-        self._sweeps: dict[tuple[Shape, ...], Sweep] = {}
+        self._options = options
+        self._engines: dict[tuple[Shape, ...], Engine] = {}
         self._recording = threading.RLock()
         if isinstance(fn, Graph):
-            self._sweeps[fn.input_shapes] = Sweep(fn)
+            self._engines[fn.input_shapes] = Engine(fn, options.fuse, options.tile)
 
     def __call__(self, theta: Any, *arrays: Any) -> Any:
         """Every output for every sample.
@@ -100,35 +118,34 @@ class Program:
         (B,) for an output that is one number, (B, ...) for an array; a tuple where `fn` returns
         several.
         """
-        sweep, theta, inputs = self._prepare(theta, arrays)
-        return _structured(iter(sweep.outputs(theta, inputs)), sweep.graph.output_shapes)
+        engine, theta, rows, batch = self._prepare(theta, arrays)
+        outputs = engine.outputs(theta, rows, batch, self._options.executor)
+        return _structured(iter(outputs), engine.graph.output_shapes)
 
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
         With `aux=True` the value is a pair: the value, and every output as a call would give it.
         """
-        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
-        weight = 1.0 / inputs.shape[1] if self._reduce == "mean" else 1.0
-        outputs, gradient = sweep.gradient(theta, inputs, weight)
-        with np.errstate(all="ignore"):
-            value = float(np.mean(outputs[0]) if self._reduce == "mean" else np.sum(outputs[0]))
-            if not np.isfinite(value):  # a mean may be finite where the sum is not
-                value = float(np.sum(weight * outputs[0]))
-        if aux:
-            return (value, _structured(iter(outputs), sweep.graph.output_shapes)), gradient
+        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
+        divisor = batch if self._options.reduce == "mean" else 1
+        value, gradient, outputs = engine.gradient(
+            theta, rows, batch, divisor, aux, self._options.executor
+        )
+        if outputs is not None:
+            return (value, _structured(iter(outputs), engine.graph.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: an array per argument."""
-        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
-        gradients = sweep.per_sample_gradients(theta, inputs, FROM_INPUTS)
-        return tuple(_split(gradients, sweep.graph.input_shapes))
+        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
+        gradients = engine.input_gradients(theta, rows, batch, self._options.executor)
+        return tuple(_split(gradients, engine.graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
-        sweep, theta, inputs = self._prepare(theta, arrays, scalar=True)
-        return sweep.per_sample_gradients(theta, inputs, FROM_PARAMETERS).T
+        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
+        return engine.parameter_gradients(theta, rows, batch, self._options.executor).T
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -136,7 +153,7 @@ class Program:
         A program that finds its parameters itself needs `arrays` as for a call, once, to look.
         """
         if arrays:
-            self._sweep(_shapes(_as_arrays(arrays)))
+            self._engine(_shapes(_as_arrays(arrays)))
         if self._parameters is None:
             raise ValueError(
                 "parameters must be known before theta is read: give them to compile, "
@@ -160,8 +177,8 @@ class Program:
 
     def _prepare(
         self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False
-    ) -> tuple[Sweep, Array, Array]:
-        """The sweep for these arrays, theta (P,) and the inputs (K, B), all of it checked.
+    ) -> tuple[Engine, Array, list[Array], int]:
+        """The engine for these arrays, theta (P,), the arrays as it takes them, and their length.
 
         `scalar` says that the objective must be one number per sample.
         """
@@ -172,35 +189,32 @@ class Program:
             raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
         if sizes == {0}:
             raise ShapeError("the batch must have at least one sample (got none)")
-        sweep = self._sweep(_shapes(checked))
+        engine = self._engine(_shapes(checked))
         if scalar:
-            _require_scalar(sweep.graph.output_shapes)
-        theta = as_theta(theta, len(sweep.graph.parameters))
+            _require_scalar(engine.graph.output_shapes)
+        theta = as_theta(theta, len(engine.graph.parameters))
         batch = sizes.pop()
-        inputs = [
-            np.empty((0, batch)),
-            *(array.reshape(batch, count(array.shape[1:])).T for array in checked),
-        ]
-        return sweep, theta, np.concatenate(inputs)
+        rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
+        return engine, theta, rows, batch
 
-    def _sweep(self, shapes: tuple[Shape, ...]) -> Sweep:
-        """The sweep for arrays of these per-sample shapes, recorded when first met."""
-        if shapes in self._sweeps:
-            return self._sweeps[shapes]
+    def _engine(self, shapes: tuple[Shape, ...]) -> Engine:
+        """The engine for arrays of these per-sample shapes, recorded when first met."""
+        if shapes in self._engines:
+            return self._engines[shapes]
         if isinstance(self._fn, Graph):
             raise ShapeError(
                 f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
                 f"after the batch axis (got {shapes})"
             )
         with self._recording:  # one thread's first trace decides what the parameters are
-            if shapes not in self._sweeps:
+            if shapes not in self._engines:
                 known = self._parameters is not None
                 tape = Tape(self._parameters, complete=self._found and known)
                 graph = record(self._fn, shapes, tape)
                 if not known:
                     self._parameters = list(graph.leaves)
-                self._sweeps[shapes] = Sweep(graph)
-        return self._sweeps[shapes]
+                self._engines[shapes] = Engine(graph, self._options.fuse, self._options.tile)
+        return self._engines[shapes]
 
 
 def _as_arrays(arrays: tuple[Any, ...]) -> list[Array]:

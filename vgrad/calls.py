@@ -1,0 +1,297 @@
+"""A list of NumPy calls bound to buffers: what the kernels of a plan become for one batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .fuse import Ints
+from .graph import BATCHED, SHARED
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+_ITEM = np.dtype(np.float64).itemsize
+
+
+class Operand(NamedTuple):
+    """An array that a call reads, and whether its numbers are the same in every sweep."""
+
+    array: Array
+    constant: bool = False
+
+
+class Access:
+    """Some rows of a buffer in some shape: a view where they are affine, a gather elsewhere."""
+
+    def __init__(self, buffer: int, rows: Ints) -> None:
+        self.buffer = buffer
+        self.rows = rows
+        self.base = int(rows.flat[0])
+        self.strides = _strides(rows)  # None where the rows are not affine
+
+    @property
+    def shape(self) -> Shape:
+        """That of the rows."""
+        return self.rows.shape
+
+    @cached_property
+    def flat(self) -> Ints:
+        """(n,) the rows, in order."""
+        return self.rows.reshape(-1)
+
+    @cached_property
+    def segments(self) -> tuple[Ints, Ints, Ints] | None:
+        """How to sum what goes to rows that are named more than once; None where none is.
+
+        The order that brings equal rows together, where each row's run of them begins, and the
+        rows themselves. Summing runs is deterministic, and faster than `np.add.at`.
+        """
+        distinct, counts = np.unique(self.flat, return_counts=True)
+        if len(distinct) == len(self.flat):
+            return None
+        return np.argsort(self.flat, kind="stable"), np.cumsum(counts) - counts, distinct
+
+    def __repr__(self) -> str:
+        kind = "gather" if self.strides is None else "view"
+        return f"{kind} {'x'.join(map(str, self.shape))}"
+
+
+def _strides(rows: Ints) -> Shape | None:
+    """By how much the rows grow along each axis, if by the same everywhere."""
+    strides = []
+    for axis in range(rows.ndim):
+        step = np.diff(rows, axis=axis)
+        if step.size and (step != step.flat[0]).any():
+            return None
+        strides.append(int(step.flat[0]) if step.size else 0)
+    return tuple(strides)
+
+
+class Calls:
+    """Buffers of values and gradients for batches of one width, and calls that work on them.
+
+    Kernels add to `calls`. What depends on constants alone is computed here and now, and not in
+    every sweep. A row's first gradient is written and later ones are added, so nothing has to be
+    filled with zeros first; a row that gets none stays 0 from the start.
+    """
+
+    def __init__(self, rows: tuple[int, int], width: int) -> None:
+        self.width = width
+        self.calls: list[Callable[[], Any]] = []
+        # With one sample a batch has no axis: what is left are matrices, not stacks of them.
+        self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())
+        self.values = [np.zeros((rows[b], *self.tail[b])) for b in (SHARED, BATCHED)]
+        self.grads = [np.zeros((rows[b], *self.tail[b])) for b in (SHARED, BATCHED)]
+        self.fixed = [np.zeros(n, bool) for n in rows]  # whose values are constant
+        self.fixed_grads = [np.zeros(n, bool) for n in rows]
+        self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
+        self._slots: list[Array] = []
+        self._used = 0
+
+    def next_kernel(self) -> None:
+        """Let scratch arrays be used again: those of one kernel are of no use to another."""
+        self._used = 0
+
+    def value(self, access: Access, like: int) -> Operand:
+        """The values of these rows, to be combined with those of buffer `like`."""
+        return self._read(self.values, self.fixed, access, like)
+
+    def grad(self, access: Access) -> Operand:
+        """The gradients of these rows."""
+        return self._read(self.grads, self.fixed_grads, access, access.buffer)
+
+    def store(self, access: Access, produce: Callable[[Array | None], Operand]) -> None:
+        """Make what `produce(out)` puts into `out`, or returns, the values of these rows."""
+        values = self.values[access.buffer]
+        target = None if access.strides is None else self._view(values, access)
+        result = produce(target)
+        if target is None:
+            self.call(partial(values.__setitem__, access.rows, result.array), result.constant)
+        elif result.array is not target:
+            self.call(partial(np.copyto, target, result.array), result.constant)
+        self.fixed[access.buffer][access.flat] = result.constant
+
+    def is_written(self, access: Access) -> bool:
+        """Whether any of these rows has a gradient."""
+        return bool(self.written[access.buffer][access.flat].any())
+
+    def compute(
+        self, function: Callable[..., Any], *operands: Operand, out: Array | None = None
+    ) -> Operand:
+        """`function` of the operands, element by element, into `out` or a scratch array."""
+        arrays = [x.array for x in operands]
+        constant = all(x.constant for x in operands)
+        if out is None:
+            boolean = "dd->?" in getattr(function, "types", ()) or (
+                function is np.multiply and all(x.dtype == bool for x in arrays)
+            )
+            shape = np.broadcast_shapes(*(x.shape for x in arrays))
+            out = self.scratch(shape, constant, bool if boolean else float)
+        if function in _OUT_BY_NAME:
+            self.call(partial(function, *arrays, out=out), constant)
+        else:
+            self.call(partial(function, *arrays, out), constant)
+        return Operand(out, constant)
+
+    def into(
+        self,
+        function: Callable[..., Any],
+        shape: Shape,
+        *operands: Operand,
+        out: Array | None = None,
+    ) -> Operand:
+        """`function(*arrays, out)`, whose result has this shape."""
+        constant = all(x.constant for x in operands)
+        if out is None:
+            out = self.scratch(shape, constant)
+        self.call(partial(function, *(x.array for x in operands), out), constant)
+        return Operand(out, constant)
+
+    def call(self, function: Callable[[], Any], constant: bool = False) -> None:
+        """Add a call to the list; what is constant is called at once instead."""
+        if constant:
+            function()
+        else:
+            self.calls.append(function)
+
+    def contribute(
+        self, access: Access, shape: Shape, produce: Callable[[Array | None], Operand]
+    ) -> None:
+        """Add to the gradient of these rows what `produce(out)` puts into `out`, or returns.
+
+        That has `shape`; it is summed along the axes that the rows lack, or have length 1 on.
+        """
+        buffer, rows = access.buffer, access.flat
+        target, own = self._target(access), access.shape + self.tail[buffer]
+        into = None if self.written[buffer][rows].any() else target
+        result = produce(into if shape == own else None)
+        if shape != own:
+            whole = result._replace(array=np.broadcast_to(result.array, shape))
+            result = self._summed(whole, own, into)
+        if result.array is target:
+            self._mark(buffer, rows, result.constant)
+        else:
+            self._accumulate(access, target, result)
+
+    def _summed(self, whole: Operand, shape: Shape, out: Array | None) -> Operand:
+        axes = tuple(
+            axis
+            for axis, n in enumerate(whole.array.shape)
+            if axis >= len(shape) or n > shape[axis]
+        )
+        keepdims = whole.array.ndim == len(shape)
+        if not keepdims and len(axes) > 1:  # along the batch first, which leaves axes of length 1
+            last = whole.array.ndim - 1
+            whole = self.into(
+                partial(_sum_over, axes=(last,), keepdims=False), whole.array.shape[:-1], whole
+            )
+            return self._summed(whole, shape, out)
+        return self.into(partial(_sum_over, axes=axes, keepdims=keepdims), shape, whole, out=out)
+
+    def _accumulate(self, access: Access, target: Array | None, result: Operand) -> None:
+        buffer, rows = access.buffer, access.flat
+        grads = self.grads[buffer]
+        if target is None and access.segments is not None:
+            order, starts, rows = access.segments
+            flat = result.array.reshape(len(order), *self.tail[buffer])
+            result = self.into(
+                partial(take, rows=order), flat.shape, Operand(flat, result.constant), out=None
+            )
+            shape = (len(starts), *self.tail[buffer])
+            result = self.into(partial(_reduceat, starts=starts), shape, result)
+        elif target is None:
+            result = result._replace(array=result.array.reshape(len(rows), *self.tail[buffer]))
+        written = self.written[buffer][rows]
+        if not written.any():
+            if target is not None:
+                self.call(partial(np.copyto, target, result.array), result.constant)
+            else:
+                self.call(partial(grads.__setitem__, rows, result.array), result.constant)
+            self._mark(buffer, rows, result.constant)
+            return
+        # What is constant was written once; a sum that starts from it must start from it each time.
+        fixed = rows[self.fixed_grads[buffer][rows]]
+        if len(fixed):
+            self.call(partial(grads.__setitem__, fixed, grads[fixed]))
+        if not written.all():
+            self.call(partial(grads.__setitem__, rows[~written], 0.0))
+        if target is not None:
+            self.call(partial(np.add, target, result.array, target))
+        else:
+            before = self.into(
+                partial(take, rows=rows), result.array.shape, Operand(grads), out=None
+            )
+            after = self.compute(np.add, before, result, out=before.array)
+            self.call(partial(grads.__setitem__, rows, after.array))
+        self._mark(buffer, rows, False)
+
+    def _mark(self, buffer: int, rows: Ints, constant: bool) -> None:
+        self.written[buffer][rows] = True
+        self.fixed_grads[buffer][rows] = constant
+
+    def _target(self, access: Access) -> Array | None:
+        """The gradients of these rows as a view, if there is one that has every row once."""
+        if access.strides is None or access.segments is not None:
+            return None
+        return self._view(self.grads[access.buffer], access)
+
+    def _read(
+        self, buffers: list[Array], fixed: list[NDArray[np.bool_]], access: Access, like: int
+    ) -> Operand:
+        buffer = access.buffer
+        constant = bool(fixed[buffer][access.flat].all())
+        if access.strides is not None:
+            operand = Operand(self._view(buffers[buffer], access), constant)
+        else:
+            whole = Operand(buffers[buffer], constant)
+            shape = access.shape + self.tail[buffer]
+            operand = self.into(partial(take, rows=access.rows), shape, whole)
+        missing = len(self.tail[like]) - len(self.tail[buffer])
+        return operand._replace(array=operand.array[..., None]) if missing else operand
+
+    def _view(self, memory: Array, access: Access) -> Array:
+        assert access.strides is not None
+        inner = memory.strides[1:]
+        strides = tuple(step * memory.strides[0] for step in access.strides)
+        return np.ndarray(
+            access.shape + memory.shape[1:],
+            np.float64,
+            memory.data if memory.size else memory,
+            access.base * memory.strides[0],
+            strides + inner,
+        )
+
+    def scratch(self, shape: Shape, constant: bool, dtype: type = float) -> Array:
+        """An array for what is not kept, or for a constant, which is."""
+        if constant:
+            return np.empty(shape, dtype)  # its own, as it must last
+        size = prod(shape) * _ITEM
+        if self._used == len(self._slots):
+            self._slots.append(np.empty(0, np.uint8))
+        if self._slots[self._used].nbytes < size:
+            self._slots[self._used] = np.empty(size, np.uint8)
+        slot = self._slots[self._used]
+        self._used += 1
+        return np.ndarray(shape, dtype, slot.data if size else slot)
+
+
+_OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument
+
+
+def take(array: Array, out: Array, rows: Ints) -> None:
+    """The rows of an array, gathered into `out`."""
+    array.take(rows, 0, out, "clip")  # "raise" would go through a buffer
+
+
+def _reduceat(array: Array, out: Array, starts: Ints) -> None:
+    np.add.reduceat(array, starts, 0, None, out)
+
+
+def _sum_over(array: Array, out: Array, axes: Shape, keepdims: bool) -> None:
+    np.add.reduce(array, axes, None, out, keepdims)

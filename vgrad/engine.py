@@ -1,0 +1,207 @@
+"""One recorded graph and the sweeps over it: which of them runs, on what part of a batch, where."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from itertools import pairwise, repeat
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ops
+from .graph import Graph
+from .plain import Sweep
+from .plan import Plan
+
+Array = NDArray[np.float64]
+Arrays = Sequence[Array]  # one per argument, (B, numbers), or (B,) for a single number
+
+SHARD = 8  # tiles; what one task of an executor takes
+
+
+class Engine:
+    """A graph, ready to run over batches; it holds no state that a call could see.
+
+    The fused sweep is quick, but where a gradient of 0 meets inf or nan it gives nan and not 0,
+    and it sums in another order. So whatever it finds that is not finite is done again by the
+    plain sweep, which computes what the scalar engine does.
+    """
+
+    def __init__(self, graph: Graph, fuse: bool, tile: int | None) -> None:
+        self.graph, self.fuse, self.tile = graph, fuse, tile
+
+    def __reduce__(self) -> Any:
+        return _restored, (self._pickled,)
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        plain_data = replace(self.graph, leaves=())
+        return pickle.dumps((plain_data, self.fuse, self.tile), pickle.HIGHEST_PROTOCOL)
+
+    @cached_property
+    def plain(self) -> Sweep:
+        """The plain sweep over the graph."""
+        return Sweep(self.graph, self.tile)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The fused sweeps over the graph."""
+        return Plan(self.graph, self.tile)
+
+    @cached_property
+    def _per_sample(self) -> Engine:
+        """The same with the parameters as one more input, for their gradients per sample."""
+        graph = self.graph
+        op = graph.op.copy()
+        op[graph.parameters] = ops.input.code
+        as_inputs = replace(
+            graph,
+            op=op,
+            inputs=np.concatenate([graph.inputs, graph.parameters]),
+            parameters=graph.parameters[:0],
+            input_shapes=(*graph.input_shapes, graph.parameters.shape),
+            leaves=(),
+        )
+        return Engine(as_inputs, self.fuse, self.tile)
+
+    def outputs(
+        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
+    ) -> Array:
+        """Every output for every sample, (M, B)."""
+        return _joined(self._map(_outputs, theta, arrays, batch, executor))
+
+    def gradient(
+        self,
+        theta: Array,
+        arrays: Arrays,
+        batch: int,
+        divisor: float,
+        aux: bool,
+        executor: Executor | None = None,
+    ) -> tuple[float, Array, Array | None]:
+        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
+        every output, (M, B)."""
+        work = _gradient_and_outputs if aux else _gradient
+        with np.errstate(all="ignore"):
+            parts = self._map(work, theta, arrays, batch, executor)
+            values, gradients, outputs = zip(*parts)
+            value = sum(values) / divisor
+            gradient = gradients[0] if len(parts) == 1 else np.add.reduce(gradients)
+            gradient /= divisor
+            if isfinite(value) and isfinite(gradient.dot(gradient)):
+                return value, gradient, _joined(outputs) if aux else None
+            every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
+            value = np.add.reduce(every[0]) / divisor
+            if not isfinite(value):  # a mean may be finite where the sum is not
+                value = np.add.reduce(every[0] / divisor)
+            return float(value), gradient, every if aux else None
+
+    def input_gradients(
+        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
+    ) -> Array:
+        """The gradient of output 0 to the inputs, per sample, (K, B)."""
+        return _joined(self._map(_input_gradients, theta, arrays, batch, executor))
+
+    def parameter_gradients(
+        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
+    ) -> Array:
+        """The gradient of output 0 to the parameters, per sample, (P, B)."""
+        everywhere = np.broadcast_to(theta, (batch, len(theta)))
+        gradients = self._per_sample.input_gradients(
+            theta[:0], [*arrays, everywhere], batch, executor
+        )
+        return gradients[len(self.graph.inputs) :]
+
+    def _map(
+        self,
+        work: Callable[..., Any],
+        theta: Array,
+        arrays: Arrays,
+        batch: int,
+        executor: Executor | None,
+    ) -> list[Any]:
+        """`work` on each shard of the batch, by the executor or right here: in the same shards, so
+        that the results are the same to the last bit."""
+        size = SHARD * (self.plan if self.fuse else self.plain).tile
+        shards = -(-batch // size)
+        if shards == 1:
+            return [_quiet(work, (self, theta, arrays, batch))]
+        bounds = [batch * i // shards for i in range(shards + 1)]
+        tasks = (
+            (self, theta, [array[a:b] for array in arrays], b - a) for a, b in pairwise(bounds)
+        )
+        return list((executor.map if executor else map)(_quiet, repeat(work), tasks))
+
+
+@lru_cache(maxsize=8)  # a worker meets the same program with every task
+def _restored(pickled: bytes) -> Engine:
+    return Engine(*pickle.loads(pickled))
+
+
+# --- what a shard is asked for; functions of a module, as executors may send them elsewhere -------
+
+Task = tuple[Engine, Array, Arrays, int]
+
+
+def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
+    with np.errstate(all="ignore"):  # which each thread has to say for itself
+        return work(task)
+
+
+def _outputs(task: Task) -> Array:
+    engine, theta, arrays, batch = task
+    if not engine.fuse:
+        return engine.plain.outputs(theta, _rows(arrays, batch))
+    outputs = engine.plan.outputs(theta, arrays, batch)
+    return _with_exact(outputs, engine.plain.outputs, theta, arrays)
+
+
+def _gradient(task: Task, aux: bool = False) -> tuple[float, Array, Array | None]:
+    engine, theta, arrays, batch = task
+    outputs = np.empty((len(engine.graph.outputs), batch)) if aux else None
+    if not engine.fuse:
+        every, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1.0)
+        return float(np.add.reduce(every[0])), gradient, every if aux else None
+    value, gradient = engine.plan.gradient(theta, arrays, batch, outputs)
+    if outputs is not None:
+        _with_exact(outputs, engine.plain.outputs, theta, arrays)
+    return value, gradient, outputs
+
+
+def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array | None]:
+    return _gradient(task, aux=True)
+
+
+def _input_gradients(task: Task) -> Array:
+    engine, theta, arrays, batch = task
+    if not engine.fuse:
+        return engine.plain.input_gradients(theta, _rows(arrays, batch))
+    gradients = engine.plan.input_gradients(theta, arrays, batch)
+    return _with_exact(gradients, engine.plain.input_gradients, theta, arrays)
+
+
+def _with_exact(
+    results: Array, exact: Callable[[Array, Array], Array], theta: Array, arrays: Arrays
+) -> Array:
+    """The same, the columns of samples that are not finite everywhere computed again."""
+    finite = np.isfinite(results)
+    if not finite.all():
+        again = np.flatnonzero(~finite.all(axis=0))
+        results[:, again] = exact(theta, _rows([x[again] for x in arrays], len(again)))
+    return results
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """(M, B) from the shards' parts of it."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _rows(arrays: Arrays, batch: int) -> Array:
+    """The inputs as the plain sweep takes them, (K, B)."""
+    return np.concatenate([np.empty((0, batch)), *(x.reshape(batch, -1).T for x in arrays)])

@@ -1,0 +1,238 @@
+"""Sums of products: a run of additions, subtractions and products becomes one contraction.
+
+A contraction is a node that computes the sum of c * u * v over its terms, where c is a constant
+and u and v are nodes. A neuron is one, whatever its width, and so is a penalty over all parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ops
+from .graph import FROM_INPUTS, Graph, origins
+
+Ints = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+SUM = 255  # stands in `Fused.op` for a contraction; no op has that code
+SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
+
+# What scales a product rides along as its coefficient if it cannot overflow where the product
+# itself would not. A constant in front of a sum stays outside: inside it would round every term.
+COEFFICIENTS = 2.0**-30, 2.0**30
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """The terms of all contractions, t in all, those of one contraction side by side."""
+
+    node: Ints  # (t,) the contraction
+    u: Ints  # (t,) the one factor
+    v: Ints  # (t,) the other; the node that is 1 where there is none
+    coef: NDArray[np.float64]  # (t,)
+
+    def take(self, order: Ints | Mask) -> Terms:
+        """The terms at these places."""
+        return Terms(self.node[order], self.u[order], self.v[order], self.coef[order])
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(
+            *(np.concatenate([getattr(self, x), getattr(other, x)]) for x in ("node", "u", "v")),
+            coef=np.concatenate([self.coef, other.coef]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
+
+    op: NDArray[np.uint8]  # (m,) op codes, and SUM
+    parents: Ints  # (m, 3) of what is no contraction; -1 elsewhere
+    value: NDArray[np.float64]  # (m,) of constants
+    origin: NDArray[np.uint8]  # (m,) FROM_... bits
+    depth: Ints  # (m,) grows from parents to children; 0 for leaves
+    stands: Ints  # (m,) for how many computed nodes of the graph each stands
+    alive: Mask  # (m,) False for what has vanished into a contraction
+    one: int  # the node that is 1
+    terms: Terms
+    outputs: Ints
+
+
+def fuse(graph: Graph) -> Fused:
+    """Find the contractions of `graph`, by passes over all of its nodes at once."""
+    n = len(graph)
+    one = n
+    op = np.append(graph.op, np.uint8(ops.const.code))
+    value = np.append(graph.value, 1.0)
+    origin = origins(graph)  # the node 1 is in the place of no parent: it comes from nothing
+    same = _equal_constants(op, value, one)
+    parents = np.append(graph.parents, [[-1, -1, -1]], axis=0)
+    parents = np.append(same, -1)[parents]
+    outputs = same[graph.outputs]
+    runs = _Runs(op, parents, value, origin, outputs)
+    terms = runs.terms(one)
+    fused = Fused(
+        op=np.where(runs.roots, np.uint8(SUM), op),
+        parents=np.where(runs.roots[:, None], -1, parents),
+        value=value,
+        origin=origin,
+        depth=np.append(2 * graph.level.astype(np.intp), 0),
+        stands=np.where(op == ops.const.code, 0, runs.sizes),
+        alive=~runs.absorbed & (same == np.arange(n + 1)),
+        one=one,
+        terms=terms,
+        outputs=outputs,
+    )
+    return _split_mixed(_split_shared(fused))
+
+
+def _equal_constants(op: NDArray[np.uint8], value: NDArray[np.float64], one: int) -> Ints:
+    """(m,) for each node itself, but for each constant the one that stands for all of its bits."""
+    same = np.arange(len(op))
+    constants = np.flatnonzero(op == ops.const.code)[::-1]  # `one` comes first
+    _, first, inverse = np.unique(
+        value[constants].view(np.int64), return_index=True, return_inverse=True
+    )
+    same[constants] = constants[first][inverse.reshape(-1)]
+    return same
+
+
+class _Runs:
+    """The runs of single-use nodes that make up the sums."""
+
+    def __init__(
+        self,
+        op: NDArray[np.uint8],
+        parents: Ints,
+        value: NDArray[np.float64],
+        origin: NDArray[np.uint8],
+        outputs: Ints,
+    ) -> None:
+        self.parents, self.value = parents, value
+        x, y, _ = parents.T
+        depends = origin > 0
+        constant = op == ops.const.code
+        self.constant = constant
+        self.linear = np.isin(op, [o.code for o in (ops.add, ops.sub, ops.neg)]) & depends
+        self.mul = (op == ops.mul.code) & depends
+        self.sign = np.ones((len(op), 2))  # with which a sum takes its operands
+        self.sign[op == ops.sub.code, 1] = -1.0
+        self.sign[op == ops.neg.code, 0] = -1.0
+        scaled = self.mul & (constant[x] | constant[y])
+        self.factor = np.where(scaled, np.where(constant[x], y, x), -1)  # what a constant scales
+        scale = np.where(scaled, np.where(constant[x], value[x], value[y]), 0.0)
+        low, high = COEFFICIENTS
+        scales = scaled & (np.abs(scale) >= low) & (np.abs(scale) <= high)
+
+        uses = np.bincount(parents[parents >= 0], minlength=len(op))
+        uses += np.bincount(outputs, minlength=len(op))
+        user = np.full(len(op), -1)  # of a node that is used once: by whom, and as which operand
+        place = np.zeros(len(op), np.intp)
+        for k in (1, 0):
+            children = np.flatnonzero(parents[:, k] >= 0)
+            user[parents[children, k]] = children
+            place[parents[children, k]] = k
+        # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
+        same_buffer = (origin & FROM_INPUTS) == (origin[user] & FROM_INPUTS)
+        into_sum = self.linear[user] & (self.mul | (self.linear & same_buffer))
+        into_scale = scales[user] & self.mul & same_buffer
+        self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
+
+        inner = np.flatnonzero(self.absorbed)
+        self.top = np.arange(len(op))
+        self.top[inner] = user[inner]
+        self.coef = np.ones(len(op))
+        self.coef[inner] = np.where(
+            self.linear[user[inner]], self.sign[user[inner], place[inner]], scale[user[inner]]
+        )
+        self.roots = np.zeros(len(op), bool)
+        self.roots[self.top[inner]] = True
+        self.roots &= ~self.absorbed
+        while self.absorbed[self.top[inner]].any():  # each round doubles the distance covered
+            above = self.top[inner]
+            self.coef[inner] *= self.coef[above]
+            self.top[inner] = self.top[above]
+        computed = np.flatnonzero(parents[:, 0] >= 0)
+        self.sizes = np.bincount(self.top[computed], minlength=len(op))
+
+    def terms(self, one: int) -> Terms:
+        """The terms of every run, in the order of evaluation."""
+        inside = self.absorbed | self.roots
+        parts = []
+        for k in (0, 1):
+            nodes = np.flatnonzero(inside & self.linear)
+            operand = self.parents[nodes, k]
+            zero = self.constant[operand] & (self.value[operand] == 0)  # as sum() begins with
+            kept = (operand >= 0) & ~self.absorbed[operand] & ~zero
+            nodes, operand = nodes[kept], operand[kept]
+            coef = self.coef[nodes] * self.sign[nodes, k]
+            parts.append((nodes, operand, np.full(len(nodes), one), coef))
+        products = inside & self.mul & ~((self.factor >= 0) & self.absorbed[self.factor])
+        nodes = np.flatnonzero(products)
+        parts.append((nodes, *self.parents[nodes, :2].T, self.coef[nodes]))
+        source, u, v, coef = map(np.concatenate, zip(*parts))
+        top = self.top[source]
+        return Terms(top, u, v, coef).take(np.lexsort((source, top)))
+
+
+def _split_shared(fused: Fused) -> Fused:
+    """Give the terms of a batched sum that no input reaches a shared sum of their own.
+
+    A single one that is added as it stands, such as a bias, stays: it is a product with 1.
+    """
+    terms = fused.terms
+    batched = fused.origin & FROM_INPUTS
+    shared = (batched[terms.node] > 0) & ((batched[terms.u] | batched[terms.v]) == 0)
+    count = np.bincount(terms.node[shared], minlength=len(fused.op))
+    plain = (terms.v == fused.one) & (terms.coef == 1)
+    return _split(fused, shared & ~(plain & (count[terms.node] == 1)))
+
+
+def _split_mixed(fused: Fused) -> Fused:
+    """Let a long sum have either products of two batched factors or others, but not both."""
+    terms = fused.terms
+    batched = fused.origin & FROM_INPUTS
+    both = (batched[terms.u] & batched[terms.v]) > 0
+    count = np.bincount(terms.node, minlength=len(fused.op))
+    other = np.bincount(terms.node[~both], minlength=len(fused.op))
+    return _split(fused, both & ((count > SMALL_SUM) & (other > 0))[terms.node])
+
+
+def _split(fused: Fused, moved: Mask) -> Fused:
+    """Move terms out of their contractions into new ones, which the old ones then add."""
+    if not moved.any():
+        return fused
+    m, terms = len(fused.op), fused.terms
+    out = terms.take(moved)
+    roots, index, counts = np.unique(out.node, return_inverse=True, return_counts=True)
+    new = m + np.arange(len(roots))
+    inside = Terms(new[index.reshape(-1)], out.u, out.v, out.coef)
+    kept = terms.take(~moved) + Terms(
+        roots, new, np.full(len(roots), fused.one), np.ones(len(roots))
+    )
+    all_terms = kept + inside
+    starts = np.cumsum(counts) - counts
+    products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
+    stands = fused.stands.copy()
+    stands[roots] -= counts + products
+
+    def extend(array: NDArray, more: NDArray) -> NDArray:
+        return np.concatenate([array, more.astype(array.dtype)])
+
+    return Fused(
+        op=extend(fused.op, np.full(len(new), SUM)),
+        parents=extend(fused.parents, np.full((len(new), 3), -1)),
+        value=extend(fused.value, np.zeros(len(new))),
+        origin=extend(
+            fused.origin, np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
+        ),
+        depth=extend(fused.depth, fused.depth[roots] - 1),
+        stands=extend(stands, counts + products),
+        alive=extend(fused.alive, np.ones(len(new))),
+        one=fused.one,
+        terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),
+        outputs=fused.outputs,
+    )

@@ -1,0 +1,255 @@
+"""The fused sweeps over a graph: planned once, bound once per width of tile, then only run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ops
+from .calls import Access, Calls, Operand
+from .fuse import fuse
+from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph, count
+from .kernels import KERNELS, Kernel
+from .schedule import schedule
+
+Array = NDArray[np.float64]
+
+# What the rows of one tile may take, values and gradients: more than the second cache of a core,
+# but few enough that the calls' own cost, which is per tile, does not show.
+TILE_BYTES = 1 << 20
+MIN_TILE = 16  # samples
+KEPT_WIDTHS = 8  # so many widths of tile stay bound
+
+
+class Plan:
+    """A graph, fused and laid out.
+
+    P parameters, K inputs, M outputs. `arrays` are the arguments of a call, (B, *shape) each.
+    """
+
+    def __init__(self, graph: Graph, tile: int | None = None) -> None:
+        self.graph = graph
+        self.fused = fuse(graph)
+        self.schedule = schedule(self.fused, graph.inputs, graph.parameters)
+        self.kernels = [
+            KERNELS[group.kind](group, self.fused, self.schedule) for group in self.schedule.groups
+        ]
+        self.shared = [kernel for kernel in self.kernels if kernel.buffer == SHARED]
+        self.batched = [kernel for kernel in self.kernels if kernel.buffer == BATCHED]
+        row_bytes = 2 * 8 * self.schedule.rows[BATCHED]
+        self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
+        self._free: dict[tuple[int, int], list[Bound]] = {}
+        self._lock = threading.Lock()
+
+    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
+        """Every output for every sample, (M, B)."""
+        outputs = np.empty((len(self.graph.outputs), batch))
+        for bound, starts in self._bounds(batch, 0):
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                bound.read(outputs, a)
+        return outputs
+
+    def gradient(
+        self,
+        theta: Array,
+        arrays: Sequence[Array],
+        batch: int,
+        outputs: Array | None = None,
+    ) -> tuple[float, Array]:
+        """The sum of output 0 over the batch, and the gradient of that, (P,).
+
+        With `outputs`, (M, B), every output goes there.
+        """
+        results = []
+        for bound, starts in self._bounds(batch, FROM_PARAMETERS):
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                if outputs is not None:
+                    bound.read(outputs, a)
+                bound.backward()
+            results.append(bound.finish())
+        value, gradient = results[0]
+        for more, rest in results[1:]:
+            value, gradient = value + more, gradient + rest
+        return value, gradient
+
+    def input_gradients(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
+        """The gradient of output 0 to the inputs, per sample, (K, B)."""
+        gradients = np.empty((len(self.graph.inputs), batch))
+        for bound, starts in self._bounds(batch, FROM_INPUTS):
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                bound.backward()
+                bound.read_gradients(gradients, a)
+        return gradients
+
+    def _bounds(self, batch: int, wanted: int) -> Iterator[tuple[Bound, range]]:
+        """What runs the tiles: most are of one width, and one may be narrower."""
+        tiles = -(-batch // self.tile)
+        width = -(-batch // tiles)
+        whole = batch // width * width
+        for size, starts in ((width, range(0, whole, width)), (batch - whole, range(whole, batch))):
+            if size:
+                bound = self._take(size, wanted)
+                yield bound, starts if size == width else range(whole, whole + 1)
+                self._give(bound)
+
+    def _take(self, width: int, wanted: int) -> Bound:
+        """A bound plan that no other call is using."""
+        with self._lock:
+            free = self._free.get((width, wanted))
+            if free:
+                return free.pop()
+        return Bound(self, width, wanted)
+
+    def _give(self, bound: Bound) -> None:
+        with self._lock:
+            self._free.setdefault((bound.width, bound.wanted), []).append(bound)
+            while len(self._free) > KEPT_WIDTHS:
+                del self._free[next(iter(self._free))]
+
+
+class Bound:
+    """A plan for tiles of one width: the buffers, and the calls that fill them.
+
+    `wanted` says to what gradients go: FROM_PARAMETERS, FROM_INPUTS, or neither, 0.
+    """
+
+    def __init__(self, plan: Plan, width: int, wanted: int) -> None:
+        self.width, self.wanted = width, wanted
+        fused, layout, graph = plan.fused, plan.schedule, plan.graph
+        row = layout.row
+        calls = Calls(layout.rows, width)
+        constants = np.flatnonzero(fused.alive & (fused.op == ops.const.code))
+        calls.values[SHARED][row[constants]] = fused.value[constants]
+        calls.fixed[SHARED][row[constants]] = True
+        for buffer, ones in zip((SHARED, BATCHED), layout.ones):
+            calls.values[buffer][ones] = 1.0
+            calls.fixed[buffer][ones] = True
+        self._parameters = _as_slice(row[graph.parameters])
+        self._shared = calls.values[SHARED]
+        self._batch = calls.values[BATCHED].reshape(-1, width)
+        ends = np.cumsum([count(shape) for shape in graph.input_shapes])
+        self._inputs = [_as_slice(row[nodes]) for nodes in np.split(graph.inputs, ends[:-1])]
+        batched = (fused.origin[fused.outputs] & FROM_INPUTS) == BATCHED
+        self._outputs = [
+            (np.flatnonzero(batched == side), row[fused.outputs[batched == side]])
+            for side in (SHARED, BATCHED)
+        ]
+        self._start = _added(calls, [kernel.forward for kernel in plan.shared])
+        self._forward = _added(calls, [kernel.forward for kernel in plan.batched])
+        objective = Access(int(batched[0]), row[fused.outputs[:1]])
+        self._is_batched = bool(batched[0])
+        self._objective = (self._batch if batched[0] else self._shared[:, None])[objective.base]
+        self._backward: list[Callable[[], Any]] = []
+        if not wanted:
+            return
+        if batched[0]:
+            _seed(calls, objective)
+            self._backward = _adjoints(calls, plan.batched, wanted)
+        self._gradients = calls.grads[BATCHED].reshape(-1, width)
+        # Gradients of shared nodes add up over the tiles before they go on to the parameters.
+        met = np.flatnonzero(calls.written[SHARED])
+        self._met = slice(0, met[-1] + 1 if len(met) else 0)
+        self._part = calls.grads[SHARED][self._met]
+        self._total = calls.grads[SHARED] = np.zeros_like(calls.grads[SHARED])
+        calls.written[SHARED][self._met] = True
+        calls.fixed_grads[SHARED][:] = False
+        self._finish: list[Callable[[], Any]] = []
+        if wanted == FROM_PARAMETERS:
+            if not batched[0]:
+                _seed(calls, objective)
+            self._finish = _adjoints(calls, plan.shared, wanted)
+        self._value = 0.0
+        self._tiles = 0
+
+    def start(self, theta: Array) -> None:
+        """Compute what is shared."""
+        self._shared[self._parameters] = theta
+        for call in self._start:
+            call()
+        self._value, self._tiles = 0.0, 0
+
+    def forward(self, arrays: Sequence[Array], a: int) -> None:
+        """Compute what is batched, for the samples from `a` on."""
+        b = a + self.width
+        for rows, array in zip(self._inputs, arrays):
+            self._batch[rows] = array[a:b].T
+        for call in self._forward:
+            call()
+
+    def read(self, outputs: Array, a: int) -> None:
+        """Every output, into its part of (M, B)."""
+        tile = outputs[:, a : a + self.width]
+        for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
+            if len(which):
+                tile[which] = memory[rows]
+
+    def backward(self) -> None:
+        """Take the gradient of output 0 to what is wanted, or to what is shared."""
+        for call in self._backward:
+            call()
+        self._value += np.add.reduce(self._objective)
+        if self._tiles:
+            self._total[self._met] += self._part
+        else:
+            self._total[self._met] = self._part
+        self._tiles += 1
+
+    def finish(self) -> tuple[float, Array]:
+        """The sum of output 0 over all tiles, and its gradient to the parameters."""
+        for call in self._finish:
+            call()
+        # A shared output 0 has been seeded and added up once, but counts for every sample.
+        samples = self._tiles * self.width
+        per_value, per_gradient = (1, 1) if self._is_batched else (self.width, samples)
+        return float(self._value) * per_value, self._total[self._parameters] * per_gradient
+
+    def read_gradients(self, gradients: Array, a: int) -> None:
+        """The gradients of the inputs, into their part of (K, B)."""
+        k = 0
+        for rows in self._inputs:
+            part = self._gradients[rows]
+            gradients[k : k + len(part), a : a + self.width] = part
+            k += len(part)
+
+
+def _as_slice(rows: Any) -> Any:
+    """Consecutive rows as a slice."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def _seed(calls: Calls, objective: Access) -> None:
+    one = Operand(np.ones(objective.shape + calls.tail[objective.buffer]), True)
+    calls.contribute(objective, one.array.shape, lambda out: one)
+
+
+def _adjoints(calls: Calls, kernels: list[Kernel], wanted: int) -> list[Callable[[], Any]]:
+    def adjoint(kernel: Kernel, calls: Calls) -> None:
+        if calls.is_written(kernel.out):  # else no gradient reaches it
+            kernel.adjoint(calls, wanted)
+
+    return _added(
+        calls,
+        [partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.origin & wanted],
+    )
+
+
+def _added(calls: Calls, steps: list[Callable[[Calls], None]]) -> list[Callable[[], Any]]:
+    """The calls that these steps add."""
+    calls.calls = []
+    for step in steps:
+        calls.next_kernel()
+        step(calls)
+    return calls.calls

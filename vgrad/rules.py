@@ -1,0 +1,106 @@
+"""The op table's rules as NumPy calls: recorded as any function is, then added node by node."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .calls import Array, Calls, Operand
+from .graph import Graph
+from .trace import trace
+from .value import Value
+
+
+@cache
+def recorded(rule: ops.Rule, arguments: int, numbers: tuple[float | None, ...]) -> Graph:
+    """A rule of the op table as a graph over its arguments, save operands that are numbers.
+
+    `arguments` is how many come before the operands: the gradient and the result, or none.
+    """
+    inputs = arguments + len(numbers)
+
+    def call(*nodes: Any) -> Any:
+        given = [*(None,) * arguments, *numbers]
+        result = rule(*(x if number is None else number for x, number in zip(nodes, given)))
+        return result if hasattr(result, "_apply") else Value(result, trainable=False)
+
+    return trace(call, *[()] * inputs, parameters=[])
+
+
+def apply(
+    calls: Calls,
+    op: ops.Op,
+    numbers: tuple[float | None, ...],
+    operands: list[Operand],
+    out: Array | None,
+) -> Operand:
+    """The op's own rule, or where the row has it an equal one that NumPy runs faster."""
+    if op.fast is not None:
+        rule = recorded(op.fast, 0, numbers)
+        if op.code not in rule.op:
+            return run(calls, rule, operands, out)
+    if op is ops.where:
+        return _select(calls, operands, out)
+    if op.ufunc is not None:
+        return calls.compute(op.ufunc, *operands, out=out)
+    return calls.compute(partial(_evaluate, op.forward), *operands, out=out)
+
+
+def _evaluate(rule: ops.Rule, *arrays: Array) -> None:
+    *operands, out = arrays
+    np.copyto(out, rule(*operands))
+
+
+def run(calls: Calls, rule: Graph, operands: list[Operand], out: Array | None) -> Operand:
+    """The calls of a recorded rule; the last one writes into `out`."""
+    results: dict[int, Operand] = dict(zip(rule.inputs.tolist(), operands))
+    final = int(rule.outputs[0])
+    for node, code in enumerate(rule.op.tolist()):
+        op = ops.OPS[code]
+        if op is ops.const:
+            results[node] = Operand(np.array(rule.value[node]), True)
+        elif op.arity:
+            arguments = [results[x] for x in rule.parents[node, : op.arity].tolist()]
+            if op is not ops.mul and op is not ops.where:
+                arguments = [_as_floats(calls, x) for x in arguments]
+            numbers: list[float | None] = [None] * op.arity
+            if op.static is not None and _is_number(arguments[op.static]):
+                numbers[op.static] = float(arguments[op.static].array)
+            into = out if node == final else None
+            results[node] = apply(calls, op, tuple(numbers), arguments, into)
+    return _as_floats(calls, results[final])
+
+
+def _is_number(x: Operand) -> bool:
+    return x.constant and x.array.ndim == 0
+
+
+def _as_floats(calls: Calls, x: Operand) -> Operand:
+    """A mask of booleans as 0.0 and 1.0, so that arithmetic on it is that of numbers."""
+    return x if x.array.dtype != bool else calls.compute(np.add, x, Operand(np.array(0.0), True))
+
+
+def _select(calls: Calls, operands: list[Operand], out: Array | None) -> Operand:
+    """where(c, x, y). Where one of them is 0, a product with the mask will do.
+
+    It gives nan, and not 0, for inf and nan that are not selected; then the sweep is done again
+    in a way that does not.
+    """
+    c, x, y = operands
+    if _is_number(c):
+        return x if c.array else y
+    if c.array.dtype != bool:
+        c = calls.compute(np.not_equal, c, Operand(np.array(0.0), True))
+    if _is_number(y) and y.array == 0:
+        return calls.compute(np.multiply, x, c, out=out)
+    if _is_number(x) and x.array == 0:
+        return calls.compute(np.multiply, y, calls.compute(np.logical_not, c), out=out)
+    return calls.compute(_choose, c, x, y, out=out)
+
+
+def _choose(c: Array, x: Array, y: Array, out: Array) -> None:
+    np.copyto(out, y)
+    np.copyto(out, x, where=c)

@@ -100,7 +100,10 @@ class Calls:
 
     def value(self, access: Access, like: int) -> Operand:
         """The values of these rows, to be combined with those of buffer `like`."""
-        return self._read(self.values, self.fixed, access, like)
+        operand = self._read(self.values, self.fixed, access, like)
+        if operand.array.size == 1 and self.tail[like] and not self.tail[access.buffer]:
+            operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast
+        return operand
 
     def grad(self, access: Access) -> Operand:
         """The gradients of these rows."""

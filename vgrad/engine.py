@@ -55,6 +55,10 @@ class Engine:
         return Plan(self.graph, self.tile)
 
     @cached_property
+    def _shard(self) -> int:
+        return SHARD * (self.plan if self.fuse else self.plain).tile
+
+    @cached_property
     def _per_sample(self) -> Engine:
         """The same with the parameters as one more input, for their gradients per sample."""
         graph = self.graph
@@ -74,7 +78,8 @@ class Engine:
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
     ) -> Array:
         """Every output for every sample, (M, B)."""
-        return _joined(self._map(_outputs, theta, arrays, batch, executor))
+        with np.errstate(all="ignore"):
+            return _joined(self._map(_outputs, theta, arrays, batch, executor))
 
     def gradient(
         self,
@@ -89,13 +94,15 @@ class Engine:
         every output, (M, B)."""
         work = _gradient_and_outputs if aux else _gradient
         with np.errstate(all="ignore"):
-            parts = self._map(work, theta, arrays, batch, executor)
-            values, gradients, outputs = zip(*parts)
-            value = sum(values) / divisor
-            gradient = gradients[0] if len(parts) == 1 else np.add.reduce(gradients)
-            gradient /= divisor
+            parts = self._map(work, theta, arrays, batch, executor, divisor)
+            if len(parts) == 1:
+                value, gradient, outputs = parts[0]
+            else:
+                values, gradients, outputs = zip(*parts)
+                value, gradient = sum(values), np.add.reduce(gradients)
+                outputs = np.concatenate(outputs, axis=1) if aux else None
             if isfinite(value) and isfinite(gradient.dot(gradient)):
-                return value, gradient, _joined(outputs) if aux else None
+                return value, gradient, outputs
             every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
             value = np.add.reduce(every[0]) / divisor
             if not isfinite(value):  # a mean may be finite where the sum is not
@@ -106,7 +113,8 @@ class Engine:
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
     ) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
-        return _joined(self._map(_input_gradients, theta, arrays, batch, executor))
+        with np.errstate(all="ignore"):
+            return _joined(self._map(_input_gradients, theta, arrays, batch, executor))
 
     def parameter_gradients(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
@@ -125,16 +133,17 @@ class Engine:
         arrays: Arrays,
         batch: int,
         executor: Executor | None,
+        divisor: float = 1.0,
     ) -> list[Any]:
         """`work` on each shard of the batch, by the executor or right here: in the same shards, so
         that the results are the same to the last bit."""
-        size = SHARD * (self.plan if self.fuse else self.plain).tile
+        size = self._shard
+        if batch <= size:
+            return [work((self, theta, arrays, batch, divisor))]
         shards = -(-batch // size)
-        if shards == 1:
-            return [_quiet(work, (self, theta, arrays, batch))]
         bounds = [batch * i // shards for i in range(shards + 1)]
         tasks = (
-            (self, theta, [array[a:b] for array in arrays], b - a) for a, b in pairwise(bounds)
+            (self, theta, [array[a:b] for array in arrays], b - a, divisor) for a, b in pairwise(bounds)
         )
         return list((executor.map if executor else map)(_quiet, repeat(work), tasks))
 
@@ -146,7 +155,7 @@ def _restored(pickled: bytes) -> Engine:
 
 # --- what a shard is asked for; functions of a module, as executors may send them elsewhere -------
 
-Task = tuple[Engine, Array, Arrays, int]
+Task = tuple[Engine, Array, Arrays, int, float]
 
 
 def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
@@ -155,7 +164,7 @@ def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
 
 
 def _outputs(task: Task) -> Array:
-    engine, theta, arrays, batch = task
+    engine, theta, arrays, batch, _ = task
     if not engine.fuse:
         return engine.plain.outputs(theta, _rows(arrays, batch))
     outputs = engine.plan.outputs(theta, arrays, batch)
@@ -163,12 +172,12 @@ def _outputs(task: Task) -> Array:
 
 
 def _gradient(task: Task, aux: bool = False) -> tuple[float, Array, Array | None]:
-    engine, theta, arrays, batch = task
+    engine, theta, arrays, batch, divisor = task
     outputs = np.empty((len(engine.graph.outputs), batch)) if aux else None
     if not engine.fuse:
-        every, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1.0)
-        return float(np.add.reduce(every[0])), gradient, every if aux else None
-    value, gradient = engine.plan.gradient(theta, arrays, batch, outputs)
+        every, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
+        return float(np.add.reduce(every[0]) / divisor), gradient, every if aux else None
+    value, gradient = engine.plan.gradient(theta, arrays, batch, divisor, outputs)
     if outputs is not None:
         _with_exact(outputs, engine.plain.outputs, theta, arrays)
     return value, gradient, outputs
@@ -179,7 +188,7 @@ def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array | None]:
 
 
 def _input_gradients(task: Task) -> Array:
-    engine, theta, arrays, batch = task
+    engine, theta, arrays, batch, _ = task
     if not engine.fuse:
         return engine.plain.input_gradients(theta, _rows(arrays, batch))
     gradients = engine.plan.input_gradients(theta, arrays, batch)

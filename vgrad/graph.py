@@ -17,6 +17,7 @@ Shape = tuple[int, ...]
 Structure = Any  # the shape of one output, or a list of Structures
 
 MAX_ARITY = 3
+FLOAT64 = np.dtype(np.float64)
 
 SHARED, BATCHED = 0, 1  # the two buffers of a sweep: one number per node, or one per sample too
 FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed from
@@ -126,6 +127,8 @@ def as_theta(theta: Any, size: int) -> NDArray[np.float64]:
 
 def as_numbers(x: Any, name: str) -> NDArray[np.float64]:
     """`x` as a float64 array; raises ShapeError where it is ragged, TypeError where no number."""
+    if type(x) is np.ndarray and x.dtype is FLOAT64:
+        return x
     try:
         array = np.asarray(x)
     except ValueError:

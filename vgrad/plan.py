@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,16 +43,17 @@ class Plan:
         row_bytes = 2 * 8 * self.schedule.rows[BATCHED]
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
         self._free: dict[tuple[int, int], list[Bound]] = {}
-        self._lock = threading.Lock()
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self.graph.outputs), batch))
-        for bound, starts in self._bounds(batch, 0):
+        for width, starts in self._tiles(batch):
+            bound = self._take(width, 0)
             bound.start(theta)
             for a in starts:
                 bound.forward(arrays, a)
                 bound.read(outputs, a)
+            self._give(bound)
         return outputs
 
     def gradient(
@@ -61,61 +61,69 @@ class Plan:
         theta: Array,
         arrays: Sequence[Array],
         batch: int,
+        divisor: float,
         outputs: Array | None = None,
     ) -> tuple[float, Array]:
-        """The sum of output 0 over the batch, and the gradient of that, (P,).
+        """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
 
         With `outputs`, (M, B), every output goes there.
         """
-        results = []
-        for bound, starts in self._bounds(batch, FROM_PARAMETERS):
+        if batch <= self.tile and outputs is None:  # the usual call in training, by the short way
+            bound = self._take(batch, FROM_PARAMETERS)
+            result = bound.whole(theta, arrays, divisor)
+            self._give(bound)
+            return result
+        value, gradient = 0.0, None
+        for width, starts in self._tiles(batch):
+            bound = self._take(width, FROM_PARAMETERS)
             bound.start(theta)
             for a in starts:
                 bound.forward(arrays, a)
                 if outputs is not None:
                     bound.read(outputs, a)
                 bound.backward()
-            results.append(bound.finish())
-        value, gradient = results[0]
-        for more, rest in results[1:]:
-            value, gradient = value + more, gradient + rest
+            more, part = bound.finish(divisor)
+            self._give(bound)
+            value, gradient = value + more, part if gradient is None else gradient + part
+        assert gradient is not None
         return value, gradient
 
     def input_gradients(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
         gradients = np.empty((len(self.graph.inputs), batch))
-        for bound, starts in self._bounds(batch, FROM_INPUTS):
+        for width, starts in self._tiles(batch):
+            bound = self._take(width, FROM_INPUTS)
             bound.start(theta)
             for a in starts:
                 bound.forward(arrays, a)
                 bound.backward()
                 bound.read_gradients(gradients, a)
+            self._give(bound)
         return gradients
 
-    def _bounds(self, batch: int, wanted: int) -> Iterator[tuple[Bound, range]]:
-        """What runs the tiles: most are of one width, and one may be narrower."""
-        tiles = -(-batch // self.tile)
-        width = -(-batch // tiles)
-        whole = batch // width * width
-        for size, starts in ((width, range(0, whole, width)), (batch - whole, range(whole, batch))):
-            if size:
-                bound = self._take(size, wanted)
-                yield bound, starts if size == width else range(whole, whole + 1)
-                self._give(bound)
+    def _tiles(self, batch: int) -> list[tuple[int, Sequence[int]]]:
+        """Widths of tiles, and where tiles of each begin: nearly all are of one width."""
+        if batch <= self.tile:
+            return [(batch, (0,))]
+        width = -(-batch // -(-batch // self.tile))
+        rest = batch % width
+        tiles: list[tuple[int, Sequence[int]]] = [(width, range(0, batch - rest, width))]
+        return [*tiles, (rest, (batch - rest,))] if rest else tiles
 
     def _take(self, width: int, wanted: int) -> Bound:
-        """A bound plan that no other call is using."""
-        with self._lock:
-            free = self._free.get((width, wanted))
-            if free:
-                return free.pop()
-        return Bound(self, width, wanted)
+        """A bound plan that no other call is using; threads may ask at once."""
+        try:
+            return self._free[width, wanted].pop()
+        except (KeyError, IndexError):
+            return Bound(self, width, wanted)
 
     def _give(self, bound: Bound) -> None:
-        with self._lock:
-            self._free.setdefault((bound.width, bound.wanted), []).append(bound)
-            while len(self._free) > KEPT_WIDTHS:
-                del self._free[next(iter(self._free))]
+        """Keep it for the next call. What a call that failed had taken is not used again."""
+        key = bound.width, bound.wanted
+        if key not in self._free:
+            for old in list(self._free)[: len(self._free) - KEPT_WIDTHS + 1]:
+                self._free.pop(old, None)
+        self._free.setdefault(key, []).append(bound)
 
 
 class Bound:
@@ -148,8 +156,9 @@ class Bound:
         self._start = _added(calls, [kernel.forward for kernel in plan.shared])
         self._forward = _added(calls, [kernel.forward for kernel in plan.batched])
         objective = Access(int(batched[0]), row[fused.outputs[:1]])
-        self._is_batched = bool(batched[0])
-        self._objective = (self._batch if batched[0] else self._shared[:, None])[objective.base]
+        self._is_shared = not batched[0]
+        row_of_objective = (self._batch if batched[0] else self._shared[:, None])[objective.base]
+        self._sum = partial(np.add.reduce, row_of_objective)
         self._backward: list[Callable[[], Any]] = []
         if not wanted:
             return
@@ -162,7 +171,6 @@ class Bound:
         self._met = slice(0, met[-1] + 1 if len(met) else 0)
         self._part = calls.grads[SHARED][self._met]
         self._total = calls.grads[SHARED] = np.zeros_like(calls.grads[SHARED])
-        calls.written[SHARED][self._met] = True
         calls.fixed_grads[SHARED][:] = False
         self._finish: list[Callable[[], Any]] = []
         if wanted == FROM_PARAMETERS:
@@ -171,6 +179,19 @@ class Bound:
             self._finish = _adjoints(calls, plan.shared, wanted)
         self._value = 0.0
         self._tiles = 0
+
+        sum_up = partial(self._total.__setitem__, self._met, self._part)
+        self._whole = [*self._start, *self._forward, *self._backward, sum_up, *self._finish]
+
+    def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
+        """What the methods below do one after the other, where a single tile is all."""
+        self._shared[self._parameters] = theta
+        for rows, array in zip(self._inputs, arrays):
+            self._batch[rows] = array.T
+        for call in self._whole:
+            call()
+        self._value, self._tiles = self._sum(), 1
+        return self._result(divisor)
 
     def start(self, theta: Array) -> None:
         """Compute what is shared."""
@@ -198,21 +219,24 @@ class Bound:
         """Take the gradient of output 0 to what is wanted, or to what is shared."""
         for call in self._backward:
             call()
-        self._value += np.add.reduce(self._objective)
+        self._value += self._sum()
         if self._tiles:
             self._total[self._met] += self._part
         else:
             self._total[self._met] = self._part
         self._tiles += 1
 
-    def finish(self) -> tuple[float, Array]:
-        """The sum of output 0 over all tiles, and its gradient to the parameters."""
+    def finish(self, divisor: float) -> tuple[float, Array]:
+        """The sum of output 0 over all tiles, by `divisor`, and its gradient to the parameters."""
         for call in self._finish:
             call()
-        # A shared output 0 has been seeded and added up once, but counts for every sample.
-        samples = self._tiles * self.width
-        per_value, per_gradient = (1, 1) if self._is_batched else (self.width, samples)
-        return float(self._value) * per_value, self._total[self._parameters] * per_gradient
+        return self._result(divisor)
+
+    def _result(self, divisor: float) -> tuple[float, Array]:
+        value, scale = self._value, 1.0 / divisor
+        if self._is_shared:  # it was seeded once, but counts for every sample
+            value, scale = value * self.width, scale * self._tiles * self.width
+        return float(value) / divisor, self._total[self._parameters] * scale
 
     def read_gradients(self, gradients: Array, a: int) -> None:
         """The gradients of the inputs, into their part of (K, B)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .errors import ShapeError
-from .graph import Graph, Shape, Structure, as_numbers, as_theta, count
+from .graph import FLOAT64, Graph, Shape, Structure, as_numbers, as_theta, count
 from .tape import Tape, distinct_leaves
 from .trace import record
 from .value import Value
@@ -183,17 +183,19 @@ class Program:
         `scalar` says that the objective must be one number per sample.
         """
         checked = _as_arrays(arrays)
-        sizes = {len(array) for array in checked} or {1}
-        if len(sizes) > 1:
-            lengths = ", ".join(str(len(array)) for array in checked)
-            raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
-        if sizes == {0}:
+        batch = len(checked[0]) if checked else 1
+        for array in checked:
+            if len(array) != batch:
+                lengths = ", ".join(str(len(array)) for array in checked)
+                raise ShapeError(
+                    f"arrays must have one batch size, their first axis (got {lengths})"
+                )
+        if not batch:
             raise ShapeError("the batch must have at least one sample (got none)")
         engine = self._engine(_shapes(checked))
         if scalar:
             _require_scalar(engine.graph.output_shapes)
         theta = as_theta(theta, len(engine.graph.parameters))
-        batch = sizes.pop()
         rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
         return engine, theta, rows, batch
 
@@ -218,15 +220,21 @@ class Program:
 
 
 def _as_arrays(arrays: tuple[Any, ...]) -> list[Array]:
-    checked = [as_numbers(x, f"array {i}") for i, x in enumerate(arrays)]
-    for i, array in enumerate(checked):
-        if array.ndim == 0:
-            raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
-    return checked
+    return [
+        x if type(x) is np.ndarray and x.dtype is FLOAT64 and x.ndim else _as_array(x, i)
+        for i, x in enumerate(arrays)
+    ]
+
+
+def _as_array(x: Any, i: int) -> Array:
+    array = as_numbers(x, f"array {i}")
+    if array.ndim == 0:
+        raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
+    return array
 
 
 def _shapes(arrays: list[Array]) -> tuple[Shape, ...]:
-    return tuple(array.shape[1:] for array in arrays)
+    return tuple([array.shape[1:] for array in arrays])
 
 
 def _structured(outputs: Iterator[Array], structure: Structure) -> Any:

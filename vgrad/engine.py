@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import pairwise, repeat
+from itertools import repeat
 from math import isfinite
 from typing import Any
 
@@ -22,7 +22,7 @@ from .plan import Plan
 Array = NDArray[np.float64]
 Arrays = Sequence[Array]  # one per argument, (B, numbers), or (B,) for a single number
 
-SHARD = 8  # tiles; what one task of an executor takes
+SHARD = 2  # tiles; what one task of an executor takes
 
 
 class Engine:
@@ -53,10 +53,6 @@ class Engine:
     def plan(self) -> Plan:
         """The fused sweeps over the graph."""
         return Plan(self.graph, self.tile)
-
-    @cached_property
-    def _shard(self) -> int:
-        return SHARD * (self.plan if self.fuse else self.plain).tile
 
     @cached_property
     def _per_sample(self) -> Engine:
@@ -137,13 +133,13 @@ class Engine:
     ) -> list[Any]:
         """`work` on each shard of the batch, by the executor or right here: in the same shards, so
         that the results are the same to the last bit."""
-        size = self._shard
+        tile = self.plan.width(batch) if self.fuse else self.plain.tile
+        size = SHARD * tile
         if batch <= size:
-            return [work((self, theta, arrays, batch, divisor))]
-        shards = -(-batch // size)
-        bounds = [batch * i // shards for i in range(shards + 1)]
+            return [work((self, theta, arrays, batch, tile, divisor))]
         tasks = (
-            (self, theta, [array[a:b] for array in arrays], b - a, divisor) for a, b in pairwise(bounds)
+            (self, theta, [x[a : a + size] for x in arrays], min(size, batch - a), tile, divisor)
+            for a in range(0, batch, size)
         )
         return list((executor.map if executor else map)(_quiet, repeat(work), tasks))
 
@@ -155,7 +151,7 @@ def _restored(pickled: bytes) -> Engine:
 
 # --- what a shard is asked for; functions of a module, as executors may send them elsewhere -------
 
-Task = tuple[Engine, Array, Arrays, int, float]
+Task = tuple[Engine, Array, Arrays, int, int, float]
 
 
 def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
@@ -164,20 +160,20 @@ def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
 
 
 def _outputs(task: Task) -> Array:
-    engine, theta, arrays, batch, _ = task
+    engine, theta, arrays, batch, tile, _ = task
     if not engine.fuse:
         return engine.plain.outputs(theta, _rows(arrays, batch))
-    outputs = engine.plan.outputs(theta, arrays, batch)
+    outputs = engine.plan.outputs(theta, arrays, batch, tile)
     return _with_exact(outputs, engine.plain.outputs, theta, arrays)
 
 
 def _gradient(task: Task, aux: bool = False) -> tuple[float, Array, Array | None]:
-    engine, theta, arrays, batch, divisor = task
+    engine, theta, arrays, batch, tile, divisor = task
     outputs = np.empty((len(engine.graph.outputs), batch)) if aux else None
     if not engine.fuse:
         every, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
         return float(np.add.reduce(every[0]) / divisor), gradient, every if aux else None
-    value, gradient = engine.plan.gradient(theta, arrays, batch, divisor, outputs)
+    value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, outputs)
     if outputs is not None:
         _with_exact(outputs, engine.plain.outputs, theta, arrays)
     return value, gradient, outputs
@@ -188,10 +184,10 @@ def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array | None]:
 
 
 def _input_gradients(task: Task) -> Array:
-    engine, theta, arrays, batch, _ = task
+    engine, theta, arrays, batch, tile, _ = task
     if not engine.fuse:
         return engine.plain.input_gradients(theta, _rows(arrays, batch))
-    gradients = engine.plan.input_gradients(theta, arrays, batch)
+    gradients = engine.plan.input_gradients(theta, arrays, batch, tile)
     return _with_exact(gradients, engine.plain.input_gradients, theta, arrays)
 
 

@@ -46,12 +46,12 @@ class Kernel:
         batched = self._fused.origin[nodes] & FROM_INPUTS
         buffer = int(batched.max())
         rows = self._schedule.row[nodes]
-        ones = (nodes == self._fused.one) & (buffer == BATCHED)
+        ones = nodes == self._fused.one
         if ones.any():  # a row of ones that lies behind the node before, or any other
             before = np.roll(nodes, 1, axis=-1)
-            behind = np.where(self._schedule.follows[before], self._schedule.row[before] + 1, -1)
-            any_ones = self._schedule.ones[BATCHED][-1]
-            rows = np.where(ones, np.where(behind >= 0, behind, any_ones), rows)
+            behind = self._schedule.follows[before] & (before != self._fused.one)
+            other = self._schedule.ones[BATCHED][-1] if buffer == BATCHED else rows
+            rows = np.where(ones, np.where(behind, self._schedule.row[before] + 1, other), rows)
         return Access(buffer, rows)
 
     def _origin(self, nodes: Ints) -> int:

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 # What the rows of one tile may take, values and gradients: more than the second cache of a core,
 # but few enough that the calls' own cost, which is per tile, does not show.
-TILE_BYTES = 1 << 20
+TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
 KEPT_WIDTHS = 8  # so many widths of tile stay bound
 
@@ -44,10 +44,10 @@ class Plan:
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
         self._free: dict[tuple[int, int], list[Bound]] = {}
 
-    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
-        """Every output for every sample, (M, B)."""
+    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
+        """Every output for every sample, (M, B), by tiles of this width."""
         outputs = np.empty((len(self.graph.outputs), batch))
-        for width, starts in self._tiles(batch):
+        for width, starts in _tiles(batch, tile):
             bound = self._take(width, 0)
             bound.start(theta)
             for a in starts:
@@ -61,6 +61,7 @@ class Plan:
         theta: Array,
         arrays: Sequence[Array],
         batch: int,
+        tile: int,
         divisor: float,
         outputs: Array | None = None,
     ) -> tuple[float, Array]:
@@ -68,13 +69,13 @@ class Plan:
 
         With `outputs`, (M, B), every output goes there.
         """
-        if batch <= self.tile and outputs is None:  # the usual call in training, by the short way
+        if batch <= tile and outputs is None:  # the usual call in training, by the short way
             bound = self._take(batch, FROM_PARAMETERS)
             result = bound.whole(theta, arrays, divisor)
             self._give(bound)
             return result
         value, gradient = 0.0, None
-        for width, starts in self._tiles(batch):
+        for width, starts in _tiles(batch, tile):
             bound = self._take(width, FROM_PARAMETERS)
             bound.start(theta)
             for a in starts:
@@ -88,10 +89,12 @@ class Plan:
         assert gradient is not None
         return value, gradient
 
-    def input_gradients(self, theta: Array, arrays: Sequence[Array], batch: int) -> Array:
+    def input_gradients(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+    ) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
         gradients = np.empty((len(self.graph.inputs), batch))
-        for width, starts in self._tiles(batch):
+        for width, starts in _tiles(batch, tile):
             bound = self._take(width, FROM_INPUTS)
             bound.start(theta)
             for a in starts:
@@ -101,14 +104,9 @@ class Plan:
             self._give(bound)
         return gradients
 
-    def _tiles(self, batch: int) -> list[tuple[int, Sequence[int]]]:
-        """Widths of tiles, and where tiles of each begin: nearly all are of one width."""
-        if batch <= self.tile:
-            return [(batch, (0,))]
-        width = -(-batch // -(-batch // self.tile))
-        rest = batch % width
-        tiles: list[tuple[int, Sequence[int]]] = [(width, range(0, batch - rest, width))]
-        return [*tiles, (rest, (batch - rest,))] if rest else tiles
+    def width(self, batch: int) -> int:
+        """How many samples each tile of a batch has, save the last."""
+        return batch if batch <= self.tile else -(-batch // -(-batch // self.tile))
 
     def _take(self, width: int, wanted: int) -> Bound:
         """A bound plan that no other call is using; threads may ask at once."""
@@ -124,6 +122,13 @@ class Plan:
             for old in list(self._free)[: len(self._free) - KEPT_WIDTHS + 1]:
                 self._free.pop(old, None)
         self._free.setdefault(key, []).append(bound)
+
+
+def _tiles(batch: int, width: int) -> list[tuple[int, Sequence[int]]]:
+    """Widths of tiles, and where tiles of each begin."""
+    rest = batch % width
+    tiles: list[tuple[int, Sequence[int]]] = [(width, range(0, batch - rest, width))]
+    return [*tiles, (rest, (batch - rest,))] if rest else tiles
 
 
 class Bound:
@@ -180,8 +185,8 @@ class Bound:
         self._value = 0.0
         self._tiles = 0
 
-        sum_up = partial(self._total.__setitem__, self._met, self._part)
-        self._whole = [*self._start, *self._forward, *self._backward, sum_up, *self._finish]
+        sum_up = [partial(self._total.__setitem__, self._met, self._part)] if len(met) else []
+        self._whole = [*self._start, *self._forward, *self._backward, *sum_up, *self._finish]
 
     def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
         """What the methods below do one after the other, where a single tile is all."""

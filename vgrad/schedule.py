@@ -232,7 +232,8 @@ def _pool(terms: Terms, level: int, buffer: int) -> Iterator[Group]:
         for cells, c, a_rows in grids:
             size = len(cells)
             few = len(grids) <= FEW_GRIDS
-            if (k > SMALL_SUM if size == 1 else size > 1) and (few or size * k >= SMALL_GRID):
+            # short sums of one row of u run as well, and without gathering, term by term
+            if (k > SMALL_SUM or len(c) > 1) and (few or size * k >= SMALL_GRID):
                 left[cells] = False
                 yield Group(GRID, level, buffer, nodes[cells], u=u[c], v=v[a_rows], coef=coef[c])
         if k <= SMALL_SUM:

@@ -65,11 +65,15 @@ class Access:
 def _strides(rows: Ints) -> Shape | None:
     """By how much the rows grow along each axis, if by the same everywhere."""
     strides = []
-    for axis in range(rows.ndim):
-        step = np.diff(rows, axis=axis)
-        if step.size and (step != step.flat[0]).any():
-            return None
-        strides.append(int(step.flat[0]) if step.size else 0)
+    for axis, size in enumerate(rows.shape):
+        step = 0
+        if size > 1:
+            along = rows.swapaxes(0, axis)
+            steps = along[1:] - along[:-1]
+            step = int(steps.flat[0])
+            if (steps != step).any():
+                return None
+        strides.append(step)
     return tuple(strides)
 
 

@@ -96,27 +96,24 @@ class Map(Kernel):
 
 def _folded(accesses: list[Access]) -> list[Access]:
     """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
-    rows = [access.rows for access in accesses]
-    shape = rows[0].shape
     for access in accesses:
         if access.strides is None:
             step = np.diff(access.rows)
             period = int(np.flatnonzero(step != step[0])[0]) + 1
             if len(access.rows) % period == 0:
-                shape = (len(access.rows) // period, period)
+                accesses = [Access(x.buffer, x.rows.reshape(-1, period)) for x in accesses]
                 break
-    folded = [Access(access.buffer, access.rows.reshape(shape)) for access in accesses]
-    return [folded[0], *(_narrow(access) for access in folded[1:])]
+    out, *operands = accesses
+    return [out, *map(_narrow, operands)]
 
 
 def _narrow(access: Access) -> Access:
     """The same with a length of 1 along axes on which nothing changes."""
-    if access.strides is None or 0 not in access.strides:
+    flat = [step == 0 and size > 1 for step, size in zip(access.strides or (), access.shape)]
+    if not any(flat):
         return access
-    return Access(
-        access.buffer,
-        access.rows[tuple(slice(0, 1) if step == 0 else slice(None) for step in access.strides)],
-    )
+    kept = tuple(slice(0, 1) if same else slice(None) for same in flat)
+    return Access(access.buffer, access.rows[kept])
 
 
 # --- sums of products ----------------------------------------------------------------------------

@@ -61,10 +61,10 @@ def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
     earliest = _earliest(fused)
     groups = list(_groups(fused, earliest))
-    latest = list(_groups(fused, _latest(fused, earliest)))
     # Nodes of one kind that the earliest order leaves a level apart may meet in the latest.
-    if len(latest) < len(groups):
-        groups = latest
+    if len(groups) > len({(group.buffer, group.level) for group in groups}):
+        latest = list(_groups(fused, _latest(fused, earliest)))
+        groups = min(groups, latest, key=len)
     return _layout(fused, groups, inputs, parameters)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from array import array
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .errors import TraceError
-from .graph import MAX_ARITY, Graph, Shape, Structure
+from .graph import WIDE, Graph, Shape, Structure
 from .operators import Operand, on_look
 from .value import Value
 
@@ -28,19 +29,22 @@ class Node(Operand):
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
-        for x in operands:
+        # Most of all work: two nodes, or a node and a parameter that has been met before.
+        if len(operands) == 2:
+            x, y = operands
             if x.__class__ is Node:
                 tape = x.tape
-                break
-        places = []
-        for x in operands:
-            if x.__class__ is Node and x.tape is tape:
-                places.append(x.place)
-            elif isinstance(x, Operand) or ops.is_number(x):
-                places.append(tape.lift(x))
-            else:
-                return NotImplemented
-        return Node(tape, tape.record(op, places))
+                if y.__class__ is Node:
+                    if y.tape is tape:
+                        return tape.record(op.code, x.place, y.place)
+                elif y.__class__ is Value and y in tape.index:
+                    return tape.record(op.code, x.place, tape.index[y])
+            elif x.__class__ is Value and y.__class__ is Node and x in y.tape.index:
+                return y.tape.record(op.code, y.tape.index[x], y.place)
+        tape = next(x.tape for x in operands if x.__class__ is Node)
+        if not all(isinstance(x, Operand) or ops.is_number(x) for x in operands):
+            return NotImplemented
+        return tape.record(op.code, *map(tape.lift, operands))
 
     @property
     def label(self) -> str:
@@ -87,9 +91,10 @@ class Tape:
         lines: bool = False,
         complete: bool = False,
     ) -> None:
-        self.op: list[int] = []
-        self.parents: list[int] = []  # MAX_ARITY for each node, -1 where there is none
-        self.level: list[int] = []
+        # These grow by one entry per node; NumPy reads them where they lie.
+        self.op = bytearray()
+        self.x, self.y, self.z = array("i"), array("i"), array("i")  # parents; -1 for none
+        self.level = array("i")
         self.value: dict[int, float] = {}  # of constants and parameters
         self.labels: dict[int, str] = {}
         self.lines: dict[int, str] | None = {} if lines else None
@@ -97,6 +102,7 @@ class Tape:
         self.leaves: dict[int, Value] = {}  # the parameters, in order
         self.inputs: list[int] = []
         self.closed = False
+        self.special = lines  # whether recording is more than adding a node
         self.refusal: TraceError | None = None  # the last one, if there was any
         self.frozen: dict[int, Value] = {}  # trainable leaves that became constants
         self.clean: set[Value] = set()  # looked at, and computed from no parameter
@@ -108,25 +114,43 @@ class Tape:
             for value in values:
                 self.leaf(ops.parameter, value)
 
-    def record(self, op: ops.Op, parents: list[int]) -> int:
-        """Add a node and return its place."""
+    def record(self, code: int, x: int = -1, y: int = -1, z: int = -1) -> Node:
+        """Add a node, and return it; `x`, `y` and `z` are the places of its parents."""
+        level = self.level
+        place = len(level)
+        if self.special:
+            self._record_special(place)
+        self.op.append(code)
+        self.x.append(x)
+        self.y.append(y)
+        self.z.append(z)
+        if y < 0:
+            level.append(level[x] + 1 if x >= 0 else 0)
+        else:
+            a, b = level[x], level[y]
+            highest = a if a > b else b
+            level.append((highest if z < 0 else max(highest, level[z])) + 1)
+        node = _new(Node)
+        node.tape = self
+        node.place = place
+        return node
+
+    def _record_special(self, place: int) -> None:
         if self.closed:
             raise TraceError(
                 f"a traced value must not outlive the call that recorded it ({_user_line()}); "
                 "return it from the function instead"
             )
-        place = len(self.op)
-        self.op.append(op.code)
-        self.parents += parents
-        self.parents += _PADDING[len(parents)]
-        self.level.append(1 + max([self.level[p] for p in parents], default=-1))
         if self.lines is not None:
             self.lines[place] = _user_line()
-        return place
+
+    def close(self) -> None:
+        """Take no more nodes."""
+        self.closed = self.special = True
 
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
-        place = self.index[value] = self.record(op, [])
+        place = self.index[value] = self.record(op.code).place
         self.value[place] = value._data
         if op is ops.input:
             self.inputs.append(place)
@@ -140,13 +164,13 @@ class Tape:
         """The input nodes of one argument: a node for `()`, else an object array of that shape."""
         if not isinstance(shape, tuple):
             raise TypeError(f"a shape must be a tuple, such as () or (2,) (got {shape!r})")
-        array = np.empty(shape, dtype=object)
+        nodes = np.empty(shape, dtype=object)
         for index in np.ndindex(*shape):
-            node = Node(self, self.record(ops.input, []))
+            node = self.record(ops.input.code)
             node.label = f"{name}[{', '.join(map(str, index))}]" if index else name
             self.inputs.append(node.place)
-            array[index] = node
-        return array[()]
+            nodes[index] = node
+        return nodes[()]
 
     def lift(self, x: Any) -> int:
         """The place of a node, a number or a `Value`, with all that this was computed from."""
@@ -158,7 +182,7 @@ class Tape:
                 )
             return x.place
         if not isinstance(x, Value):
-            place = self.record(ops.const, [])
+            place = self.record(ops.const.code).place
             self.value[place] = ops.number(x)
             return place
         # In the order of evaluation: operands from left to right, then the op itself.
@@ -175,7 +199,7 @@ class Tape:
                 if not leaf.level and leaf not in self.index:
                     self._lift_leaf(leaf)
             if value not in self.index:
-                place = self.record(value.op, [self.index[parent] for parent in parents])
+                place = self.record(value.op.code, *[self.index[x] for x in parents]).place
                 self.index[value] = place
                 if value.label:
                     self.labels[place] = value.label
@@ -220,11 +244,14 @@ class Tape:
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
-        order = np.array(self._canonical_order(places), np.int32)
+        columns = (self.x, self.y, self.z)
+        parents = np.stack([np.frombuffer(column, np.int32) for column in columns], axis=1)
+        level = np.frombuffer(self.level, np.int32)
+        order = self._canonical_order(places, parents, level)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
-        op = np.array(self.op, np.uint8)[order]
-        parents = new[np.array(self.parents, np.int32).reshape(-1, MAX_ARITY)[order]]
+        op = np.frombuffer(self.op, np.uint8)[order]
+        parents = new[parents[order]]
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
         parameters = [place for place in self.leaves if new[place] >= 0]
@@ -236,7 +263,7 @@ class Tape:
             op=op,
             parents=parents,
             value=value[order],
-            level=np.array(self.level, np.int32)[order],
+            level=level[order],
             inputs=new[self.inputs],
             parameters=new[parameters],
             outputs=new[places],
@@ -274,37 +301,52 @@ class Tape:
         places = [place for part, _ in parts for place in part]
         return places, outputs.shape if array else [shape for _, shape in parts]
 
-    def _canonical_order(self, outputs: list[int]) -> list[int]:
+    def _canonical_order(
+        self, outputs: list[int], parents: NDArray[np.int32], level: NDArray[np.int32]
+    ) -> NDArray[np.intp]:
         """The places that count, in the order that the structure alone decides.
 
         Level by level from the highest down, each node's parents from the last to the first, and
         then all of it reversed: what was recorded in another order, or from `Value`s, comes out
         the same, and evaluation order is kept where it is a chain. Dead nodes drop out.
         """
-        buckets: dict[int, list[int]] = {}
-        seen = bytearray(len(self.op) + 1)
-        seen[-1] = 1  # no parent
+        buckets: list[list[int]] = [[] for _ in range(max(self.level) + 1)]
+        flags = bytearray(len(self.op) + 1)
+        seen = np.frombuffer(flags, bool)  # the same memory, for Python and for NumPy
+        seen[-1] = True  # no parent
 
         def discover(places: Iterable[int]) -> None:
             for place in places:
-                if not seen[place]:
-                    seen[place] = 1
-                    buckets.setdefault(self.level[place], []).append(place)
+                if not flags[place]:
+                    flags[place] = 1
+                    buckets[self.level[place]].append(place)
+
+        def discover_all(places: NDArray[np.intp]) -> None:
+            places = places[~seen[places]]
+            _, first = np.unique(places, return_index=True)
+            places = places[np.sort(first)]
+            seen[places] = True
+            places = places[np.argsort(level[places], kind="stable")]
+            starts = np.flatnonzero(np.diff(level[places], prepend=-1))
+            for a, b in zip(starts.tolist(), [*starts[1:].tolist(), len(places)]):
+                buckets[level[places[a]]] += places[a:b].tolist()
 
         discover(reversed(outputs))
         order: list[int] = []
-        for level in range(max(self.level, default=0), -1, -1):
-            bucket = buckets.pop(level, [])
+        while buckets:
+            bucket = buckets.pop()
             order += bucket
-            for place in bucket:
-                first = MAX_ARITY * place
-                discover(reversed(self.parents[first : first + MAX_ARITY]))
+            if len(bucket) < WIDE:
+                for place in bucket:
+                    discover((self.z[place], self.y[place], self.x[place]))
+            else:
+                discover_all(parents[bucket, ::-1].reshape(-1))
         given = [] if self.finds else list(self.leaves)
-        order += [place for place in self.inputs + given if not seen[place]]
-        return order[::-1]
+        order += [place for place in self.inputs + given if not flags[place]]
+        return np.array(order[::-1], np.intp)
 
 
-_PADDING = [(-1,) * (MAX_ARITY - arity) for arity in range(MAX_ARITY + 1)]
+_new = object.__new__
 
 
 def as_list(name: str, values: Any) -> list[Any]:

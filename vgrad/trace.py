@@ -50,7 +50,7 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
         return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
     finally:
         on_look.reset(token)
-        tape.closed = True
+        tape.close()
 
 
 def capture(

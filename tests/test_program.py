@@ -149,22 +149,22 @@ def test_results_do_not_depend_on_the_tile(fuse):
 
 
 def test_memory_does_not_grow_with_the_batch(program):
-    """Beyond inputs and outputs, a call at 200,000 samples takes what one tile takes."""
+    """Beyond its arrays, a call at 400,000 samples takes what one at 200,000 takes."""
     import tracemalloc
+
+    theta = program.theta()
 
     def peak(batch):
         data, targets = np.zeros((batch, 2)), np.zeros(batch)
-        theta = program.theta()
         tracemalloc.start()
         program.value_and_grad(theta, data, targets)
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return (
-            top - batch * 8 * 5
-        )  # inputs in rows (3), outputs (1), and those times the weight (1)
+        return top
 
-    program(program.theta(), X, Y)
-    assert peak(200_000) < 1.2 * peak(100_000)
+    peak(200_000)  # records, and binds a first tile
+    before = peak(100_000)
+    assert peak(400_000) < 1.2 * before + 10_000
 
 
 def test_shared_nodes_are_computed_once_not_once_per_sample():
@@ -310,7 +310,7 @@ def test_a_graph_without_values_still_has_a_theta():
     assert program.theta().tolist() == [3.0]
     program.theta()[0] = 7.0
     assert program.value_and_grad(program.theta()) == (9.0, pytest.approx([6.0]))
-    with pytest.raises(ValueError, match="no Values to assign to"):
+    with pytest.raises(ValueError, match="must have Values to assign to"):
         program.assign([1.0])
 
 

@@ -97,6 +97,13 @@ class Calls:
         self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
         self._slots: list[Array] = []
         self._used = 0
+        self._constant_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """What the buffers and the scratch arrays take."""
+        arrays = (*self.values, *self.grads, *self._slots)
+        return self._constant_bytes + sum(array.nbytes for array in arrays)
 
     def next_kernel(self) -> None:
         """Let scratch arrays be used again: those of one kernel are of no use to another."""
@@ -276,9 +283,10 @@ class Calls:
 
     def scratch(self, shape: Shape, constant: bool, dtype: type = float) -> Array:
         """An array for what is not kept, or for a constant, which is."""
-        if constant:
-            return np.empty(shape, dtype)  # its own, as it must last
         size = prod(shape) * _ITEM
+        if constant:
+            self._constant_bytes += size
+            return np.empty(shape, dtype)  # its own, as it must last
         if self._used == len(self._slots):
             self._slots.append(np.empty(0, np.uint8))
         if self._slots[self._used].nbytes < size:
@@ -301,4 +309,4 @@ def _reduceat(array: Array, out: Array, starts: Ints) -> None:
 
 
 def _sum_over(array: Array, out: Array, axes: Shape, keepdims: bool) -> None:
-    np.add.reduce(array, axes, None, out, keepdims)
+    np.add.reduce(array, axis=axes, out=out, keepdims=keepdims)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import repeat
 from math import isfinite
 from typing import Any
 
@@ -141,7 +140,10 @@ class Engine:
             (self, theta, [x[a : a + size] for x in arrays], min(size, batch - a), tile, divisor)
             for a in range(0, batch, size)
         )
-        return list((executor.map if executor else map)(_quiet, repeat(work), tasks))
+        if executor is None:
+            return [work(task) for task in tasks]
+        futures = [executor.submit(_quiet, work, task) for task in tasks]
+        return [future.result() for future in futures]
 
 
 @lru_cache(maxsize=8)  # a worker meets the same program with every task

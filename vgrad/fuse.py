@@ -7,14 +7,16 @@ and u and v are nodes. A neuron is one, whatever its width, and so is a penalty 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .graph import FROM_INPUTS, Graph, origins
+from .graph import FROM_INPUTS, Graph
+from .levels import origins
 
-Ints = NDArray[np.intp]
+Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
 
 SUM = 255  # stands in `Fused.op` for a contraction; no op has that code
@@ -40,8 +42,10 @@ class Terms:
 
     def __add__(self, other: Terms) -> Terms:
         return Terms(
-            *(np.concatenate([getattr(self, x), getattr(other, x)]) for x in ("node", "u", "v")),
-            coef=np.concatenate([self.coef, other.coef]),
+            np.concatenate([self.node, other.node]),
+            np.concatenate([self.u, other.u]),
+            np.concatenate([self.v, other.v]),
+            np.concatenate([self.coef, other.coef]),
         )
 
 
@@ -217,9 +221,9 @@ def _split(fused: Fused, moved: Mask) -> Fused:
     starts = np.cumsum(counts) - counts
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
     stands = fused.stands.copy()
-    stands[roots] -= counts + products
+    stands[roots] -= counts + products - 1  # the addition that joins them stays behind
 
-    def extend(array: NDArray, more: NDArray) -> NDArray:
+    def extend(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([array, more.astype(array.dtype)])
 
     return Fused(
@@ -230,7 +234,7 @@ def _split(fused: Fused, moved: Mask) -> Fused:
             fused.origin, np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
         ),
         depth=extend(fused.depth, fused.depth[roots] - 1),
-        stands=extend(stands, counts + products),
+        stands=extend(stands, counts + products - 1),
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,
         terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),

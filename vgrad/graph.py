@@ -103,37 +103,6 @@ class Graph:
         return values
 
 
-WIDE = 32  # nodes; a level of fewer is quicker done in Python than by calls to NumPy
-
-
-def origins(graph: Graph) -> NDArray[np.uint8]:
-    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent."""
-    bits = bytearray(len(graph) + 1)
-    origin = np.frombuffer(bits, np.uint8)  # the same memory, for Python and for NumPy
-    origin[graph.inputs] = FROM_INPUTS
-    origin[graph.parameters] = FROM_PARAMETERS
-    for nodes, wide in _levels(graph.level):
-        parents = graph.parents[nodes]
-        if wide:
-            origin[nodes] |= np.bitwise_or.reduce(origin[parents], axis=1)
-        else:
-            for node, (x, y, z) in zip(nodes.tolist(), parents.tolist()):
-                bits[node] |= bits[x] | bits[y] | bits[z]
-    return origin
-
-
-def _levels(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]]:
-    """The computed nodes, level by level; narrow levels that follow each other come as one."""
-    order = np.argsort(level, kind="stable")
-    starts = np.flatnonzero(np.diff(level[order])) + 1
-    wide = np.diff(starts, append=len(order)) >= WIDE
-    kept = np.ones(len(starts), bool)
-    kept[1:] = wide[1:] | wide[:-1]
-    bounds = [*starts[kept].tolist(), len(order)]
-    for a, b, is_wide in zip(bounds, bounds[1:], wide[kept].tolist()):
-        yield order[a:b], is_wide
-
-
 def as_theta(theta: Any, size: int) -> NDArray[np.float64]:
     """`theta` as a float64 array (size,); raises ShapeError or TypeError where it is none."""
     array = as_numbers(theta, "theta")

@@ -6,6 +6,7 @@ Each adds its NumPy calls to a `Calls`, once for every width of batch; nothing h
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ class Kernel:
         """Add the calls that take its gradient to the operands that come from what is wanted."""
         raise NotImplementedError
 
+    name: str
+    flops: int  # of a forward, per sample where it is batched
     out: Access
     operands: list[Access]
 
@@ -67,15 +70,17 @@ class Map(Kernel):
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
         self.op = ops.OPS[group.op]
+        self.name, self.flops = self.op.name, len(group.nodes)
         accesses = _folded([self._access(nodes) for nodes in (group.nodes, *group.operands)])
         self.out, *self.operands = accesses
         self.numbers: tuple[float | None, ...] = (None,) * len(self.operands)
         if self.op.static is not None:
             operand = group.operands[self.op.static]
             if fused.op[operand[0]] == ops.const.code:
-                numbers = list(self.numbers)
-                numbers[self.op.static] = float(fused.value[operand[0]])
-                self.numbers = tuple(numbers)
+                number = float(fused.value[operand[0]])
+                self.numbers = tuple(
+                    number if k == self.op.static else None for k in range(self.op.arity)
+                )
 
     def _produce(self, calls: Calls, out: Array | None) -> Operand:
         operands = [calls.value(x, self.buffer) for x in self.operands]
@@ -119,11 +124,11 @@ def _narrow(access: Access) -> Access:
 # --- sums of products ----------------------------------------------------------------------------
 
 
-class _Factor:
-    """One of the two factors of a term."""
+class Factor(NamedTuple):
+    """One of the two factors of terms, where it lies and what it comes from."""
 
-    def __init__(self, access: Access, origin: int) -> None:
-        self.access, self.origin = access, origin
+    access: Access
+    origin: int
 
 
 class Chain(Kernel):
@@ -131,10 +136,11 @@ class Chain(Kernel):
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
+        self.name, self.flops = group.kind, 2 * group.coef.size
         columns = [x[:, j] for j in range(group.u.shape[1]) for x in (group.u, group.v)]
         given = [x for x in columns if (x != fused.one).any()]
         self.out, *self.operands = _folded(list(map(self._access, [group.nodes, *given])))
-        found = iter(zip(self.operands, map(self._origin, given)))
+        found = iter(map(Factor, self.operands, map(self._origin, given)))
         factors = [next(found) if (x != fused.one).any() else None for x in columns]
         # the coefficients of each term, and its factors; None for one that is 1
         self.terms = list(zip(group.coef.T, zip(factors[::2], factors[1::2])))
@@ -149,7 +155,7 @@ class Chain(Kernel):
         total, negative = None, False
         for column, factors in self.terms:
             coef = self._coef(calls, column)
-            values = [calls.value(x[0], self.buffer) for x in factors if x]
+            values = [calls.value(x.access, self.buffer) for x in factors if x]
             subtract = bool((column == -1).all())
             if not subtract and (column != 1).any():
                 values.append(coef)
@@ -169,19 +175,29 @@ class Chain(Kernel):
         shape = self.out.shape + calls.tail[self.buffer]
         for column, factors in self.terms:
             g = calls.grad(self.out)
-            aims = [(x, other) for x, other in zip(factors, factors[::-1]) if x and x[1] & wanted]
-            if aims and (column != 1).any():
-                if (column == -1).all():
-                    scale = partial(calls.compute, np.negative, g)
-                else:
-                    scale = partial(calls.compute, np.multiply, g, self._coef(calls, column))
-                if len(aims) == 1 and aims[0][1] is None:
-                    calls.contribute(aims[0][0][0], shape, lambda out, scale=scale: scale(out=out))
-                    continue
-                g = scale()
-            for (access, _), other in aims:
-                values = [g, *([calls.value(other[0], self.buffer)] if other else [])]
-                calls.contribute(access, shape, partial(_product, calls, values))
+            aims = [
+                (x.access, other)
+                for x, other in zip(factors, factors[::-1])
+                if x and x.origin & wanted
+            ]
+            if [other for _, other in aims] == [None]:  # a lone number: straight to its gradient
+                scaled = partial(self._scaled, calls, column, g)
+                calls.contribute(aims[0][0], shape, scaled)
+            elif aims:
+                g = self._scaled(calls, column, g, None)
+                for access, other in aims:
+                    values = [g, *([calls.value(other.access, self.buffer)] if other else [])]
+                    calls.contribute(access, shape, partial(_product, calls, values))
+
+    def _scaled(
+        self, calls: Calls, column: NDArray[np.float64], g: Operand, out: Array | None
+    ) -> Operand:
+        """The gradient times the coefficients of a term."""
+        if (column == 1).all():
+            return g
+        if (column == -1).all():
+            return calls.compute(np.negative, g, out=out)
+        return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
 
 
 def _product(calls: Calls, factors: list[Operand], out: Array | None) -> Operand:
@@ -198,6 +214,7 @@ class Segments(Kernel):
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
+        self.name, self.flops = group.kind, 2 * group.coef.size
         lengths = np.diff(group.starts, append=len(group.u))
         # (n, k) where the sums have one length, else (t,)
         self.even = bool((lengths == lengths[0]).all())
@@ -205,17 +222,17 @@ class Segments(Kernel):
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
         self.out = self._access(group.nodes)
         self.factors = [
-            (_narrow(self._access(x.reshape(self.shape))), self._origin(x))
+            Factor(_narrow(self._access(x.reshape(self.shape))), self._origin(x))
             if (x != fused.one).any()
             else None
             for x in (group.u, group.v)
         ]
-        self.operands = [x[0] for x in self.factors if x]
+        self.operands = [x.access for x in self.factors if x]
         self.coef = None if (group.coef == 1).all() else group.coef
 
-    def _values(self, calls: Calls, *factors: tuple[Access, int] | None) -> list[Operand]:
+    def _values(self, calls: Calls, *factors: Factor | None) -> list[Operand]:
         """The values of those that are not 1, and the coefficients."""
-        values = [calls.value(x[0], self.buffer) for x in factors if x]
+        values = [calls.value(x.access, self.buffer) for x in factors if x]
         if self.coef is not None:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
             values.append(Operand(self.coef.reshape(column), True))
@@ -237,22 +254,20 @@ class Segments(Kernel):
         else:
             g = calls.into(partial(take, rows=self.owner), shape, g)
         for factor, other in zip(self.factors, self.factors[::-1]):
-            if factor and factor[1] & wanted:
+            if factor and factor.origin & wanted:
                 values = [g, *self._values(calls, other)]
-                calls.contribute(factor[0], shape, partial(_spread, calls, values, shape))
+                calls.contribute(factor.access, shape, partial(_spread, calls, values, shape))
 
 
 def _spread(calls: Calls, factors: list[Operand], shape: Shape, out: Array | None) -> Operand:
-    product = _product(calls, factors, out)
-    return (
-        product._replace(array=np.broadcast_to(product.array, shape))
-        if len(factors) == 1
-        else product
-    )
+    """The product, over all terms even where it is the same for several."""
+    if len(factors) == 1:
+        return factors[0]._replace(array=np.broadcast_to(factors[0].array, shape))
+    return _product(calls, factors, out)
 
 
 def _sum_terms(terms: Array, out: Array) -> None:
-    np.add.reduce(terms, 1, None, out)
+    np.add.reduce(terms, axis=1, out=out)
 
 
 def _sum_runs(terms: Array, out: Array, starts: Ints) -> None:
@@ -268,6 +283,7 @@ class Grid(Kernel):
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
+        self.name, self.flops = group.kind, 2 * len(group.u) * group.v.size
         self.out = self._access(group.nodes.reshape(len(group.v), len(group.u)))
         self.u, self.v = self._access(group.u), self._access(group.v)
         self.operands = [self.u, self.v]

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph, origins
+from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
+from .levels import origins
 
 Array = NDArray[np.float64]
 Rows = slice | NDArray[np.int32]  # a slice where they are consecutive
@@ -35,6 +36,7 @@ class Place(NamedTuple):
 class Group(NamedTuple):
     """Nodes of one op on one level: where their results go, and where each operand lies."""
 
+    level: int
     op: ops.Op
     out: Place
     operands: tuple[Place, ...]
@@ -86,6 +88,7 @@ def _groups(
     # how many times, up to each node, an operand's rows have stopped being consecutive
     breaks = np.cumsum(np.diff(parent_rows, axis=0, prepend=0) != 1, axis=0)
     columns = (
+        graph.level[first].tolist(),
         starts.tolist(),
         ends.tolist(),
         graph.op[first].tolist(),
@@ -95,7 +98,9 @@ def _groups(
         origin[graph.parents[first]].tolist(),
         (breaks[starts] == breaks[ends - 1]).tolist(),
     )
-    for start, end, code, out_row, out_origin, first_rows, kinds, consecutive in zip(*columns):
+    for level, start, end, code, out_row, out_origin, first_rows, kinds, consecutive in zip(
+        *columns
+    ):
         op, size = ops.OPS[code], end - start
         operands = []
         for k in range(len(op.vjp)):
@@ -106,7 +111,7 @@ def _groups(
             )
             operands.append(Place(kinds[k] & FROM_INPUTS, rows, kinds[k]))
         out = Place(out_origin & FROM_INPUTS, slice(out_row, out_row + size), out_origin)
-        yield Group(op, out, tuple(operands))
+        yield Group(level, op, out, tuple(operands))
 
 
 # --- kernels ---
@@ -120,7 +125,7 @@ class Map:
     __slots__ = ("op", "operands", "out", "rules")
 
     def __init__(self, group: Group) -> None:
-        self.op, self.out, self.operands = group
+        _, self.op, self.out, self.operands = group
         self.rules = [
             (vjp, *place, _segments(place.rows))
             for vjp, place in zip(self.op.vjp, self.operands)

@@ -108,6 +108,12 @@ class Plan:
         """How many samples each tile of a batch has, save the last."""
         return batch if batch <= self.tile else -(-batch // -(-batch // self.tile))
 
+    def memory(self, width: int, wanted: int) -> int:
+        """The bytes that the buffers of one tile take."""
+        bound = self._take(width, wanted)
+        self._give(bound)
+        return bound.nbytes
+
     def _take(self, width: int, wanted: int) -> Bound:
         """A bound plan that no other call is using; threads may ask at once."""
         try:
@@ -140,37 +146,33 @@ class Bound:
     def __init__(self, plan: Plan, width: int, wanted: int) -> None:
         self.width, self.wanted = width, wanted
         fused, layout, graph = plan.fused, plan.schedule, plan.graph
-        row = layout.row
-        calls = Calls(layout.rows, width)
-        constants = np.flatnonzero(fused.alive & (fused.op == ops.const.code))
-        calls.values[SHARED][row[constants]] = fused.value[constants]
-        calls.fixed[SHARED][row[constants]] = True
-        for buffer, ones in zip((SHARED, BATCHED), layout.ones):
-            calls.values[buffer][ones] = 1.0
-            calls.fixed[buffer][ones] = True
-        self._parameters = _as_slice(row[graph.parameters])
+        calls = _calls(plan, width)
         self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
+        self._parameters = _as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
-        self._inputs = [_as_slice(row[nodes]) for nodes in np.split(graph.inputs, ends[:-1])]
+        self._inputs = [_as_slice(layout.row[x]) for x in np.split(graph.inputs, ends[:-1])]
         batched = (fused.origin[fused.outputs] & FROM_INPUTS) == BATCHED
         self._outputs = [
-            (np.flatnonzero(batched == side), row[fused.outputs[batched == side]])
+            (np.flatnonzero(batched == side), layout.row[fused.outputs[batched == side]])
             for side in (SHARED, BATCHED)
         ]
         self._start = _added(calls, [kernel.forward for kernel in plan.shared])
         self._forward = _added(calls, [kernel.forward for kernel in plan.batched])
-        objective = Access(int(batched[0]), row[fused.outputs[:1]])
-        self._is_shared = not batched[0]
-        row_of_objective = (self._batch if batched[0] else self._shared[:, None])[objective.base]
-        self._sum = partial(np.add.reduce, row_of_objective)
+        if wanted:
+            self._is_shared = not batched[0]
+            self._bind_gradients(plan, calls)
+        self.nbytes = calls.nbytes
+
+    def _bind_gradients(self, plan: Plan, calls: Calls) -> None:
+        objective = Access(int(not self._is_shared), plan.schedule.row[plan.fused.outputs[:1]])
+        values = self._shared[:, None] if self._is_shared else self._batch
+        self._sum = partial(np.add.reduce, values[objective.base])
         self._backward: list[Callable[[], Any]] = []
-        if not wanted:
-            return
-        if batched[0]:
+        if not self._is_shared:
             _seed(calls, objective)
-            self._backward = _adjoints(calls, plan.batched, wanted)
-        self._gradients = calls.grads[BATCHED].reshape(-1, width)
+            self._backward = _adjoints(calls, plan.batched, self.wanted)
+        self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of shared nodes add up over the tiles before they go on to the parameters.
         met = np.flatnonzero(calls.written[SHARED])
         self._met = slice(0, met[-1] + 1 if len(met) else 0)
@@ -178,15 +180,14 @@ class Bound:
         self._total = calls.grads[SHARED] = np.zeros_like(calls.grads[SHARED])
         calls.fixed_grads[SHARED][:] = False
         self._finish: list[Callable[[], Any]] = []
-        if wanted == FROM_PARAMETERS:
-            if not batched[0]:
+        if self.wanted == FROM_PARAMETERS:
+            if self._is_shared:
                 _seed(calls, objective)
-            self._finish = _adjoints(calls, plan.shared, wanted)
-        self._value = 0.0
-        self._tiles = 0
-
-        sum_up = [partial(self._total.__setitem__, self._met, self._part)] if len(met) else []
-        self._whole = [*self._start, *self._forward, *self._backward, *sum_up, *self._finish]
+            self._finish = _adjoints(calls, plan.shared, self.wanted)
+        self._whole = [*self._start, *self._forward, *self._backward]
+        if len(met):
+            self._whole.append(partial(self._total.__setitem__, self._met, self._part))
+        self._whole += self._finish
 
     def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
         """What the methods below do one after the other, where a single tile is all."""
@@ -250,6 +251,19 @@ class Bound:
             part = self._gradients[rows]
             gradients[k : k + len(part), a : a + self.width] = part
             k += len(part)
+
+
+def _calls(plan: Plan, width: int) -> Calls:
+    """New buffers, with what is constant in them."""
+    calls = Calls(plan.schedule.rows, width)
+    constants = np.flatnonzero(plan.fused.alive & (plan.fused.op == ops.const.code))
+    rows = plan.schedule.row[constants]
+    calls.values[SHARED][rows] = plan.fused.value[constants]
+    calls.fixed[SHARED][rows] = True
+    for buffer, ones in zip((SHARED, BATCHED), plan.schedule.ones):
+        calls.values[buffer][ones] = 1.0
+        calls.fixed[buffer][ones] = True
+    return calls
 
 
 def _as_slice(rows: Any) -> Any:

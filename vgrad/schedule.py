@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,7 +227,8 @@ def _pool(terms: Terms, level: int, buffer: int) -> Iterator[Group]:
     for a, b in _runs(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
         nodes = terms.node[starts[a:b]]
-        u, v, coef = (x[block].reshape(-1, k) for x in (terms.u, terms.v, terms.coef))
+        u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
+        coef = terms.coef[block].reshape(-1, k)
         left = np.ones(len(nodes), bool)
         grids = list(_grids(u, v, coef))
         for cells, c, a_rows in grids:
@@ -245,7 +247,8 @@ def _pool(terms: Terms, level: int, buffer: int) -> Iterator[Group]:
             rest.append((nodes[left], u[left], v[left], coef[left]))
     if rest:
         lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, _, _ in rest])
-        nodes, u, v, coef = (np.concatenate([x.ravel() for x in xs]) for xs in zip(*rest))
+        nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*rest))[:3])
+        coef = np.concatenate([x.ravel() for *_, x in rest])
         starts = np.cumsum(lengths) - lengths
         yield Group(SEGMENTS, level, buffer, nodes, u=u, v=v, coef=coef, starts=starts)
 
@@ -350,7 +353,7 @@ def _wished(leaves: Ints, uses: list[Ints]) -> Ints:
     return np.concatenate([in_order, leaves[~np.isin(leaves, in_order)]])
 
 
-def _sorted(group: Group, row: Ints, batched: NDArray[np.uint8]) -> Group:
+def _sorted(group: Group, row: Ints, batched: NDArray[Any]) -> Group:
     """The group with its nodes in the order of their operands' rows, where it is free to choose."""
     if group.kind == MAP:
         columns = list(group.operands)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from . import ops
 from .errors import TraceError
-from .graph import WIDE, Graph, Shape, Structure
+from .graph import Graph, Shape, Structure
+from .levels import canonical_order
 from .operators import Operand, on_look
 from .value import Value
 
@@ -247,7 +248,8 @@ class Tape:
         columns = (self.x, self.y, self.z)
         parents = np.stack([np.frombuffer(column, np.int32) for column in columns], axis=1)
         level = np.frombuffer(self.level, np.int32)
-        order = self._canonical_order(places, parents, level)
+        given = self.inputs if self.finds else self.inputs + list(self.leaves)
+        order = canonical_order(places, given, parents, level)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
         op = np.frombuffer(self.op, np.uint8)[order]
@@ -300,50 +302,6 @@ class Tape:
         parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
         places = [place for part, _ in parts for place in part]
         return places, outputs.shape if array else [shape for _, shape in parts]
-
-    def _canonical_order(
-        self, outputs: list[int], parents: NDArray[np.int32], level: NDArray[np.int32]
-    ) -> NDArray[np.intp]:
-        """The places that count, in the order that the structure alone decides.
-
-        Level by level from the highest down, each node's parents from the last to the first, and
-        then all of it reversed: what was recorded in another order, or from `Value`s, comes out
-        the same, and evaluation order is kept where it is a chain. Dead nodes drop out.
-        """
-        buckets: list[list[int]] = [[] for _ in range(max(self.level) + 1)]
-        flags = bytearray(len(self.op) + 1)
-        seen = np.frombuffer(flags, bool)  # the same memory, for Python and for NumPy
-        seen[-1] = True  # no parent
-
-        def discover(places: Iterable[int]) -> None:
-            for place in places:
-                if not flags[place]:
-                    flags[place] = 1
-                    buckets[self.level[place]].append(place)
-
-        def discover_all(places: NDArray[np.intp]) -> None:
-            places = places[~seen[places]]
-            _, first = np.unique(places, return_index=True)
-            places = places[np.sort(first)]
-            seen[places] = True
-            places = places[np.argsort(level[places], kind="stable")]
-            starts = np.flatnonzero(np.diff(level[places], prepend=-1))
-            for a, b in zip(starts.tolist(), [*starts[1:].tolist(), len(places)]):
-                buckets[level[places[a]]] += places[a:b].tolist()
-
-        discover(reversed(outputs))
-        order: list[int] = []
-        while buckets:
-            bucket = buckets.pop()
-            order += bucket
-            if len(bucket) < WIDE:
-                for place in bucket:
-                    discover((self.z[place], self.y[place], self.x[place]))
-            else:
-                discover_all(parents[bucket, ::-1].reshape(-1))
-        given = [] if self.finds else list(self.leaves)
-        order += [place for place in self.inputs + given if not flags[place]]
-        return np.array(order[::-1], np.intp)
 
 
 _new = object.__new__

@@ -1,0 +1,93 @@
+"""Walks over all nodes of a graph, level by level.
+
+A wide level is done by calls to NumPy, all of its nodes at once. A narrow one is done in Python, as
+a graph may be a chain, with as many levels as nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .graph import FROM_INPUTS, FROM_PARAMETERS, Graph
+
+WIDE = 32  # nodes; a level of fewer is quicker done in Python than by calls to NumPy
+
+
+def origins(graph: Graph) -> NDArray[np.uint8]:
+    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent."""
+    bits = bytearray(len(graph) + 1)
+    origin = np.frombuffer(bits, np.uint8)  # the same memory, for Python and for NumPy
+    origin[graph.inputs] = FROM_INPUTS
+    origin[graph.parameters] = FROM_PARAMETERS
+    for nodes, wide in by_level(graph.level):
+        parents = graph.parents[nodes]
+        if wide:
+            origin[nodes] |= np.bitwise_or.reduce(origin[parents], axis=1)
+        else:
+            for node, (x, y, z) in zip(nodes.tolist(), parents.tolist()):
+                bits[node] |= bits[x] | bits[y] | bits[z]
+    return origin
+
+
+def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]]:
+    """The computed nodes, level by level; narrow levels that follow each other come as one."""
+    order = np.argsort(level, kind="stable")
+    starts = np.flatnonzero(np.diff(level[order])) + 1
+    wide = np.diff(starts, append=len(order)) >= WIDE
+    kept = np.ones(len(starts), bool)
+    kept[1:] = wide[1:] | wide[:-1]
+    bounds = [*starts[kept].tolist(), len(order)]
+    for a, b, is_wide in zip(bounds, bounds[1:], wide[kept].tolist()):
+        yield order[a:b], is_wide
+
+
+def canonical_order(
+    outputs: list[int],
+    given: list[int],
+    parents: NDArray[np.int32],
+    level: NDArray[np.int32],
+) -> NDArray[np.intp]:
+    """The places that count, (n,), in the order that the structure alone decides.
+
+    Level by level from the highest down, each node's parents from the last to the first, and
+    then all of it reversed: what was recorded in another order, or from `Value`s, comes out
+    the same, and evaluation order is kept where it is a chain. Dead nodes drop out, save those
+    `given`, which come first. Parents are (m, 3), -1 where there is none.
+    """
+    buckets: list[list[int]] = [[] for _ in range(int(level.max()) + 1)]
+    parents_of, level_of = memoryview(parents), memoryview(level)  # quick to look one up in
+    flags = bytearray(len(level) + 1)
+    seen = np.frombuffer(flags, bool)  # the same memory, for Python and for NumPy
+    seen[-1] = True  # no parent
+
+    def discover(places: Iterable[int]) -> None:
+        for place in places:
+            if not flags[place]:
+                flags[place] = 1
+                buckets[level_of[place]].append(place)
+
+    def discover_all(places: NDArray[np.int32]) -> None:
+        places = places[~seen[places]]
+        _, first = np.unique(places, return_index=True)
+        places = places[np.sort(first)]
+        seen[places] = True
+        places = places[np.argsort(level[places], kind="stable")]
+        starts = np.flatnonzero(np.diff(level[places], prepend=-1))
+        for a, b in zip(starts.tolist(), [*starts[1:].tolist(), len(places)]):
+            buckets[level[places[a]]] += places[a:b].tolist()
+
+    discover(reversed(outputs))
+    order: list[int] = []
+    while buckets:
+        bucket = buckets.pop()
+        order += bucket
+        if len(bucket) < WIDE:
+            for place in bucket:
+                discover([parents_of[place, k] for k in (2, 1, 0)])
+        else:
+            discover_all(parents[bucket, ::-1].reshape(-1))
+    order += [place for place in given if not flags[place]]
+    return np.array(order[::-1], np.intp)

@@ -58,7 +58,7 @@ def canonical_order(
     `given`, which come first. Parents are (m, 3), -1 where there is none.
     """
     buckets: list[list[int]] = [[] for _ in range(int(level.max()) + 1)]
-    parents_of, level_of = memoryview(parents), memoryview(level)  # quick to look one up in
+    parents_of, level_of = parents.data, level.data  # quick to look one up in
     flags = bytearray(len(level) + 1)
     seen = np.frombuffer(flags, bool)  # the same memory, for Python and for NumPy
     seen[-1] = True  # no parent

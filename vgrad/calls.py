@@ -85,8 +85,9 @@ class Calls:
     filled with zeros first; a row that gets none stays 0 from the start.
     """
 
-    def __init__(self, rows: tuple[int, int], width: int) -> None:
+    def __init__(self, rows: tuple[int, int], width: int, exact: bool = False) -> None:
         self.width = width
+        self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan
         self.calls: list[Callable[[], Any]] = []
         # With one sample a batch has no axis: what is left are matrices, not stacks of them.
         self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ class Engine:
     """A graph, ready to run over batches; it holds no state that a call could see.
 
     The fused sweep is quick, but where a gradient of 0 meets inf or nan it gives nan and not 0,
-    and it sums in another order. So whatever it finds that is not finite is done again by the
-    plain sweep, which computes what the scalar engine does.
+    and it sums in another order. So what it finds that is not finite is done again: first with
+    maps that keep gradients of 0, which is what a guard such as where(x > 0, log(x), 0) needs, and
+    then by the plain sweep, which computes what the scalar engine does.
     """
 
     def __init__(self, graph: Graph, fuse: bool, tile: int | None) -> None:
@@ -89,15 +90,16 @@ class Engine:
         every output, (M, B)."""
         work = _gradient_and_outputs if aux else _gradient
         with np.errstate(all="ignore"):
-            parts = self._map(work, theta, arrays, batch, executor, divisor)
-            if len(parts) == 1:
-                value, gradient, outputs = parts[0]
-            else:
-                values, gradients, outputs = zip(*parts)
-                value, gradient = sum(values), np.add.reduce(gradients)
-                outputs = np.concatenate(outputs, axis=1) if aux else None
-            if isfinite(value) and isfinite(gradient.dot(gradient)):
-                return value, gradient, outputs
+            for exact in (False, True):
+                parts = self._map(work, theta, arrays, batch, executor, divisor, exact)
+                if len(parts) == 1:
+                    value, gradient, outputs = parts[0]
+                else:
+                    values, gradients, tiles = zip(*parts)
+                    value, gradient = sum(values), np.add.reduce(gradients)
+                    outputs = np.concatenate(tiles, axis=1) if aux else None
+                if isfinite(value) and isfinite(gradient.dot(gradient)):
+                    return value, gradient, outputs
             every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
             value = np.add.reduce(every[0]) / divisor
             if not isfinite(value):  # a mean may be finite where the sum is not
@@ -123,27 +125,40 @@ class Engine:
 
     def _map(
         self,
-        work: Callable[..., Any],
+        work: Callable[[Task], Any],
         theta: Array,
         arrays: Arrays,
         batch: int,
         executor: Executor | None,
         divisor: float = 1.0,
+        exact: bool = False,
     ) -> list[Any]:
         """`work` on each shard of the batch, by the executor or right here: in the same shards, so
         that the results are the same to the last bit."""
         tile = self.plan.width(batch) if self.fuse else self.plain.tile
         size = SHARD * tile
         if batch <= size:
-            return [work((self, theta, arrays, batch, tile, divisor))]
-        tasks = (
-            (self, theta, [x[a : a + size] for x in arrays], min(size, batch - a), tile, divisor)
-            for a in range(0, batch, size)
-        )
+            return [work(Task(self, theta, arrays, batch, tile, divisor, exact))]
+        tasks = []
+        for a in range(0, batch, size):
+            part = [array[a : a + size] for array in arrays]
+            tasks.append(Task(self, theta, part, min(size, batch - a), tile, divisor, exact))
         if executor is None:
             return [work(task) for task in tasks]
         futures = [executor.submit(_quiet, work, task) for task in tasks]
         return [future.result() for future in futures]
+
+
+class Task(NamedTuple):
+    """A shard of a call, as executors send it elsewhere."""
+
+    engine: Engine
+    theta: Array
+    arrays: Arrays
+    batch: int
+    tile: int
+    divisor: float
+    exact: bool
 
 
 @lru_cache(maxsize=8)  # a worker meets the same program with every task
@@ -153,8 +168,6 @@ def _restored(pickled: bytes) -> Engine:
 
 # --- what a shard is asked for; functions of a module, as executors may send them elsewhere -------
 
-Task = tuple[Engine, Array, Arrays, int, int, float]
-
 
 def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
     with np.errstate(all="ignore"):  # which each thread has to say for itself
@@ -162,34 +175,40 @@ def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
 
 
 def _outputs(task: Task) -> Array:
-    engine, theta, arrays, batch, tile, _ = task
+    engine, theta, arrays, batch, tile, _, _ = task
     if not engine.fuse:
         return engine.plain.outputs(theta, _rows(arrays, batch))
     outputs = engine.plan.outputs(theta, arrays, batch, tile)
     return _with_exact(outputs, engine.plain.outputs, theta, arrays)
 
 
-def _gradient(task: Task, aux: bool = False) -> tuple[float, Array, Array | None]:
-    engine, theta, arrays, batch, tile, divisor = task
-    outputs = np.empty((len(engine.graph.outputs), batch)) if aux else None
+def _gradient(task: Task) -> tuple[float, Array, None]:
+    engine, theta, arrays, batch, tile, divisor, exact = task
     if not engine.fuse:
-        every, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
-        return float(np.add.reduce(every[0]) / divisor), gradient, every if aux else None
-    value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, outputs)
-    if outputs is not None:
-        _with_exact(outputs, engine.plain.outputs, theta, arrays)
-    return value, gradient, outputs
+        value, gradient, _ = _gradient_and_outputs(task)
+    else:
+        value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact)
+    return value, gradient, None
 
 
-def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array | None]:
-    return _gradient(task, aux=True)
+def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array]:
+    engine, theta, arrays, batch, tile, divisor, exact = task
+    if not engine.fuse:
+        outputs, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
+        return float(np.add.reduce(outputs[0]) / divisor), gradient, outputs
+    outputs = np.empty((len(engine.graph.outputs), batch))
+    value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact, outputs)
+    return value, gradient, _with_exact(outputs, engine.plain.outputs, theta, arrays)
 
 
 def _input_gradients(task: Task) -> Array:
-    engine, theta, arrays, batch, tile, _ = task
+    engine, theta, arrays, batch, tile, _, _ = task
     if not engine.fuse:
         return engine.plain.input_gradients(theta, _rows(arrays, batch))
-    gradients = engine.plan.input_gradients(theta, arrays, batch, tile)
+    for exact in (False, True):
+        gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
+        if np.isfinite(gradients).all():
+            return gradients
     return _with_exact(gradients, engine.plain.input_gradients, theta, arrays)
 
 

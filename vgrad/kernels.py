@@ -95,8 +95,19 @@ class Map(Kernel):
     def _vjp(self, calls: Calls, k: int, out: Array | None) -> Operand:
         operands = [calls.value(x, self.buffer) for x in self.operands]
         own = calls.value(self.out, self.buffer)
-        rule = recorded(self.op.vjp[k], 2, self.numbers)
-        return run(calls, rule, [calls.grad(self.out), own, *operands], out)
+        g = calls.grad(self.out)
+        result = run(calls, recorded(self.op.vjp[k], 2, self.numbers), [g, own, *operands], out)
+        if calls.exact and result.array is not g.array:
+            zero = calls.compute(np.equal, g, Operand(np.array(0.0), True))
+            whole = np.broadcast_to(result.array, g.array.shape)
+            return calls.compute(_choose_zero, zero, result._replace(array=whole), out=out)
+        return result
+
+
+def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:
+    if out is not gradient:
+        np.copyto(out, gradient)
+    np.copyto(out, 0.0, where=zero)
 
 
 def _folded(accesses: list[Access]) -> list[Access]:

@@ -42,7 +42,7 @@ class Plan:
         self.batched = [kernel for kernel in self.kernels if kernel.buffer == BATCHED]
         row_bytes = 2 * 8 * self.schedule.rows[BATCHED]
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
-        self._free: dict[tuple[int, int], list[Bound]] = {}
+        self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B), by tiles of this width."""
@@ -63,6 +63,7 @@ class Plan:
         batch: int,
         tile: int,
         divisor: float,
+        exact: bool,
         outputs: Array | None = None,
     ) -> tuple[float, Array]:
         """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
@@ -70,13 +71,13 @@ class Plan:
         With `outputs`, (M, B), every output goes there.
         """
         if batch <= tile and outputs is None:  # the usual call in training, by the short way
-            bound = self._take(batch, FROM_PARAMETERS)
+            bound = self._take(batch, FROM_PARAMETERS, exact)
             result = bound.whole(theta, arrays, divisor)
             self._give(bound)
             return result
         value, gradient = 0.0, None
         for width, starts in _tiles(batch, tile):
-            bound = self._take(width, FROM_PARAMETERS)
+            bound = self._take(width, FROM_PARAMETERS, exact)
             bound.start(theta)
             for a in starts:
                 bound.forward(arrays, a)
@@ -90,12 +91,12 @@ class Plan:
         return value, gradient
 
     def input_gradients(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, exact: bool
     ) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
         gradients = np.empty((len(self.graph.inputs), batch))
         for width, starts in _tiles(batch, tile):
-            bound = self._take(width, FROM_INPUTS)
+            bound = self._take(width, FROM_INPUTS, exact)
             bound.start(theta)
             for a in starts:
                 bound.forward(arrays, a)
@@ -114,16 +115,16 @@ class Plan:
         self._give(bound)
         return bound.nbytes
 
-    def _take(self, width: int, wanted: int) -> Bound:
+    def _take(self, width: int, wanted: int, exact: bool = False) -> Bound:
         """A bound plan that no other call is using; threads may ask at once."""
         try:
-            return self._free[width, wanted].pop()
+            return self._free[width, wanted, exact].pop()
         except (KeyError, IndexError):
-            return Bound(self, width, wanted)
+            return Bound(self, width, wanted, exact)
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""
-        key = bound.width, bound.wanted
+        key = bound.width, bound.wanted, bound.exact
         if key not in self._free:
             for old in list(self._free)[: len(self._free) - KEPT_WIDTHS + 1]:
                 self._free.pop(old, None)
@@ -140,13 +141,14 @@ def _tiles(batch: int, width: int) -> list[tuple[int, Sequence[int]]]:
 class Bound:
     """A plan for tiles of one width: the buffers, and the calls that fill them.
 
-    `wanted` says to what gradients go: FROM_PARAMETERS, FROM_INPUTS, or neither, 0.
+    `wanted` says to what gradients go: FROM_PARAMETERS, FROM_INPUTS, or neither, 0; `exact` makes
+    maps keep gradients of 0, which costs a little.
     """
 
-    def __init__(self, plan: Plan, width: int, wanted: int) -> None:
-        self.width, self.wanted = width, wanted
+    def __init__(self, plan: Plan, width: int, wanted: int, exact: bool) -> None:
+        self.width, self.wanted, self.exact = width, wanted, exact
         fused, layout, graph = plan.fused, plan.schedule, plan.graph
-        calls = _calls(plan, width)
+        calls = _calls(plan, width, exact)
         self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
         self._parameters = _as_slice(layout.row[graph.parameters])
@@ -253,9 +255,9 @@ class Bound:
             k += len(part)
 
 
-def _calls(plan: Plan, width: int) -> Calls:
+def _calls(plan: Plan, width: int, exact: bool) -> Calls:
     """New buffers, with what is constant in them."""
-    calls = Calls(plan.schedule.rows, width)
+    calls = Calls(plan.schedule.rows, width, exact)
     constants = np.flatnonzero(plan.fused.alive & (plan.fused.op == ops.const.code))
     rows = plan.schedule.row[constants]
     calls.values[SHARED][rows] = plan.fused.value[constants]

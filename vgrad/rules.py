@@ -43,7 +43,8 @@ def apply(
         if op.code not in rule.op:
             return run(calls, rule, operands, out)
     if op is ops.where:
-        return _select(calls, operands, out)
+        c, x, y = operands
+        return _select(calls, c, x, y, out)
     if op.ufunc is not None:
         return calls.compute(op.ufunc, *operands, out=out)
     return calls.compute(partial(_evaluate, op.forward), *operands, out=out)
@@ -70,7 +71,11 @@ def run(calls: Calls, rule: Graph, operands: list[Operand], out: Array | None) -
             if op.static is not None and _is_number(arguments[op.static]):
                 numbers[op.static] = float(arguments[op.static].array)
             into = out if node == final else None
-            results[node] = apply(calls, op, tuple(numbers), arguments, into)
+            if op is ops.where and not calls.exact:
+                c, x, y = arguments
+                results[node] = _mask(calls, c, x, y, into)
+            else:
+                results[node] = apply(calls, op, tuple(numbers), arguments, into)
     return _as_floats(calls, results[final])
 
 
@@ -83,22 +88,32 @@ def _as_floats(calls: Calls, x: Operand) -> Operand:
     return x if x.array.dtype != bool else calls.compute(np.add, x, Operand(np.array(0.0), True))
 
 
-def _select(calls: Calls, operands: list[Operand], out: Array | None) -> Operand:
-    """where(c, x, y). Where one of them is 0, a product with the mask will do.
-
-    It gives nan, and not 0, for inf and nan that are not selected; then the sweep is done again
-    in a way that does not.
-    """
-    c, x, y = operands
+def _select(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -> Operand:
+    """where(c, x, y)."""
     if _is_number(c):
         return x if c.array else y
-    if c.array.dtype != bool:
-        c = calls.compute(np.not_equal, c, Operand(np.array(0.0), True))
-    if _is_number(y) and y.array == 0:
-        return calls.compute(np.multiply, x, c, out=out)
-    if _is_number(x) and x.array == 0:
-        return calls.compute(np.multiply, y, calls.compute(np.logical_not, c), out=out)
-    return calls.compute(_choose, c, x, y, out=out)
+    return calls.compute(_choose, _as_mask(calls, c), x, y, out=out)
+
+
+def _mask(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -> Operand:
+    """where(c, x, y) in a vjp, which selects a gradient: if the other is 0, a product will do.
+
+    Of inf and nan that are not selected it makes nan, and not 0; then the sweep is done again in
+    a way that does not.
+    """
+    zero = [_is_number(operand) and operand.array == 0 for operand in (x, y)]
+    if _is_number(c) or not any(zero):
+        return _select(calls, c, x, y, out)
+    mask, selected = _as_mask(calls, c), x
+    if zero[0]:
+        mask, selected = calls.compute(np.logical_not, mask), y
+    return calls.compute(np.multiply, selected, mask, out=out)
+
+
+def _as_mask(calls: Calls, c: Operand) -> Operand:
+    if c.array.dtype == bool:
+        return c
+    return calls.compute(np.not_equal, c, Operand(np.array(0.0), True))
 
 
 def _choose(c: Array, x: Array, y: Array, out: Array) -> None:

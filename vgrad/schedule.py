@@ -223,32 +223,46 @@ def _pool(terms: Terms, level: int, buffer: int) -> Iterator[Group]:
     """The groups of the sums of one level and one kind, which come sorted by their length."""
     starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
     counts = np.diff(starts, append=len(terms.node))
-    rest = []
+    blocks = []
     for a, b in _runs(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
-        nodes = terms.node[starts[a:b]]
         u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
         coef = terms.coef[block].reshape(-1, k)
+        # short sums of one row of u run as well, and without gathering, term by term
+        grids = [x for x in _grids(u, v, coef) if k > SMALL_SUM or len(x[1]) > 1]
+        blocks.append((terms.node[starts[a:b]], u, v, coef, grids))
+    few = sum(len(grids) for *_, grids in blocks) <= FEW_GRIDS
+    rest = []
+    for nodes, u, v, coef, grids in blocks:
         left = np.ones(len(nodes), bool)
-        grids = list(_grids(u, v, coef))
-        for cells, c, a_rows in grids:
-            size = len(cells)
-            few = len(grids) <= FEW_GRIDS
-            # short sums of one row of u run as well, and without gathering, term by term
-            if (k > SMALL_SUM or len(c) > 1) and (few or size * k >= SMALL_GRID):
+        for cells, rows_u, rows_v in grids:
+            if few or len(cells) * u.shape[1] >= SMALL_GRID:
                 left[cells] = False
-                yield Group(GRID, level, buffer, nodes[cells], u=u[c], v=v[a_rows], coef=coef[c])
-        if k <= SMALL_SUM:
-            if left.any():
                 yield Group(
-                    CHAIN, level, buffer, nodes[left], u=u[left], v=v[left], coef=coef[left]
+                    GRID,
+                    level,
+                    buffer,
+                    nodes[cells],
+                    u=u[rows_u],
+                    v=v[rows_v],
+                    coef=coef[rows_u],
                 )
-        elif left.any():
+        if left.any():
             rest.append((nodes[left], u[left], v[left], coef[left]))
-    if rest:
-        lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, _, _ in rest])
-        nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*rest))[:3])
-        coef = np.concatenate([x.ravel() for *_, x in rest])
+    short = [block for block in rest if block[1].shape[1] <= SMALL_SUM]
+    for nodes, u, v, coef in short:
+        yield Group(CHAIN, level, buffer, nodes, u=u, v=v, coef=coef)
+    yield from _segments(rest[len(short) :], level, buffer)
+
+
+def _segments(
+    blocks: list[tuple[Ints, Ints, Ints, NDArray[np.float64]]], level: int, buffer: int
+) -> Iterator[Group]:
+    """One group for sums of all lengths."""
+    if blocks:
+        lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, *_ in blocks])
+        nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*blocks))[:3])
+        coef = np.concatenate([x.ravel() for *_, x in blocks])
         starts = np.cumsum(lengths) - lengths
         yield Group(SEGMENTS, level, buffer, nodes, u=u, v=v, coef=coef, starts=starts)
 

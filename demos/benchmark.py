@@ -1,0 +1,516 @@
+"""Measure vgrad against its scalar engine, hand-written NumPy, and what else is installed.
+
+Peers run side by side in one process, in turn, and the median of the repeats counts. All must agree
+on the loss before a time is printed. The measurements run twice: with one thread per peer, and with
+as many as each peer takes. JAX, PyTorch, autograd and micrograd take part where they are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import vgrad
+
+ONE_THREAD = {
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+ALPHA = 1e-4  # weight of the penalty
+SIZES = [16, 16]  # of the hidden layers
+
+
+class Peer(NamedTuple):
+    name: str
+    run: Callable[[], float]  # returns what all must agree on
+    share: float = 1.0  # how much of the work it does, where all of it would take minutes
+    expected: float | None = None  # what it returns then
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    if not args.here:  # in processes of their own, as BLAS reads the number when it is loaded
+        for threads in [args.threads] if args.threads else ["one", "all"]:
+            environment = os.environ | (ONE_THREAD if threads == "one" else {})
+            options = [*(sys.argv[1:] if argv is None else argv), "--threads", threads, "--here"]
+            command = [sys.executable, __file__, *options]
+            code = subprocess.run(command, env=environment, check=False).returncode
+            if code:
+                return code
+        return 0
+    print(f"== {args.threads} thread{'s' * (args.threads == 'all')}, {os.cpu_count()} cores\n")
+    for case in args.cases:
+        CASES[case](args)
+    if args.plot and args.threads == "one":
+        plot(args)
+    return 0
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str, float]:
+    """Run the peers in turn and print a table; the first is what all are compared with."""
+    want = peers[0].run()
+    for peer in peers:
+        got, expected = peer.run(), want if peer.expected is None else peer.expected
+        if not math.isclose(got, expected, rel_tol=1e-9):
+            raise SystemExit(f"{peer.name} must agree with {peers[0].name} ({got} and {expected})")
+    seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    for k in range(args.repeats):
+        for peer in peers:
+            if peer.share == 1.0 or k < args.slow_repeats:
+                start = time.perf_counter()
+                peer.run()
+                seconds[peer.name].append((time.perf_counter() - start) / peer.share)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    print(title)
+    for name, median in medians.items():
+        print(f"  {name:<34}{1e3 * median:12.2f} ms {median / medians[peers[0].name]:10.2f}")
+    print(flush=True)
+    return medians
+
+
+def installed(*names: str) -> Iterator[Any]:
+    """The modules of these names that can be imported, None for the others."""
+    for name in names:
+        there = importlib.util.find_spec(name.split(".")[0])
+        yield importlib.import_module(name) if there else None
+
+
+# --- the moons, by every peer --------------------------------------------------------------------
+
+
+class Moons:
+    """The problem: data, and a network's first parameters, flat and as NumPy and JAX take them."""
+
+    def __init__(self, samples: int) -> None:
+        X, y = vgrad.datasets.make_moons(samples, noise=0.1, seed=1337)
+        self.X, self.y = X, 2.0 * y - 1
+        self.model = vgrad.nn.MLP(2, [*SIZES, 1], rng=random.Random(1337))
+        self.theta = np.array([p.data for p in self.model.parameters()])
+
+    def loss(self, x: Any, y: Any) -> Any:
+        """Of one sample, as scalar code."""
+        penalty = ALPHA * sum(p * p for p in self.model.parameters())
+        return (1 - y * self.model(x)).relu() + penalty
+
+    def program(self, **options: Any) -> vgrad.Program:
+        return vgrad.compile(self.loss, self.model.parameters(), **options)
+
+    def scalar_loss(self, module: Any = None) -> tuple[Any, list[Any]]:
+        """Of all samples, as a graph of `Value`s, vgrad's or another module's; and the leaves."""
+        model = self.model
+        if module is not None:
+            model = module.nn.MLP(2, [*SIZES, 1])
+            for p, start in zip(model.parameters(), self.theta.tolist()):
+                p.data = start
+        margins = [(1 - t * model(x)).relu() for x, t in zip(self.X.tolist(), self.y.tolist())]
+        penalty = ALPHA * sum(p * p for p in model.parameters())
+        return sum(margins) * (1.0 / len(margins)) + penalty, model.parameters()
+
+    def layers(self) -> list[Any]:
+        """theta as W, b, W, b, W, b."""
+        arrays, start = [], 0
+        for nin, nout in zip([2, *SIZES], [*SIZES, 1]):
+            layer = self.theta[start : start + nout * (nin + 1)].reshape(nout, nin + 1)
+            arrays += [layer[:, :-1].copy(), layer[:, -1].copy()]
+            start += layer.size
+        return arrays
+
+
+def rate(k: int) -> float:
+    return 1.0 - 0.9 * k / 100
+
+
+def by_hand(parameters: list[Any], X: Any, y: Any) -> tuple[float, list[Any]]:
+    """The loss and its gradients in NumPy, forward and backward written out."""
+    W1, b1, W2, b2, W3, b3 = parameters
+    z1 = X @ W1.T + b1
+    h1 = np.maximum(z1, 0)
+    z2 = h1 @ W2.T + b2
+    h2 = np.maximum(z2, 0)
+    margin = 1 - y * (h2 @ W3.T + b3)[:, 0]
+    loss = np.maximum(margin, 0).mean() + ALPHA * sum(np.vdot(p, p) for p in parameters)
+    d3 = np.where(margin > 0, -y / len(y), 0.0)[:, None]
+    d2 = (d3 @ W3) * (z2 > 0)
+    d1 = (d2 @ W2) * (z1 > 0)
+    grads = [d1.T @ X, d1.sum(axis=0), d2.T @ h1, d2.sum(axis=0), d3.T @ h2, d3.sum(axis=0)]
+    return loss, [g + 2 * ALPHA * p for g, p in zip(grads, parameters)]
+
+
+def train_by_hand(moons: Moons, steps: int) -> float:
+    parameters = moons.layers()
+    for k in range(steps):
+        loss, grads = by_hand(parameters, moons.X, moons.y)
+        for p, g in zip(parameters, grads):
+            p -= rate(k) * g
+    return float(loss)
+
+
+def train(program: vgrad.Program, theta: Any, arrays: tuple[Any, ...], steps: int) -> float:
+    theta = theta.copy()
+    for k in range(steps):
+        loss, grad = program.value_and_grad(theta, *arrays)
+        theta -= rate(k) * grad
+    return loss
+
+
+def train_scalar(moons: Moons, steps: int, module: Any = None) -> float:
+    """micrograd's loop: the graph of all samples is built anew at every step."""
+    parameters = moons.model.parameters()
+    for p, start in zip(parameters, moons.theta.tolist()):
+        p.data = start
+    for k in range(steps):
+        loss, parameters = moons.scalar_loss(module)
+        for p in parameters:
+            p.grad = 0.0
+        loss.backward()
+        for p in parameters:
+            p.data -= rate(k) * p.grad
+    for p, start in zip(moons.model.parameters(), moons.theta.tolist()):
+        p.data = start
+    return loss.data
+
+
+def array_loss(xp: Any, parameters: Any, X: Any, y: Any) -> Any:
+    """The loss in the array functions of autograd or JAX."""
+    W1, b1, W2, b2, W3, b3 = parameters
+    h = xp.maximum(X @ W1.T + b1, 0)
+    h = xp.maximum(h @ W2.T + b2, 0)
+    margin = 1 - y * (h @ W3.T + b3)[:, 0]
+    penalty = sum(xp.sum(p * p) for p in parameters)
+    return xp.mean(xp.maximum(margin, 0)) + ALPHA * penalty
+
+
+def jax_peers(moons: Moons, steps: int) -> Iterator[Peer]:
+    (jax,) = installed("jax")
+    if jax is None:
+        return
+    jax.config.update("jax_enable_x64", True)
+    X, y = jax.numpy.asarray(moons.X), jax.numpy.asarray(moons.y)
+    start = [jax.numpy.asarray(p) for p in moons.layers()]
+
+    def loss(parameters: Any, X: Any, y: Any) -> Any:
+        return array_loss(jax.numpy, parameters, X, y)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+
+    @jax.jit
+    def step(parameters: Any, X: Any, y: Any, rate: Any) -> Any:
+        value, grads = jax.value_and_grad(loss)(parameters, X, y)
+        return value, [p - rate * g for p, g in zip(parameters, grads)]
+
+    def whole_step() -> float:
+        parameters = start
+        for k in range(steps):
+            value, parameters = step(parameters, X, y, rate(k))
+        return float(value)
+
+    def gradient_only() -> float:
+        parameters = moons.layers()
+        for k in range(steps):
+            value, grads = value_and_grad(parameters, X, y)
+            for p, g in zip(parameters, grads):
+                p -= rate(k) * np.asarray(g)
+        return float(value)
+
+    yield Peer("JAX, jit of the gradient", gradient_only)
+    if steps > 1:
+        yield Peer("JAX, jit of the whole step", whole_step)
+
+
+def torch_peers(moons: Moons, steps: int) -> Iterator[Peer]:
+    (torch,) = installed("torch")
+    if torch is None:
+        return
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(1)
+    X, y = torch.from_numpy(moons.X), torch.from_numpy(moons.y)
+
+    def run() -> float:
+        parameters = [torch.from_numpy(p).requires_grad_() for p in moons.layers()]
+        for k in range(steps):
+            W1, b1, W2, b2, W3, b3 = parameters
+            h = (torch.relu(X @ W1.T + b1) @ W2.T + b2).relu()
+            margin = 1 - y * (h @ W3.T + b3)[:, 0]
+            loss = margin.relu().mean() + ALPHA * sum((p * p).sum() for p in parameters)
+            grads = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                for p, g in zip(parameters, grads):
+                    p -= rate(k) * g
+        return loss.item()
+
+    yield Peer("PyTorch, eager", run)
+
+
+def autograd_peers(moons: Moons, steps: int) -> Iterator[Peer]:
+    autograd, numpy = installed("autograd", "autograd.numpy")
+    if autograd is None:
+        return
+    value_and_grad = autograd.value_and_grad(
+        lambda parameters: array_loss(numpy, parameters, moons.X, moons.y)
+    )
+
+    def run() -> float:
+        parameters = moons.layers()
+        for k in range(steps):
+            loss, grads = value_and_grad(parameters)
+            for p, g in zip(parameters, grads):
+                p -= rate(k) * g
+        return float(loss)
+
+    yield Peer("autograd", run)
+
+
+def scalar_peers(moons: Moons, steps: int, few: int) -> Iterator[Peer]:
+    """Loops over `Value`s, which take seconds a step: `few` steps, and the time scaled up."""
+    few = min(few, steps)
+    expected, share = train_by_hand(moons, few), few / steps
+    yield Peer("vgrad's scalar engine", lambda: train_scalar(moons, few), share, expected)
+    (micrograd,) = installed("micrograd")
+    if micrograd is not None:
+        importlib.import_module("micrograd.nn")
+        run = lambda: train_scalar(moons, 1, micrograd)  # noqa: E731
+        yield Peer("micrograd", run, 1 / steps, train_by_hand(moons, 1))
+
+
+# --- the cases -----------------------------------------------------------------------------------
+
+
+def training(args: argparse.Namespace) -> None:
+    steps, moons = args.steps, Moons(100)
+    arrays = (moons.X, moons.y)
+    fused, plain = moons.program(), moons.program(fuse=False)
+    peers = [
+        Peer("NumPy by hand", lambda: train_by_hand(moons, steps)),
+        Peer("vgrad", lambda: train(fused, moons.theta, arrays, steps)),
+        Peer("vgrad, fuse=False", lambda: train(plain, moons.theta, arrays, steps)),
+        *jax_peers(moons, steps),
+        *torch_peers(moons, steps),
+        *autograd_peers(moons, steps),
+        *scalar_peers(moons, steps, few=2),
+    ]
+    compare(f"(a) moons: {steps} steps at 100 samples", peers, args)
+
+
+def large_batch(args: argparse.Namespace) -> None:
+    compare(
+        f"(b) moons: value and gradient at {args.batch:,} samples",
+        list(batch_peers(Moons(args.batch))),
+        args,
+    )
+
+
+def batch_peers(moons: Moons) -> Iterator[Peer]:
+    X, y, layers = moons.X, moons.y, moons.layers()
+    yield Peer("NumPy by hand", lambda: float(by_hand(layers, X, y)[0]))
+    workers = os.cpu_count() or 1
+    options: dict[str, dict[str, Any]] = {"vgrad": {}, "vgrad, fuse=False": {"fuse": False}}
+    if workers > 1:
+        options[f"vgrad, {workers} threads"] = {"executor": ThreadPoolExecutor(workers)}
+    for name, chosen in options.items():
+        program = moons.program(**chosen)
+        yield Peer(name, lambda p=program: p.value_and_grad(moons.theta, X, y)[0])
+    yield from jax_peers(moons, 1)
+    yield from torch_peers(moons, 1)
+    yield from autograd_peers(moons, 1)
+
+
+def captured(args: argparse.Namespace) -> None:
+    steps, moons = args.steps, Moons(args.captured)
+    graph = vgrad.capture(moons.scalar_loss()[0], parameters=moons.model.parameters())
+    fused, plain = vgrad.compile(graph), vgrad.compile(graph, fuse=False)
+    peers = [
+        Peer("NumPy by hand", lambda: train_by_hand(moons, steps)),
+        Peer("vgrad", lambda: train(fused, moons.theta, (), steps)),
+        Peer("vgrad, fuse=False", lambda: train(plain, moons.theta, (), steps)),
+        *scalar_peers(moons, steps, few=2),
+    ]
+    title = f"(c) moons: {steps} steps, replaying a captured graph of {len(graph):,} nodes"
+    compare(title, peers, args)
+
+
+def recording(args: argparse.Namespace) -> None:
+    print("(d) recording and compiling a network, per node")
+    for nodes, traced, compiled in recording_times(args):
+        print(f"  {nodes:>9,} nodes   trace {traced:6.2f} µs   compile {compiled:6.2f} µs")
+    print(flush=True)
+
+
+def recording_times(args: argparse.Namespace) -> Iterator[tuple[int, float, float]]:
+    """Numbers of nodes, and the microseconds a node takes: medians of repeats."""
+    for power in range(3, args.nodes + 1):
+        width = max(2, round((10**power / 16) ** 0.5))
+        model = vgrad.nn.MLP(width, [width] * 8, rng=random.Random(0))
+        times = []
+        for _ in range(args.repeats if power < 6 else args.slow_repeats):
+            start = time.perf_counter()
+            graph = vgrad.trace(model, (width,), parameters=model.parameters())
+            traced = time.perf_counter()
+            vgrad.compile(graph).explain(np.zeros((1, width)))
+            times.append((traced - start, time.perf_counter() - traced))
+        medians = [1e6 * statistics.median(column) / len(graph) for column in zip(*times)]
+        yield len(graph), medians[0], medians[1]
+
+
+def memory(args: argparse.Namespace) -> None:
+    print("(e) moons: peak memory of value and gradient, beyond the arrays given, in MB")
+    for batch, ours, by_numpy in memory_peaks(args):
+        print(f"  {batch:>9,} samples   vgrad {ours:8.2f}   NumPy by hand {by_numpy:8.2f}")
+    print(flush=True)
+
+
+def memory_peaks(args: argparse.Namespace) -> Iterator[tuple[int, float, float]]:
+    for batch in (args.batch // 100, args.batch // 10, args.batch, 10 * args.batch):
+        moons = Moons(batch)
+        program, layers = moons.program(), moons.layers()
+
+        def ours(program: Any = program, moons: Moons = moons) -> None:
+            program.value_and_grad(moons.theta, moons.X, moons.y)
+
+        def by_numpy(layers: Any = layers, moons: Moons = moons) -> None:
+            by_hand(layers, moons.X, moons.y)
+
+        program.theta(moons.X[:1], moons.y[:1])  # records
+        yield batch, peak(ours), peak(by_numpy)
+
+
+def peak(call: Callable[[], None]) -> float:
+    tracemalloc.start()
+    call()
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return highest / 1e6
+
+
+def chain(args: argparse.Namespace) -> None:
+    """x = sin(w x + b), again and again: one node to a level, so nothing to do at a time."""
+    depth, batch = args.depth, 100
+    w, b = vgrad.Value(0.9), vgrad.Value(0.1)
+    X = np.random.default_rng(0).normal(size=batch)
+    theta = np.array([0.9, 0.1])
+
+    def loss(x: Any) -> Any:
+        for _ in range(depth):
+            x = vgrad.sin(w * x + b)
+        return x
+
+    def written_out() -> float:
+        xs, zs = [X], []
+        for _ in range(depth):
+            zs.append(theta[0] * xs[-1] + theta[1])
+            xs.append(np.sin(zs[-1]))
+        g, gw, gb = np.full(batch, 1 / batch), 0.0, 0.0
+        for x, z in zip(xs[-2::-1], zs[::-1]):
+            g = g * np.cos(z)
+            gw, gb, g = gw + g @ x, gb + g.sum(), g * theta[0]
+        return float(xs[-1].mean() + gw + gb)
+
+    def run(program: vgrad.Program) -> float:
+        value, grad = program.value_and_grad(theta, X)
+        return float(value + grad.sum())
+
+    fused, plain = (vgrad.compile(loss, [w, b], fuse=fuse) for fuse in (True, False))
+    peers = [
+        Peer("NumPy by hand", written_out),
+        Peer("vgrad", lambda: run(fused)),
+        Peer("vgrad, fuse=False", lambda: run(plain)),
+    ]
+    (torch,) = installed("torch")
+    if torch is not None:
+
+        def run_torch() -> float:
+            p = torch.from_numpy(theta.copy()).requires_grad_()
+            x = torch.from_numpy(X)
+            for _ in range(depth):
+                x = torch.sin(p[0] * x + p[1])
+            value = x.mean()
+            (grad,) = torch.autograd.grad(value, p)
+            return (value + grad.sum()).item()
+
+        peers.append(Peer("PyTorch, eager", run_torch))
+    compare(f"(f) a chain of {2 * depth:,} levels, one node each, at {batch} samples", peers, args)
+
+
+CASES = {
+    "a": training,
+    "b": large_batch,
+    "c": captured,
+    "d": recording,
+    "e": memory,
+    "f": chain,
+}
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+
+def plot(args: argparse.Namespace) -> None:
+    """How time and memory grow, as benchmark.png."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for batch in [10**k for k in range(1, round(math.log10(args.batch)) + 1)]:
+        medians = compare(f"    {batch:,} samples", list(batch_peers(Moons(batch))), args)
+        for name, median in medians.items():
+            curves.setdefault(name, []).append((batch, 1e6 * median / batch))
+    for name, points in curves.items():
+        left.plot(*zip(*points), marker="o", label=name)
+    left.set(title="moons: value and gradient", xlabel="samples", ylabel="µs a sample")
+    nodes, traced, compiled = zip(*recording_times(args))
+    middle.plot(nodes, traced, marker="o", label="trace")
+    middle.plot(nodes, compiled, marker="o", label="compile")
+    middle.set(title="recording and compiling", xlabel="nodes", ylabel="µs a node", ylim=0)
+    batches, ours, by_numpy = zip(*memory_peaks(args))
+    right.plot(batches, ours, marker="o", label="vgrad")
+    right.plot(batches, by_numpy, marker="o", label="NumPy by hand")
+    right.set(title="peak memory beyond the data", xlabel="samples", ylabel="MB", yscale="log")
+    left.set_yscale("log")
+    for ax in (left, middle, right):
+        ax.set_xscale("log")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    args.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out / "benchmark.png", dpi=100)
+    print(f"wrote {args.out / 'benchmark.png'}")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="which to measure")
+    add("--steps", type=int, default=100, help="of training, in a and c")
+    add("--batch", type=int, default=100_000, help="samples in b and e (there ten times as well)")
+    add("--captured", type=int, default=100, help="samples in the captured graph of c")
+    add("--nodes", type=int, default=6, help="d goes up to ten to this power")
+    add("--depth", type=int, default=1000, help="of the chain in f")
+    add("--repeats", type=int, default=21, help="how often each peer runs")
+    add("--slow-repeats", type=int, default=3, help="how often those that take seconds do")
+    add("--threads", choices=["one", "all"], help="for each peer; both when left out")
+    add("--here", action="store_true", help="in this process, with the threads it has")
+    add("--plot", action="store_true", help="draw the scaling curves, benchmark.png")
+    add("--out", type=Path, default=Path("."), help="folder for the picture")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,378 @@
+"""What fuses and what must not: by the plan that `explain` shows, and by values and gradients."""
+
+from __future__ import annotations
+
+import random
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import (
+    assert_gradients_match,
+    assert_values_match,
+    backward_with_scale,
+    random_program,
+    same_bits,
+)
+
+import vgrad
+from vgrad import Value, nn
+from vgrad.engine import Engine
+
+rng = np.random.default_rng(0)
+
+
+def values(n, seed=0):
+    return [Value(x) for x in np.random.default_rng(seed).normal(size=n)]
+
+
+def matrix(rows, columns, seed=0):
+    return np.array(values(rows * columns, seed)).reshape(rows, columns)
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b))
+
+
+def plan(fn, *arrays, parameters=None):
+    """The kernels of the plan: ["matmul 16 x B = view 16 x 3, view 3 x B", ...]."""
+    return lines_of(vgrad.compile(fn, parameters).explain(*arrays))
+
+
+def lines_of(table):
+    columns = [re.split(" {2,}", line.strip()) for line in table.splitlines()[1:-2]]
+    return [f"{kernel} {operands}" for _, kernel, _, operands, *_ in columns]
+
+
+def kernels(fn, *arrays, parameters=None):
+    """Their names alone."""
+    return [line.split()[0] for line in plan(fn, *arrays, parameters=parameters)]
+
+
+def check(fn, parameters, *arrays, **options):
+    """Every call against the scalar engine, twice, as buffers are used again."""
+    program = vgrad.compile(fn, parameters, **options)
+    theta = program.theta()
+    for _ in range(2):
+        outputs = program(theta, *arrays)
+        by_parameter = program.per_sample_grads(theta, *arrays)
+        by_input = program.input_grads(theta, *arrays)
+        value, grad = program.value_and_grad(theta, *arrays)
+        scales, wanted, objectives = [], [], []
+        for i in range(len(arrays[0])):
+            inputs = [np.vectorize(Value, otypes=[object])(array[i]) for array in arrays]
+            inputs = [x[()] for x in inputs]
+            leaves = [x for array in inputs for x in np.ravel(array)]
+            root = fn(*inputs)
+            assert_values_match([outputs[i]], [root], f"sample {i}")
+            want, scale = backward_with_scale(root, [*leaves, *parameters])
+            got = [*(x for array in by_input for x in np.ravel(array[i])), *by_parameter[i]]
+            assert_gradients_match(got, want, scale, f"sample {i}")
+            objectives.append(root.data)
+            wanted.append(want[len(leaves) :])
+            scales.append(scale[len(leaves) :])
+        assert_gradients_match(grad, np.mean(wanted, 0), np.mean(scales, 0), "mean")
+        assert value == pytest.approx(np.mean(objectives), rel=1e-12)
+
+
+# --- what fuses ----------------------------------------------------------------------------------
+
+
+def test_the_moons_loss_is_three_matrix_products_and_a_handful_of_maps():
+    model = nn.MLP(2, [16, 16, 1], rng=random.Random(0))
+
+    def loss(x, y):
+        return (1 - y * model(x)).relu() + 1e-4 * sum(p * p for p in model.parameters())
+
+    assert plan(loss, np.ones((7, 2)), np.ones(7), parameters=model.parameters()) == [
+        "matmul 1 = view 337, view 337",
+        "chain 1 = view 1, view 1",
+        "matmul 16 x B = view 16 x 3, view 3 x B",
+        "relu 16 x B = view 16 x B",
+        "matmul 16 x B = view 16 x 17, view 17 x B",
+        "relu 16 x B = view 16 x B",
+        "matmul 1 x B = view 17, view 17 x B",
+        "chain 1 x B = view 1 x B, view 1 x B",
+        "relu 1 x B = view 1 x B",
+        "chain 1 x B = view 1 x B, view 1",
+    ]
+    check(loss, model.parameters(), rng.normal(size=(7, 2)), rng.choice([-1.0, 1.0], 7))
+
+
+def test_a_captured_training_loss_is_one_matrix_product_per_layer():
+    model = nn.MLP(2, [16, 16, 1], rng=random.Random(0))
+    data, targets = rng.normal(size=(30, 2)).tolist(), rng.choice([-1.0, 1.0], 30).tolist()
+    total = sum((1 - t * model(x)).relu() for x, t in zip(data, targets))
+    graph = vgrad.capture(total * (1 / 30), parameters=model.parameters())
+    program = vgrad.compile(graph)
+    assert [line for line in lines_of(program.explain()) if line.startswith("matmul")] == [
+        "matmul 30 x 16 = view 16 x 3, gather 30 x 3",
+        "matmul 30 x 16 = view 16 x 17, view 30 x 17",
+        "matmul 30 = view 17, view 30 x 17",
+        "matmul 1 = view 30, view 30",
+    ]
+    value, grad = program.value_and_grad(program.theta())
+    model.zero_grad()
+    (total * (1 / 30)).backward()
+    assert value == pytest.approx(total.data / 30, rel=1e-13)
+    assert grad == pytest.approx([p.grad for p in model.parameters()], rel=1e-11, abs=1e-14)
+
+
+W, V, B = matrix(4, 3, 1), matrix(4, 3, 2), values(4, 3)
+P = values(5, 4)
+FUSED = {
+    "layer": (lambda x: sum((W @ x + B) * 1.0), [*W.flat, *B], (3,), "matmul"),
+    "layer by loops": (
+        lambda x: sum(vgrad.tanh(dot(w, x) + b) for w, b in zip(W, B)),
+        [*W.flat, *B],
+        (3,),
+        "matmul 4 x B = view 4 x 4, view 4 x B",
+    ),
+    "the layer at five positions": (
+        lambda x: sum(vgrad.tanh(dot(w, x[t])) for t in range(5) for w in W),
+        [*W.flat],
+        (5, 3),
+        "matmul 5 x 4 x B = view 4 x 3, view 5 x 3 x B",
+    ),
+    "overlapping positions, a convolution": (
+        lambda x: sum(vgrad.tanh(dot(w, x[t : t + 3])) for t in range(6) for w in W),
+        [*W.flat],
+        (8,),
+        "matmul 6 x 4 x B = view 4 x 3, view 6 x 3 x B",
+    ),
+    "activations times activations": (
+        lambda x: sum(vgrad.exp(0.1 * dot(a, b)) for a in x[:4] for b in x[4:]),
+        [],
+        (7, 6),
+        "matmul 3 x 4 x B = view 4 x 6 x B, view 3 x 6 x B",
+    ),
+    "parameters times parameters": (
+        lambda x: sum(vgrad.tanh(W @ V.T @ x)) + sum(p * p for p in P),
+        [*W.flat, *V.flat, *P],
+        (4,),
+        "matmul 4 x 4 = view 4 x 3, view 4 x 3",
+    ),
+    "a penalty in the middle of a batched sum": (
+        lambda x: sum([x * x, *(p * p for p in P), vgrad.sin(x)]),
+        P,
+        (),
+        "matmul 1 = view 5, view 5",
+    ),
+    "coefficients and signs": (
+        lambda x: sum(vgrad.tanh(2 * (w[0] * x[0]) - w[1] * x[1] + x[2] * w[2] * -3) for w in W),
+        [*W.flat],
+        (3,),
+        "matmul 4 x B = view 4 x 3, view 3 x B",
+    ),
+    "ragged sums": (
+        lambda x: sum(vgrad.exp(0.1 * sum(x[: n + 5])) for n in range(6)),
+        [],
+        (12,),
+        "sum 6 x B",
+    ),
+    "norms": (
+        lambda x: sum(vgrad.sqrt(sum(a * a for a in row) + 1) for row in x),
+        [],
+        (6, 5),
+        "sum 6 x B = view 6 x 5 x B, view 6 x 5 x B",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_fuses(name):
+    fn, parameters, shape, line = FUSED[name]
+    found = plan(fn, np.ones((6, *shape)), parameters=parameters)
+    assert any(kernel.startswith(line) for kernel in found), found
+    check(fn, parameters, rng.normal(size=(6, *shape)))
+    check(fn, parameters, rng.normal(size=(1, *shape)))
+
+
+# --- what almost does ----------------------------------------------------------------------------
+
+
+def twice_used(x):
+    product = W[0, 0] * x[0]
+    return vgrad.tanh(product + W[0, 1] * x[1] + W[0, 2] * x[2]) + product * product
+
+
+def missing_pair(x):
+    pairs = [(a, b) for a in range(4) for b in range(4) if (a, b) != (2, 1)]
+    return sum(vgrad.tanh(dot(x[a], x[4 + b])) for a, b in pairs)
+
+
+def causal(x):
+    return sum(vgrad.tanh(dot(x[a], x[b])) for a in range(6) for b in range(a + 1))
+
+
+def one_odd_term(x):
+    rows = [[*w] for w in W]
+    rows[2][1] = W[0, 0]
+    return sum(vgrad.tanh(dot(w, x)) for w in rows)
+
+
+NEAR_MISSES = {
+    "a product used twice": (twice_used, [*W.flat], (3,)),
+    "a missing pair": (missing_pair, [], (8, 6)),
+    "a triangle": (causal, [], (6, 6)),
+    "the same weight in two places": (one_odd_term, [*W.flat], (3,)),
+    "one weight everywhere": (lambda x: dot([W[0, 0]] * 6, x), [W[0, 0]], (6,)),
+    "squares": (lambda x: sum(a * a for a in x) + x[0] * x[0], [], (6,)),
+    "a sum with itself": (lambda x: (x[0] + x[1]) + (x[0] + x[1]), [], (2,)),
+    "x - x": (lambda x: x[0] * x[1] - x[0] * x[1] + (x[0] - x[0]), [], (2,)),
+    "zero coefficients": (lambda x: 0 * (x[0] * x[1]) + 0.0 * x[2] + x[0] - 0, [], (3,)),
+    "constants only": (lambda x: x * 0 + (2 * Value(3.0, trainable=False) + 1), [], ()),
+    "ones": (lambda x: 1 * x[0] + x[1] * 1.0 + 1 - (1 - x[2]) + 1.0 * 1, [], (3,)),
+    "minus a sum of products": (lambda x: -(x[0] * x[1] + x[2] * x[0]) - -x[1], [], (3,)),
+    "scaled sums": (lambda x: 3 * (x[0] + 2 * (x[1] - 4 * (x[2] * x[0]))), [], (3,)),
+    "tiny and huge": (lambda x: 1e-200 * (1e200 * (x[0] * x[1])) + 1e60 * (x[2] * x[0]), [], (3,)),
+    "several biases": (lambda x: W[0] @ x + B[0] + B[1] - 2 * B[2] + 1, [*W[0], *B], (3,)),
+    "a computed bias": (lambda x: W[0] @ x + vgrad.exp(B[0]), [*W[0], *B], (3,)),
+    "minus biases": (lambda x: sum(vgrad.tanh(W @ x - B)), [*W.flat, *B], (3,)),
+    "two layers of one weight": (
+        lambda x: sum(vgrad.tanh(W[:3] @ vgrad.tanh(W[:3] @ x))),
+        [*W.flat],
+        (3,),
+    ),
+    "a duplicate": (lambda x: sum(vgrad.tanh(dot(w, x)) for w in [*W, W[1]]), [*W.flat], (3,)),
+    "dead parameters": (lambda x: x * W[0, 0], [*W.flat], ()),
+    "powers": (lambda x: x**2 + x**3 + x**-1 + abs(x) ** 0.5 + x**0 + x**1 + abs(x) ** 1.5, [], ()),
+    "mixed kinds": (
+        lambda x: dot(W[0], x[:3]) + dot(x[:3], x[3:]) + B[0] + sum(x),
+        [*W[0], B[0]],
+        (6,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_near_misses(name):
+    fn, parameters, shape = NEAR_MISSES[name]
+    for batch in (5, 1):
+        check(fn, parameters, rng.normal(size=(batch, *shape)))
+
+
+def test_what_is_no_grid_is_no_matrix_product():
+    for fn, parameters, shape in (NEAR_MISSES["a missing pair"], NEAR_MISSES["a triangle"]):
+        found = kernels(fn, np.ones((2, *shape)), parameters=parameters)
+        assert found.count("sum") == 1 and "matmul" not in found[:-1]
+    found = kernels(one_odd_term, np.ones((2, 3)), parameters=[*W.flat])
+    assert found[:2] == ["matmul", "tanh"]
+
+
+def test_nodes_a_level_apart_share_a_kernel():
+    """The first position has no mean to take, so it could run ahead; it waits for the others."""
+
+    def f(x):
+        means = [x[0], *((x[t - 1] + x[t]) * vgrad.exp(x[t]) for t in range(1, 6))]
+        return sum(vgrad.tanh(vgrad.sin(mean)) for mean in means)
+
+    found = kernels(f, np.ones((2, 6)))
+    assert found.count("sin") == found.count("tanh") == 1
+    check(f, [], rng.normal(size=(3, 6)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_random_graph_can_be_explained(seed):
+    program = random_program(seed)
+    arrays = [np.ones(3)] * program.inputs
+    for fuse in (True, False):
+        compiled = vgrad.compile(program, program.parameters, fuse=fuse)
+        assert "kernels for" in compiled.explain(*arrays)
+
+
+# --- exactness -----------------------------------------------------------------------------------
+
+TRAPS = {
+    "where": lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0),
+    "where of log": lambda x: vgrad.where(x > 0, vgrad.log(x), x),
+    "a quotient": lambda x: vgrad.where(x > 0, 1 / x, 0.0) * 3,
+    "a norm at 0": lambda x: vgrad.where(x == 0, 0.0, vgrad.sqrt(x * x)),
+    "in a sum": lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0) * W[0, 0] + x * W[0, 1] + B[0],
+    "relu of inf": lambda x: (x * 1e308 * 10).relu() + W[0, 0] * x,
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_zero_gradient_stays_zero_where_inf_and_nan_are_about(name):
+    fn = TRAPS[name]
+    data = np.array([-1.0, 0.0, -0.0, 2.0, 1e-320, np.inf, -np.inf, np.nan, 0.5])
+    parameters = [W[0, 0], W[0, 1], B[0]]
+    program = vgrad.compile(fn, parameters)
+    theta = program.theta()
+    outputs = program(theta, data)
+    by_input = program.input_grads(theta, data)[0]
+    by_parameter = program.per_sample_grads(theta, data)
+    for i, x in enumerate(data):
+        leaf = Value(x)
+        root = fn(leaf)
+        want, _ = backward_with_scale(root, [leaf, *parameters])
+        assert same_bits(outputs[i], root.data)
+        # the scalar engine's bits, as what is not finite is left to the plain sweep
+        assert np.array_equal([by_input[i], *by_parameter[i]], want, equal_nan=True)
+
+
+def test_the_fused_sweep_alone_would_give_nan():
+    """So the test above shows the fall-back at work, and not that there is nothing to fall for."""
+    program = vgrad.compile(TRAPS["in a sum"], parameters := [W[0, 0], W[0, 1], B[0]])
+    theta, data = program.theta(), np.array([-1.0, 2.0])
+    _, grad = program.value_and_grad(theta, data)
+    assert np.isfinite(grad).all() and len(parameters) == len(grad)
+    (engine,) = program._engines.values()
+    with np.errstate(all="ignore"):
+        fused = engine.plan.input_gradients(theta, [data], 2, 2, exact=False)
+    assert np.isnan(fused[0, 0])
+    assert program.input_grads(theta, data)[0][0] == theta[1]
+
+
+# --- buffers -------------------------------------------------------------------------------------
+
+
+def test_a_call_allocates_nothing_that_grows_with_the_batch():
+    """The second call of a batch that is one tile: its result, and no array of a row's length."""
+    model = nn.MLP(3, [8, 8, 1], activation="tanh", rng=random.Random(0))
+    program = vgrad.compile(lambda x: model(x) ** 2, model.parameters())
+    theta, data = program.theta(), rng.normal(size=(5000, 3))
+    program.value_and_grad(theta, data)
+    tracemalloc.start()
+    program.value_and_grad(theta, data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 5000
+
+
+def test_calls_of_all_kinds_in_any_order_agree():
+    """Buffers are kept between calls; what one leaves behind must not show in another."""
+    model = nn.MLP(3, [5, 1], activation="tanh", rng=random.Random(0))
+
+    def loss(x):
+        return (model(x) - x[0]) ** 2 + 0.1 * sum(p * p for p in model.parameters())
+
+    data = rng.normal(size=(50, 3))
+    thetas = [rng.normal(size=26) for _ in range(3)]
+    calls = [
+        (call, theta, batch)
+        for call in ("__call__", "value_and_grad", "input_grads", "per_sample_grads")
+        for theta in thetas
+        for batch in (1, 7, 16, 50)
+    ]
+
+    def run(program, call, theta, batch):
+        result = getattr(program, call)(theta, data[:batch])
+        return np.concatenate(
+            [np.ravel(x) for x in (result if type(result) is tuple else [result])]
+        )
+
+    want = [run(vgrad.compile(loss, model.parameters(), tile=16), *call) for call in calls]
+    program = vgrad.compile(loss, model.parameters(), tile=16)
+    for k in np.random.default_rng(1).permutation(np.repeat(np.arange(len(calls)), 3)):
+        assert same_bits(run(program, *calls[k]), want[k]), calls[k]
+
+
+def test_gradients_of_inputs_are_computed_only_where_asked_for():
+    graph = vgrad.trace(lambda x: dot(W[0], x) * vgrad.sin(x[0]), (3,), parameters=[*W[0]])
+    plan = Engine(graph, True, None).plan
+    plan.gradient(np.ones(3), [np.ones((4, 3))], 4, 4, 1.0, exact=False)
+    (bound,) = plan._free[4, vgrad.graph.FROM_PARAMETERS, False]
+    assert not bound._gradients[bound._inputs[0]].any()

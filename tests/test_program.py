@@ -135,13 +135,16 @@ def test_results_do_not_depend_on_the_tile(fuse):
     tight = dict(rel=1e-14, abs=0) if not fuse else dict(rel=1e-12, abs=1e-13)
     whole = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, tile=10_000)
     theta, big = whole.theta(), rng.normal(size=(333, 2))
-    for batch, tile in ((1, 16), (15, 16), (16, 16), (17, 16), (333, 1), (333, 7), (333, 332)):
+    for batch, tile in ((1, 16), (15, 16), (16, 16), (17, 16), (333, 1), (333, 7), (333, 16), (333, 332)):
         tiled = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, tile=tile)
         data, targets = big[:batch], np.ones(batch)
         for call in ("__call__", "per_sample_grads", "input_grads"):
             got, want = (getattr(p, call)(theta, data, targets) for p in (tiled, whole))
             for a, b in zip(got, want):
                 assert same_bits(a, b) if not fuse else a == pytest.approx(b, **tight)
+        assert str(tiled.value_and_grad(theta, data, targets)[1]) == str(
+            tiled.value_and_grad(theta, data, targets, aux=True)[1]
+        )
         value, grad = tiled.value_and_grad(theta, data, targets)
         assert value == pytest.approx(whole.value_and_grad(theta, data, targets)[0], rel=1e-14)
         want = whole.value_and_grad(theta, data, targets)[1]

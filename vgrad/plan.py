@@ -126,16 +126,16 @@ class Plan:
         """Keep it for the next call. What a call that failed had taken is not used again."""
         key = bound.width, bound.wanted, bound.exact
         if key not in self._free:
-            for old in list(self._free)[: len(self._free) - KEPT_WIDTHS + 1]:
-                self._free.pop(old, None)
+            for oldest in list(self._free)[:-KEPT_WIDTHS]:
+                self._free.pop(oldest, None)
         self._free.setdefault(key, []).append(bound)
 
 
-def _tiles(batch: int, width: int) -> list[tuple[int, Sequence[int]]]:
+def _tiles(batch: int, width: int) -> list[tuple[int, range]]:
     """Widths of tiles, and where tiles of each begin."""
     rest = batch % width
-    tiles: list[tuple[int, Sequence[int]]] = [(width, range(0, batch - rest, width))]
-    return [*tiles, (rest, (batch - rest,))] if rest else tiles
+    tiles = [(width, range(0, batch - rest, width)), (rest, range(batch - rest, batch, batch))]
+    return [(size, starts) for size, starts in tiles if size and starts]
 
 
 class Bound:

@@ -486,7 +486,7 @@ def plot(args: argparse.Namespace) -> None:
     for ax in (left, middle, right):
         ax.set_xscale("log")
         ax.grid(alpha=0.3)
-        ax.legend()
+        ax.legend(loc="upper right" if ax is left else "best", fontsize=8)
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "benchmark.png", dpi=100)
     print(f"wrote {args.out / 'benchmark.png'}")
@@ -498,18 +498,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="which to measure")
-    add("--steps", type=int, default=100, help="of training, in a and c")
-    add("--batch", type=int, default=100_000, help="samples in b and e (there ten times as well)")
-    add("--captured", type=int, default=100, help="samples in the captured graph of c")
-    add("--nodes", type=int, default=6, help="d goes up to ten to this power")
-    add("--depth", type=int, default=1000, help="of the chain in f")
-    add("--repeats", type=int, default=21, help="how often each peer runs")
-    add("--slow-repeats", type=int, default=3, help="how often those that take seconds do")
+    add("--steps", type=positive, default=100, help="of training, in a and c")
+    add(
+        "--batch",
+        type=positive,
+        default=100_000,
+        help="samples in b and e (there ten times as well)",
+    )
+    add("--captured", type=positive, default=100, help="samples in the captured graph of c")
+    add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
+    add("--depth", type=positive, default=1000, help="of the chain in f")
+    add("--repeats", type=positive, default=21, help="how often each peer runs")
+    add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")
     add("--threads", choices=["one", "all"], help="for each peer; both when left out")
     add("--here", action="store_true", help="in this process, with the threads it has")
     add("--plot", action="store_true", help="draw the scaling curves, benchmark.png")
     add("--out", type=Path, default=Path("."), help="folder for the picture")
     return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
+    return number
 
 
 if __name__ == "__main__":

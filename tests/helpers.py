@@ -15,7 +15,9 @@ from vgrad import Value
 from vgrad.ops import OPS, Op
 from vgrad.value import reachable
 
-MOONS = Path(__file__).parents[1] / "demos" / "moons.py"
+MOONS, BENCHMARK = (
+    Path(__file__).parents[1] / "demos" / name for name in ("moons.py", "benchmark.py")
+)
 
 COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 
 import pytest
-from helpers import MOONS
+from helpers import BENCHMARK, MOONS
 
 # micrograd's published notebook: loss and accuracy in % at these steps
 PUBLISHED = {
@@ -84,3 +85,26 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message):
 
 def test_help():
     assert "--hidden" in moons("--help")
+
+
+SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --repeats 1 --slow-repeats 1"
+
+
+def test_the_benchmark_runs_small(tmp_path):
+    """Every case and the picture, after all peers have agreed; the times themselves are no test."""
+    result = run(BENCHMARK, "--threads", "one", *SMALL.split(), "--plot", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    for case in "abcdef":
+        assert f"\n({case}) " in result.stdout
+    for peer in ("NumPy by hand", "vgrad, fuse=False", "vgrad's scalar engine"):
+        assert re.search(rf"  {peer} +\S+ ms +\S+\n", result.stdout)
+    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys):
+    benchmark = runpy.run_path(str(BENCHMARK))
+    peer, args = benchmark["Peer"], benchmark["parse"](["--repeats", "1"])
+    peers = [peer("right", lambda: 1.0), peer("wrong", lambda: 1.0 + 1e-8)]
+    with pytest.raises(SystemExit, match=r"wrong must agree with right \(1.00000001 and 1.0\)"):
+        benchmark["compare"]("title", peers, args)
+    assert capsys.readouterr().out == ""

@@ -9,7 +9,7 @@ slices.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -341,13 +341,14 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
         sizes[buffer] += len(nodes) + int(behind.sum())
 
     grids = [group for group in groups if group.kind == GRID]
+    grids.sort(key=lambda group: -group.buffer)  # what runs in every tile chooses first
     place(_wished(parameters, [group.u for group in grids]), SHARED)
     parameter_rows = sizes[SHARED]
     place(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
     place(_wished(inputs, [group.v for group in grids]), FROM_INPUTS)
     placed = []
     for group in groups:
-        group = _sorted(group, row, batched)
+        group = _sorted(group, row, batched, fused.one)
         place(group.nodes, group.buffer)
         placed.append(group)
     ones[FROM_INPUTS].append(np.array([sizes[FROM_INPUTS]]))
@@ -367,24 +368,24 @@ def _wished(leaves: Ints, uses: list[Ints]) -> Ints:
     return np.concatenate([in_order, leaves[~np.isin(leaves, in_order)]])
 
 
-def _sorted(group: Group, row: Ints, batched: NDArray[Any]) -> Group:
+def _sorted(group: Group, row: Ints, batched: NDArray[Any], one: int) -> Group:
     """The group with its nodes in the order of their operands' rows, where it is free to choose."""
     if group.kind == MAP:
         columns = list(group.operands)
     elif group.kind == CHAIN:
         columns = [x[:, k] for k in range(group.u.shape[1]) for x in (group.v, group.u)]
+    elif group.kind == GRID and len(group.nodes) == 1:
+        ones = group.v[0] == one
+        if ones.any() and not ones.all():  # its place is behind the node before
+            return group
+        terms = np.lexsort((row[group.v[0]], row[group.u[0]]))
+        u, v = group.u[:, terms], group.v[:, terms]
+        return replace(group, u=u, v=v, coef=group.coef[:, terms])
     else:
         return group
     same = [row[x] for x in columns if batched[x[0]] == group.buffer]
     order = np.lexsort(same[::-1]) if same else np.arange(len(group.nodes))
-    return Group(
-        group.kind,
-        group.level,
-        group.buffer,
-        group.nodes[order],
-        group.op,
-        tuple(x[order] for x in group.operands),
-        group.u[order] if len(group.u) else group.u,
-        group.v[order] if len(group.v) else group.v,
-        group.coef[order] if len(group.coef) else group.coef,
-    )
+    taken: dict[str, Any] = {"operands": tuple(x[order] for x in group.operands)}
+    if group.kind == CHAIN:
+        taken |= {name: getattr(group, name)[order] for name in ("u", "v", "coef")}
+    return replace(group, nodes=group.nodes[order], **taken)

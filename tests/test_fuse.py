@@ -120,7 +120,7 @@ def test_a_captured_training_loss_is_one_matrix_product_per_layer():
 
 
 W, V, B = matrix(4, 3, 1), matrix(4, 3, 2), values(4, 3)
-P = values(5, 4)
+P, Q = values(5, 4), matrix(5, 5, 5)
 FUSED = {
     "layer": (lambda x: sum((W @ x + B) * 1.0), [*W.flat, *B], (3,), "matmul"),
     "layer by loops": (
@@ -158,6 +158,12 @@ FUSED = {
         P,
         (),
         "matmul 1 = view 5, view 5",
+    ),
+    "a layer with a residual": (
+        lambda x: sum(vgrad.tanh(x[i] + dot(Q[i], x) + P[i]) for i in range(5)),
+        [*Q.flat, *P],
+        (5,),
+        "matmul 5 x B = view 5 x 6, view 6 x B",
     ),
     "coefficients and signs": (
         lambda x: sum(vgrad.tanh(2 * (w[0] * x[0]) - w[1] * x[1] + x[2] * w[2] * -3) for w in W),

@@ -90,7 +90,7 @@ def fuse(graph: Graph) -> Fused:
         terms=terms,
         outputs=outputs,
     )
-    return _split_mixed(_split_shared(fused))
+    return _split_residuals(_split_mixed(_split_shared(fused)))
 
 
 def _equal_constants(op: NDArray[np.uint8], value: NDArray[np.float64], one: int) -> Ints:
@@ -203,6 +203,22 @@ def _split_mixed(fused: Fused) -> Fused:
     count = np.bincount(terms.node, minlength=len(fused.op))
     other = np.bincount(terms.node[~both], minlength=len(fused.op))
     return _split(fused, both & ((count > SMALL_SUM) & (other > 0))[terms.node])
+
+
+def _split_residuals(fused: Fused) -> Fused:
+    """Give the products of a long sum a sum of their own where it adds a few computed numbers too.
+
+    As in x + W @ x, where the numbers that are added would tell the rows of W @ x apart.
+    """
+    terms = fused.terms
+    batched = fused.origin & FROM_INPUTS
+    leaf = np.isin(fused.op, [ops.parameter.code, ops.const.code])
+    own = batched[terms.u] == batched[terms.node]
+    added = (terms.v == fused.one) & own & ~leaf[terms.u]
+    count = np.bincount(terms.node, minlength=len(fused.op))
+    few = np.bincount(terms.node[added], minlength=len(fused.op))
+    long = (few > 0) & (few <= SMALL_SUM) & (count - few > SMALL_SUM)
+    return _split(fused, long[terms.node] & ~added)
 
 
 def _split(fused: Fused, moved: Mask) -> Fused:

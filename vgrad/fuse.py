@@ -20,6 +20,7 @@ Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
 
 SUM = 255  # stands in `Fused.op` for a contraction; no op has that code
+STEPS = 4  # of depth between levels of the graph, to have room for new nodes
 SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
 
 # What scales a product rides along as its coefficient if it cannot overflow where the product
@@ -83,7 +84,7 @@ def fuse(graph: Graph) -> Fused:
         parents=np.where(runs.roots[:, None], -1, parents),
         value=value,
         origin=origin,
-        depth=np.append(2 * graph.level.astype(np.intp), 0),
+        depth=np.append(STEPS * graph.level.astype(np.intp), 0),
         stands=np.where(op == ops.const.code, 0, runs.sizes),
         alive=~runs.absorbed & (same == np.arange(n + 1)),
         one=one,
@@ -192,7 +193,7 @@ def _split_shared(fused: Fused) -> Fused:
     shared = (batched[terms.node] > 0) & ((batched[terms.u] | batched[terms.v]) == 0)
     count = np.bincount(terms.node[shared], minlength=len(fused.op))
     plain = (terms.v == fused.one) & (terms.coef == 1)
-    return _split(fused, shared & ~(plain & (count[terms.node] == 1)))
+    return _split(fused, shared & ~(plain & (count[terms.node] == 1)), below=3)
 
 
 def _split_mixed(fused: Fused) -> Fused:
@@ -202,7 +203,7 @@ def _split_mixed(fused: Fused) -> Fused:
     both = (batched[terms.u] & batched[terms.v]) > 0
     count = np.bincount(terms.node, minlength=len(fused.op))
     other = np.bincount(terms.node[~both], minlength=len(fused.op))
-    return _split(fused, both & ((count > SMALL_SUM) & (other > 0))[terms.node])
+    return _split(fused, both & ((count > SMALL_SUM) & (other > 0))[terms.node], below=2)
 
 
 def _split_residuals(fused: Fused) -> Fused:
@@ -218,11 +219,14 @@ def _split_residuals(fused: Fused) -> Fused:
     count = np.bincount(terms.node, minlength=len(fused.op))
     few = np.bincount(terms.node[added], minlength=len(fused.op))
     long = (few > 0) & (few <= SMALL_SUM) & (count - few > SMALL_SUM)
-    return _split(fused, long[terms.node] & ~added)
+    return _split(fused, long[terms.node] & ~added, below=1)
 
 
-def _split(fused: Fused, moved: Mask) -> Fused:
-    """Move terms out of their contractions into new ones, which the old ones then add."""
+def _split(fused: Fused, moved: Mask, below: int) -> Fused:
+    """Move terms out of their contractions into new ones, which the old ones then add.
+
+    `below` is how much deeper the new ones are; what is moved later may hold what was moved before.
+    """
     if not moved.any():
         return fused
     m, terms = len(fused.op), fused.terms
@@ -249,7 +253,7 @@ def _split(fused: Fused, moved: Mask) -> Fused:
         origin=extend(
             fused.origin, np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
         ),
-        depth=extend(fused.depth, fused.depth[roots] - 1),
+        depth=extend(fused.depth, fused.depth[roots] - below),
         stands=extend(stands, counts + products - 1),
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,

@@ -26,6 +26,9 @@ class Operand(NamedTuple):
     constant: bool = False
 
 
+ZERO, ONE = (Operand(np.array(x), True) for x in (0.0, 1.0))
+
+
 class Access:
     """Some rows of a buffer in some shape: a view where they are affine, a gather elsewhere."""
 
@@ -86,7 +89,6 @@ class Calls:
     """
 
     def __init__(self, rows: tuple[int, int], width: int, exact: bool = False) -> None:
-        self.width = width
         self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan
         self.calls: list[Callable[[], Any]] = []
         # With one sample a batch has no axis: what is left are matrices, not stacks of them.
@@ -143,11 +145,8 @@ class Calls:
         arrays = [x.array for x in operands]
         constant = all(x.constant for x in operands)
         if out is None:
-            boolean = "dd->?" in getattr(function, "types", ()) or (
-                function is np.multiply and all(x.dtype == bool for x in arrays)
-            )
             shape = np.broadcast_shapes(*(x.shape for x in arrays))
-            out = self.scratch(shape, constant, bool if boolean else float)
+            out = self.scratch(shape, constant, _dtype(function, arrays))
         if function in _OUT_BY_NAME:
             self.call(partial(function, *arrays, out=out), constant)
         else:
@@ -215,9 +214,8 @@ class Calls:
         if target is None and access.segments is not None:
             order, starts, rows = access.segments
             flat = result.array.reshape(len(order), *self.tail[buffer])
-            result = self.into(
-                partial(take, rows=order), flat.shape, Operand(flat, result.constant), out=None
-            )
+            ordered = partial(take, rows=order)
+            result = self.into(ordered, flat.shape, Operand(flat, result.constant))
             shape = (len(starts), *self.tail[buffer])
             result = self.into(partial(_reduceat, starts=starts), shape, result)
         elif target is None:
@@ -239,9 +237,7 @@ class Calls:
         if target is not None:
             self.call(partial(np.add, target, result.array, target))
         else:
-            before = self.into(
-                partial(take, rows=rows), result.array.shape, Operand(grads), out=None
-            )
+            before = self.into(partial(take, rows=rows), result.array.shape, Operand(grads))
             after = self.compute(np.add, before, result, out=before.array)
             self.call(partial(grads.__setitem__, rows, after.array))
         self._mark(buffer, rows, False)
@@ -295,6 +291,12 @@ class Calls:
         slot = self._slots[self._used]
         self._used += 1
         return np.ndarray(shape, dtype, slot.data if size else slot)
+
+
+def _dtype(function: Callable[..., Any], arrays: list[Array]) -> type:
+    """bool for comparisons, and for what is done to masks; else float."""
+    signature = "".join(array.dtype.char for array in arrays) + "->?"
+    return bool if signature in getattr(function, "types", ()) else float
 
 
 _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .calls import Access, Array, Calls, Operand, Shape, take
+from .calls import ONE, ZERO, Access, Array, Calls, Operand, Shape, take
 from .fuse import Fused, Ints
 from .graph import BATCHED, FROM_INPUTS
 from .rules import apply, recorded, run
@@ -98,7 +98,7 @@ class Map(Kernel):
         g = calls.grad(self.out)
         result = run(calls, recorded(self.op.vjp[k], 2, self.numbers), [g, own, *operands], out)
         if calls.exact and result.array is not g.array:
-            zero = calls.compute(np.equal, g, Operand(np.array(0.0), True))
+            zero = calls.compute(np.equal, g, ZERO)
             whole = np.broadcast_to(result.array, g.array.shape)
             return calls.compute(_choose_zero, zero, result._replace(array=whole), out=out)
         return result
@@ -171,7 +171,7 @@ class Chain(Kernel):
             if not subtract and (column != 1).any():
                 values.append(coef)
             into = out if total is None else None
-            term = _product(calls, values, into) if values else Operand(np.array(1.0), True)
+            term = _product(calls, values, into) if values else ONE
             if total is None:
                 total, negative = term, subtract
             elif negative and not subtract:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .calls import Array, Calls, Operand
+from .calls import ZERO, Array, Calls, Operand
 from .graph import Graph
 from .trace import trace
 from .value import Value
@@ -85,7 +85,7 @@ def _is_number(x: Operand) -> bool:
 
 def _as_floats(calls: Calls, x: Operand) -> Operand:
     """A mask of booleans as 0.0 and 1.0, so that arithmetic on it is that of numbers."""
-    return x if x.array.dtype != bool else calls.compute(np.add, x, Operand(np.array(0.0), True))
+    return x if x.array.dtype != bool else calls.compute(np.add, x, ZERO)
 
 
 def _select(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -> Operand:
@@ -113,7 +113,7 @@ def _mask(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -
 def _as_mask(calls: Calls, c: Operand) -> Operand:
     if c.array.dtype == bool:
         return c
-    return calls.compute(np.not_equal, c, Operand(np.array(0.0), True))
+    return calls.compute(np.not_equal, c, ZERO)
 
 
 def _choose(c: Array, x: Array, y: Array, out: Array) -> None:

@@ -55,7 +55,6 @@ class Schedule:
     rows: tuple[int, int]  # how many rows the buffers have
     follows: Mask  # (m,) whether a row of ones lies behind the node's own
     ones: tuple[Ints, Ints]  # the rows of ones in each buffer
-    parameters: int  # so many rows of the shared buffer hold the parameters; they come first
 
 
 def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
@@ -343,7 +342,6 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     grids = [group for group in groups if group.kind == GRID]
     grids.sort(key=lambda group: -group.buffer)  # what runs in every tile chooses first
     place(_wished(parameters, [group.u for group in grids]), SHARED)
-    parameter_rows = sizes[SHARED]
     place(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
     place(_wished(inputs, [group.v for group in grids]), FROM_INPUTS)
     placed = []
@@ -354,9 +352,7 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     ones[FROM_INPUTS].append(np.array([sizes[FROM_INPUTS]]))
     sizes[FROM_INPUTS] += 1
     shared_ones, batched_ones = map(np.concatenate, ones)
-    return Schedule(
-        placed, row, (sizes[0], sizes[1]), follows, (shared_ones, batched_ones), parameter_rows
-    )
+    return Schedule(placed, row, (sizes[0], sizes[1]), follows, (shared_ones, batched_ones))
 
 
 def _wished(leaves: Ints, uses: list[Ints]) -> Ints:

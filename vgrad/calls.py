@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fuse import Ints
-from .graph import BATCHED, SHARED
+from .graph import BATCHED, SHARED, Shape
+from .passes import Segments, segments
 
 Array = NDArray[Any]
-Shape = tuple[int, ...]
 
 _ITEM = np.dtype(np.float64).itemsize
 
 
-class Operand(NamedTuple):
+class Source(NamedTuple):
     """An array that a call reads, and whether its numbers are the same in every sweep."""
 
     array: Array
     constant: bool = False
 
 
-ZERO, ONE = (Operand(np.array(x), True) for x in (0.0, 1.0))
+ZERO, ONE = (Source(np.array(x), True) for x in (0.0, 1.0))
 
 
 class Access:
@@ -49,16 +49,9 @@ class Access:
         return self.rows.reshape(-1)
 
     @cached_property
-    def segments(self) -> tuple[Ints, Ints, Ints] | None:
-        """How to sum what goes to rows that are named more than once; None where none is.
-
-        The order that brings equal rows together, where each row's run of them begins, and the
-        rows themselves. Summing runs is deterministic, and faster than `np.add.at`.
-        """
-        distinct, counts = np.unique(self.flat, return_counts=True)
-        if len(distinct) == len(self.flat):
-            return None
-        return np.argsort(self.flat, kind="stable"), np.cumsum(counts) - counts, distinct
+    def runs(self) -> Segments | None:
+        """How to sum what goes to rows that are named more than once; None where none is."""
+        return segments(self.flat)
 
     def __repr__(self) -> str:
         kind = "gather" if self.strides is None else "view"
@@ -112,18 +105,18 @@ class Calls:
         """Let scratch arrays be used again: those of one kernel are of no use to another."""
         self._used = 0
 
-    def value(self, access: Access, like: int) -> Operand:
+    def value(self, access: Access, like: int) -> Source:
         """The values of these rows, to be combined with those of buffer `like`."""
         operand = self._read(self.values, self.fixed, access, like)
         if operand.array.size == 1 and self.tail[like] and not self.tail[access.buffer]:
             operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast
         return operand
 
-    def grad(self, access: Access) -> Operand:
+    def grad(self, access: Access) -> Source:
         """The gradients of these rows."""
         return self._read(self.grads, self.fixed_grads, access, access.buffer)
 
-    def store(self, access: Access, produce: Callable[[Array | None], Operand]) -> None:
+    def store(self, access: Access, produce: Callable[[Array | None], Source]) -> None:
         """Make what `produce(out)` puts into `out`, or returns, the values of these rows."""
         values = self.values[access.buffer]
         target = None if access.strides is None else self._view(values, access)
@@ -139,8 +132,8 @@ class Calls:
         return bool(self.written[access.buffer][access.flat].any())
 
     def compute(
-        self, function: Callable[..., Any], *operands: Operand, out: Array | None = None
-    ) -> Operand:
+        self, function: Callable[..., Any], *operands: Source, out: Array | None = None
+    ) -> Source:
         """`function` of the operands, element by element, into `out` or a scratch array."""
         arrays = [x.array for x in operands]
         constant = all(x.constant for x in operands)
@@ -151,21 +144,21 @@ class Calls:
             self.call(partial(function, *arrays, out=out), constant)
         else:
             self.call(partial(function, *arrays, out), constant)
-        return Operand(out, constant)
+        return Source(out, constant)
 
     def into(
         self,
         function: Callable[..., Any],
         shape: Shape,
-        *operands: Operand,
+        *operands: Source,
         out: Array | None = None,
-    ) -> Operand:
+    ) -> Source:
         """`function(*arrays, out)`, whose result has this shape."""
         constant = all(x.constant for x in operands)
         if out is None:
             out = self.scratch(shape, constant)
         self.call(partial(function, *(x.array for x in operands), out), constant)
-        return Operand(out, constant)
+        return Source(out, constant)
 
     def call(self, function: Callable[[], Any], constant: bool = False) -> None:
         """Add a call to the list; what is constant is called at once instead."""
@@ -175,7 +168,7 @@ class Calls:
             self.calls.append(function)
 
     def contribute(
-        self, access: Access, shape: Shape, produce: Callable[[Array | None], Operand]
+        self, access: Access, shape: Shape, produce: Callable[[Array | None], Source]
     ) -> None:
         """Add to the gradient of these rows what `produce(out)` puts into `out`, or returns.
 
@@ -193,7 +186,7 @@ class Calls:
         else:
             self._accumulate(access, target, result)
 
-    def _summed(self, whole: Operand, shape: Shape, out: Array | None) -> Operand:
+    def _summed(self, whole: Source, shape: Shape, out: Array | None) -> Source:
         axes = tuple(
             axis
             for axis, n in enumerate(whole.array.shape)
@@ -208,18 +201,16 @@ class Calls:
             return self._summed(whole, shape, out)
         return self.into(partial(_sum_over, axes=axes, keepdims=keepdims), shape, whole, out=out)
 
-    def _accumulate(self, access: Access, target: Array | None, result: Operand) -> None:
+    def _accumulate(self, access: Access, target: Array | None, result: Source) -> None:
         buffer, rows = access.buffer, access.flat
         grads = self.grads[buffer]
-        if target is None and access.segments is not None:
-            order, starts, rows = access.segments
-            flat = result.array.reshape(len(order), *self.tail[buffer])
-            ordered = partial(take, rows=order)
-            result = self.into(ordered, flat.shape, Operand(flat, result.constant))
+        if target is None:
+            result = self._flattened(access, result)
+        if target is None and access.runs is not None:
+            order, starts, rows = access.runs
+            result = self.into(partial(take, rows=order), result.array.shape, result)
             shape = (len(starts), *self.tail[buffer])
             result = self.into(partial(_reduceat, starts=starts), shape, result)
-        elif target is None:
-            result = result._replace(array=result.array.reshape(len(rows), *self.tail[buffer]))
         written = self.written[buffer][rows]
         if not written.any():
             if target is not None:
@@ -237,10 +228,19 @@ class Calls:
         if target is not None:
             self.call(partial(np.add, target, result.array, target))
         else:
-            before = self.into(partial(take, rows=rows), result.array.shape, Operand(grads))
+            before = self.into(partial(take, rows=rows), result.array.shape, Source(grads))
             after = self.compute(np.add, before, result, out=before.array)
             self.call(partial(grads.__setitem__, rows, after.array))
         self._mark(buffer, rows, False)
+
+    def _flattened(self, access: Access, result: Source) -> Source:
+        """One row of the result for each row of the access."""
+        shape = access.shape + self.tail[access.buffer]
+        if result.array.shape != shape or not result.array.flags.c_contiguous:
+            # to reshape it would copy here and now, and not in every sweep
+            result = self.into(_copy, shape, result)
+        flat = result.array.reshape(len(access.flat), *self.tail[access.buffer])
+        return result._replace(array=flat)
 
     def _mark(self, buffer: int, rows: Ints, constant: bool) -> None:
         self.written[buffer][rows] = True
@@ -248,19 +248,19 @@ class Calls:
 
     def _target(self, access: Access) -> Array | None:
         """The gradients of these rows as a view, if there is one that has every row once."""
-        if access.strides is None or access.segments is not None:
+        if access.strides is None or access.runs is not None:
             return None
         return self._view(self.grads[access.buffer], access)
 
     def _read(
         self, buffers: list[Array], fixed: list[NDArray[np.bool_]], access: Access, like: int
-    ) -> Operand:
+    ) -> Source:
         buffer = access.buffer
         constant = bool(fixed[buffer][access.flat].all())
         if access.strides is not None:
-            operand = Operand(self._view(buffers[buffer], access), constant)
+            operand = Source(self._view(buffers[buffer], access), constant)
         else:
-            whole = Operand(buffers[buffer], constant)
+            whole = Source(buffers[buffer], constant)
             shape = access.shape + self.tail[buffer]
             operand = self.into(partial(take, rows=access.rows), shape, whole)
         missing = len(self.tail[like]) - len(self.tail[buffer])
@@ -305,6 +305,10 @@ _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a
 def take(array: Array, out: Array, rows: Ints) -> None:
     """The rows of an array, gathered into `out`."""
     array.take(rows, 0, out, "clip")  # "raise" would go through a buffer
+
+
+def _copy(array: Array, out: Array) -> None:
+    np.copyto(out, array)
 
 
 def _reduceat(array: Array, out: Array, starts: Ints) -> None:

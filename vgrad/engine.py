@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import isfinite
@@ -22,6 +23,7 @@ Array = NDArray[np.float64]
 Arrays = Sequence[Array]  # one per argument, (B, numbers), or (B,) for a single number
 
 SHARD = 2  # tiles; what one task of an executor takes
+WAITING = 64  # tasks that an executor is given ahead
 
 
 class Engine:
@@ -92,14 +94,13 @@ class Engine:
         with np.errstate(all="ignore"):
             for exact in (False, True):
                 parts = self._map(work, theta, arrays, batch, executor, divisor, exact)
-                if len(parts) == 1:
-                    value, gradient, outputs = parts[0]
-                else:
-                    values, gradients, tiles = zip(*parts)
-                    value, gradient = sum(values), np.add.reduce(gradients)
-                    outputs = np.concatenate(tiles, axis=1) if aux else None
-                if isfinite(value) and isfinite(gradient.dot(gradient)):
-                    return value, gradient, outputs
+                value, gradient, outputs = next(parts)
+                columns = [outputs]
+                for more, part, outputs in parts:  # one after the other: only their sum is kept
+                    value, gradient = value + more, gradient + part
+                    columns.append(outputs)
+                if isfinite(value) and _all_finite(gradient):
+                    return value, gradient, _joined(columns) if aux else None
             every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
             value = np.add.reduce(every[0]) / divisor
             if not isfinite(value):  # a mean may be finite where the sum is not
@@ -132,21 +133,26 @@ class Engine:
         executor: Executor | None,
         divisor: float = 1.0,
         exact: bool = False,
-    ) -> list[Any]:
+    ) -> Iterator[Any]:
         """`work` on each shard of the batch, by the executor or right here: in the same shards, so
         that the results are the same to the last bit."""
         tile = self.plan.width(batch) if self.fuse else self.plain.tile
         size = SHARD * tile
         if batch <= size:
-            return [work(Task(self, theta, arrays, batch, tile, divisor, exact))]
-        tasks = []
+            yield work(Task(self, theta, arrays, batch, tile, divisor, exact))
+            return
+        waiting: deque[Future[Any]] = deque()
         for a in range(0, batch, size):
             part = [array[a : a + size] for array in arrays]
-            tasks.append(Task(self, theta, part, min(size, batch - a), tile, divisor, exact))
-        if executor is None:
-            return [work(task) for task in tasks]
-        futures = [executor.submit(_quiet, work, task) for task in tasks]
-        return [future.result() for future in futures]
+            task = Task(self, theta, part, min(size, batch - a), tile, divisor, exact)
+            if executor is None:
+                yield work(task)
+                continue
+            waiting.append(executor.submit(_quiet, work, task))
+            if len(waiting) > WAITING:  # so that neither tasks nor results pile up
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Task(NamedTuple):
@@ -223,9 +229,15 @@ def _with_exact(
     return results
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def _joined(parts: Iterable[Any]) -> Array:
     """(M, B) from the shards' parts of it."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    first, *rest = parts
+    return np.concatenate([first, *rest], axis=1) if rest else first
+
+
+def _all_finite(gradient: Array) -> bool:
+    """The square is quicker to look at, but it may overflow."""
+    return isfinite(gradient.dot(gradient)) or bool(np.isfinite(gradient).all())
 
 
 def _rows(arrays: Arrays, batch: int) -> Array:

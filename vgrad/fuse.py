@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import FROM_INPUTS, Graph
-from .levels import origins
+from .passes import origins
 
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
 
-SUM = 255  # stands in `Fused.op` for a contraction; no op has that code
+CONTRACTION = 255  # stands in `Fused.op` for a contraction; no op has that code
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
 SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
 
-# What scales a product rides along as its coefficient if it cannot overflow where the product
-# itself would not. A constant in front of a sum stays outside: inside it would round every term.
-COEFFICIENTS = 2.0**-30, 2.0**30
+# What scales a product rides along as its coefficient, and multiplies one factor first. It must not
+# be small, or that factor might lose its digits where the product would not have. If it is large,
+# an overflow shows, and the plain sweep takes over. A constant in front of a sum stays outside:
+# inside it would round every term.
+COEFFICIENTS = 1.0, 2.0**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Terms:
 class Fused:
     """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
 
-    op: NDArray[np.uint8]  # (m,) op codes, and SUM
+    op: NDArray[np.uint8]  # (m,) op codes, and CONTRACTION
     parents: Ints  # (m, 3) of what is no contraction; -1 elsewhere
     value: NDArray[np.float64]  # (m,) of constants
     origin: NDArray[np.uint8]  # (m,) FROM_... bits
@@ -80,7 +82,7 @@ def fuse(graph: Graph) -> Fused:
     runs = _Runs(op, parents, value, origin, outputs)
     terms = runs.terms(one)
     fused = Fused(
-        op=np.where(runs.roots, np.uint8(SUM), op),
+        op=np.where(runs.roots, np.uint8(CONTRACTION), op),
         parents=np.where(runs.roots[:, None], -1, parents),
         value=value,
         origin=origin,
@@ -134,34 +136,42 @@ class _Runs:
 
         uses = np.bincount(parents[parents >= 0], minlength=len(op))
         uses += np.bincount(outputs, minlength=len(op))
-        user = np.full(len(op), -1)  # of a node that is used once: by whom, and as which operand
-        place = np.zeros(len(op), np.intp)
+        self.user = np.full(len(op), -1)  # of a node that is used once: by whom
+        self.place = np.zeros(len(op), np.intp)  # and as which operand
         for k in (1, 0):
             children = np.flatnonzero(parents[:, k] >= 0)
-            user[parents[children, k]] = children
-            place[parents[children, k]] = k
+            self.user[parents[children, k]] = children
+            self.place[parents[children, k]] = k
+        self.single = (uses == 1) & (self.user >= 0)
         # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-        same_buffer = (origin & FROM_INPUTS) == (origin[user] & FROM_INPUTS)
-        into_sum = self.linear[user] & (self.mul | (self.linear & same_buffer))
-        into_scale = scales[user] & self.mul & same_buffer
-        self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
+        self.same_buffer = (origin & FROM_INPUTS) == (origin[self.user] & FROM_INPUTS)
+        self._absorb(scales, scale)
+        wild = (np.abs(self.coef) < low) | (np.abs(self.coef) > high)
+        if wild.any():  # many scales, one on the other: in those runs all stay outside
+            self._absorb(scales & ~np.isin(self.top, self.top[wild]), scale)
+        computed = np.flatnonzero(parents[:, 0] >= 0)
+        self.sizes = np.bincount(self.top[computed], minlength=len(op))
 
+    def _absorb(self, scales: Mask, scale: NDArray[np.float64]) -> None:
+        """Find what vanishes into which root, and what it is multiplied with on the way."""
+        user = self.user
+        into_sum = self.linear[user] & (self.mul | (self.linear & self.same_buffer))
+        into_scale = scales[user] & self.mul & self.same_buffer
+        self.absorbed = self.single & (into_sum | into_scale)
         inner = np.flatnonzero(self.absorbed)
-        self.top = np.arange(len(op))
+        self.top = np.arange(len(user))
         self.top[inner] = user[inner]
-        self.coef = np.ones(len(op))
+        self.coef = np.ones(len(user))
         self.coef[inner] = np.where(
-            self.linear[user[inner]], self.sign[user[inner], place[inner]], scale[user[inner]]
+            self.linear[user[inner]], self.sign[user[inner], self.place[inner]], scale[user[inner]]
         )
-        self.roots = np.zeros(len(op), bool)
+        self.roots = np.zeros(len(user), bool)
         self.roots[self.top[inner]] = True
         self.roots &= ~self.absorbed
         while self.absorbed[self.top[inner]].any():  # each round doubles the distance covered
             above = self.top[inner]
             self.coef[inner] *= self.coef[above]
             self.top[inner] = self.top[above]
-        computed = np.flatnonzero(parents[:, 0] >= 0)
-        self.sizes = np.bincount(self.top[computed], minlength=len(op))
 
     def terms(self, one: int) -> Terms:
         """The terms of every run, in the order of evaluation."""
@@ -247,7 +257,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         return np.concatenate([array, more.astype(array.dtype)])
 
     return Fused(
-        op=extend(fused.op, np.full(len(new), SUM)),
+        op=extend(fused.op, np.full(len(new), CONTRACTION)),
         parents=extend(fused.parents, np.full((len(new), 3), -1)),
         value=extend(fused.value, np.zeros(len(new))),
         origin=extend(

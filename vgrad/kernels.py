@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .calls import ONE, ZERO, Access, Array, Calls, Operand, Shape, take
+from .calls import ONE, ZERO, Access, Array, Calls, Source, take
 from .fuse import Fused, Ints
-from .graph import BATCHED, FROM_INPUTS
-from .rules import apply, recorded, run
+from .graph import BATCHED, FROM_INPUTS, Shape
+from .rules import add_op, add_rule, recorded
 from .schedule import CHAIN, GRID, MAP, SEGMENTS, Group, Schedule
 
 
@@ -38,10 +38,11 @@ class Kernel:
 
     name: str
     flops: int  # of a forward, per sample where it is batched
+    scratch: int  # about how many numbers it holds besides the buffers, per sample
     out: Access
     operands: list[Access]
 
-    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+    def _produce(self, calls: Calls, out: Array | None) -> Source:
         raise NotImplementedError
 
     def _access(self, nodes: Ints) -> Access:
@@ -50,6 +51,7 @@ class Kernel:
         buffer = int(batched.max())
         rows = self._schedule.row[nodes]
         ones = nodes == self._fused.one
+        assert (ones | (batched == buffer)).all(), "rows of two buffers make no array"
         if ones.any():  # a row of ones that lies behind the node before, or any other
             before = np.roll(nodes, 1, axis=-1)
             behind = self._schedule.follows[before] & (before != self._fused.one)
@@ -71,6 +73,7 @@ class Map(Kernel):
         super().__init__(group, fused, schedule)
         self.op = ops.OPS[group.op]
         self.name, self.flops = self.op.name, len(group.nodes)
+        self.scratch = 3 * len(group.nodes)
         accesses = _folded([self._access(nodes) for nodes in (group.nodes, *group.operands)])
         self.out, *self.operands = accesses
         self.numbers: tuple[float | None, ...] = (None,) * len(self.operands)
@@ -82,9 +85,9 @@ class Map(Kernel):
                     number if k == self.op.static else None for k in range(self.op.arity)
                 )
 
-    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+    def _produce(self, calls: Calls, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
-        return apply(calls, self.op, self.numbers, operands, out)
+        return add_op(calls, self.op, self.numbers, operands, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
@@ -92,11 +95,12 @@ class Map(Kernel):
             if rule is not None and self._origin(nodes) & wanted:
                 calls.contribute(self.operands[k], shape, partial(self._vjp, calls, k))
 
-    def _vjp(self, calls: Calls, k: int, out: Array | None) -> Operand:
+    def _vjp(self, calls: Calls, k: int, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
         own = calls.value(self.out, self.buffer)
         g = calls.grad(self.out)
-        result = run(calls, recorded(self.op.vjp[k], 2, self.numbers), [g, own, *operands], out)
+        rule = recorded(self.op.vjp[k], 2, self.numbers)
+        result = add_rule(calls, rule, [g, own, *operands], out)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, ZERO)
             whole = np.broadcast_to(result.array, g.array.shape)
@@ -148,6 +152,7 @@ class Chain(Kernel):
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
         self.name, self.flops = group.kind, 2 * group.coef.size
+        self.scratch = 3 * len(group.nodes)
         columns = [x[:, j] for j in range(group.u.shape[1]) for x in (group.u, group.v)]
         given = [x for x in columns if (x != fused.one).any()]
         self.out, *self.operands = _folded(list(map(self._access, [group.nodes, *given])))
@@ -156,13 +161,13 @@ class Chain(Kernel):
         # the coefficients of each term, and its factors; None for one that is 1
         self.terms = list(zip(group.coef.T, zip(factors[::2], factors[1::2])))
 
-    def _coef(self, calls: Calls, coef: NDArray[np.float64]) -> Operand:
+    def _coef(self, calls: Calls, coef: NDArray[np.float64]) -> Source:
         """One number where they are equal, else a column."""
         if (coef == coef[0]).all():
-            return Operand(np.array(coef[0]), True)
-        return Operand(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])), True)
+            return Source(np.array(coef[0]), True)
+        return Source(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])), True)
 
-    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+    def _produce(self, calls: Calls, out: Array | None) -> Source:
         total, negative = None, False
         for column, factors in self.terms:
             coef = self._coef(calls, column)
@@ -170,15 +175,18 @@ class Chain(Kernel):
             subtract = bool((column == -1).all())
             if not subtract and (column != 1).any():
                 values.append(coef)
-            into = out if total is None else None
+            # What is constant stays out of `out`, which the calls of each sweep write over.
+            into = out if total is None and not all(x.constant for x in values) else None
             term = _product(calls, values, into) if values else ONE
             if total is None:
                 total, negative = term, subtract
-            elif negative and not subtract:
-                total, negative = calls.compute(np.subtract, term, total, out=out), False
+                continue
+            into = None if total.constant and term.constant else out
+            if negative and not subtract:
+                total, negative = calls.compute(np.subtract, term, total, out=into), False
             else:
                 combine = np.add if negative == subtract else np.subtract
-                total = calls.compute(combine, total, term, out=out)
+                total = calls.compute(combine, total, term, out=into)
         assert total is not None
         return calls.compute(np.negative, total, out=out) if negative else total
 
@@ -201,8 +209,8 @@ class Chain(Kernel):
                     calls.contribute(access, shape, partial(_product, calls, values))
 
     def _scaled(
-        self, calls: Calls, column: NDArray[np.float64], g: Operand, out: Array | None
-    ) -> Operand:
+        self, calls: Calls, column: NDArray[np.float64], g: Source, out: Array | None
+    ) -> Source:
         """The gradient times the coefficients of a term."""
         if (column == 1).all():
             return g
@@ -211,7 +219,7 @@ class Chain(Kernel):
         return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
 
 
-def _product(calls: Calls, factors: list[Operand], out: Array | None) -> Operand:
+def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
     product = factors[0]
     for i, factor in enumerate(factors[1:], 2):
         product = calls.compute(
@@ -226,6 +234,7 @@ class Segments(Kernel):
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
         self.name, self.flops = group.kind, 2 * group.coef.size
+        self.scratch = 5 * len(group.u)
         lengths = np.diff(group.starts, append=len(group.u))
         # (n, k) where the sums have one length, else (t,)
         self.even = bool((lengths == lengths[0]).all())
@@ -241,15 +250,15 @@ class Segments(Kernel):
         self.operands = [x.access for x in self.factors if x]
         self.coef = None if (group.coef == 1).all() else group.coef
 
-    def _values(self, calls: Calls, *factors: Factor | None) -> list[Operand]:
+    def _values(self, calls: Calls, *factors: Factor | None) -> list[Source]:
         """The values of those that are not 1, and the coefficients."""
         values = [calls.value(x.access, self.buffer) for x in factors if x]
         if self.coef is not None:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
-            values.append(Operand(self.coef.reshape(column), True))
+            values.append(Source(self.coef.reshape(column), True))
         return values
 
-    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+    def _produce(self, calls: Calls, out: Array | None) -> Source:
         values = self._values(calls, *self.factors)
         terms = _product(calls, values, None)
         tail = calls.tail[self.buffer]
@@ -270,7 +279,7 @@ class Segments(Kernel):
                 calls.contribute(factor.access, shape, partial(_spread, calls, values, shape))
 
 
-def _spread(calls: Calls, factors: list[Operand], shape: Shape, out: Array | None) -> Operand:
+def _spread(calls: Calls, factors: list[Source], shape: Shape, out: Array | None) -> Source:
     """The product, over all terms even where it is the same for several."""
     if len(factors) == 1:
         return factors[0]._replace(array=np.broadcast_to(factors[0].array, shape))
@@ -295,21 +304,22 @@ class Grid(Kernel):
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
         self.name, self.flops = group.kind, 2 * len(group.u) * group.v.size
+        self.scratch = group.u.size + 2 * group.v.size
         self.out = self._access(group.nodes.reshape(len(group.v), len(group.u)))
         self.u, self.v = self._access(group.u), self._access(group.v)
         self.operands = [self.u, self.v]
-        self.coef = None if (group.coef == 1).all() else Operand(group.coef, True)
+        self.coef = None if (group.coef == 1).all() else Source(group.coef, True)
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.
         self.square = self.coef is None and np.array_equal(group.u, group.v) and len(group.u) == 1
 
-    def _u(self, calls: Calls) -> Operand:
+    def _u(self, calls: Calls) -> Source:
         u = calls.value(self.u, self.u.buffer)
         if self.coef is None:
             return u
         coef = self.coef.array.reshape(self.u.shape + (1,) * (u.array.ndim - 2))
-        return calls.compute(np.multiply, u, Operand(coef, True))
+        return calls.compute(np.multiply, u, Source(coef, True))
 
-    def _produce(self, calls: Calls, out: Array | None) -> Operand:
+    def _produce(self, calls: Calls, out: Array | None) -> Source:
         u, v = self._u(calls), calls.value(self.v, self.v.buffer)
         constant = u.constant and v.constant
         if out is None:
@@ -322,7 +332,7 @@ class Grid(Kernel):
             _dot(calls, u.array, v.array[0], out[0], constant)
         else:
             calls.call(partial(np.matmul, u.array, v.array, out), constant)
-        return Operand(out, constant)
+        return Source(out, constant)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         if self.square and self._origin(self.group.u) & wanted:
@@ -336,7 +346,7 @@ class Grid(Kernel):
             shape = self.v.shape + calls.tail[self.v.buffer]
             calls.contribute(self.v, shape, partial(self._grad_v, calls))
 
-    def _grad_u(self, calls: Calls, out: Array | None) -> Operand:
+    def _grad_u(self, calls: Calls, out: Array | None) -> Source:
         g, v = calls.grad(self.out), calls.value(self.v, self.v.buffer)
         constant = g.constant and v.constant
         if out is None or self.coef is not None:
@@ -352,16 +362,16 @@ class Grid(Kernel):
             calls.call(partial(np.matmul, g.array, v.array.transpose(0, 2, 1), each), constant)
             calls.call(partial(np.add.reduce, each, 0, None, out), constant)
         if self.coef is None:
-            return Operand(out, constant)
+            return Source(out, constant)
         coef = self.coef.array.reshape(self.u.shape + (1,) * (out.ndim - 2))
-        return calls.compute(np.multiply, Operand(out, constant), Operand(coef, True))
+        return calls.compute(np.multiply, Source(out, constant), Source(coef, True))
 
-    def _grad_square(self, calls: Calls, out: Array | None) -> Operand:
+    def _grad_square(self, calls: Calls, out: Array | None) -> Source:
         g, u = calls.grad(self.out), calls.value(self.u, self.u.buffer)
         twice = calls.compute(np.add, g, g)
         return calls.compute(np.multiply, u, twice, out=out)
 
-    def _grad_v(self, calls: Calls, out: Array | None) -> Operand:
+    def _grad_v(self, calls: Calls, out: Array | None) -> Source:
         g, u = calls.grad(self.out), self._u(calls)
         constant = g.constant and u.constant
         if out is None:
@@ -374,7 +384,7 @@ class Grid(Kernel):
             _dot(calls, u.array.T, g.array[0], out[0], constant)
         else:
             calls.call(partial(np.matmul, u.array.T, g.array, out), constant)
-        return Operand(out, constant)
+        return Source(out, constant)
 
 
 def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
-from .levels import origins
+from .passes import Segments, origins, segments
 
 Array = NDArray[np.float64]
 Rows = slice | NDArray[np.int32]  # a slice where they are consecutive
@@ -127,7 +127,7 @@ class Map:
     def __init__(self, group: Group) -> None:
         _, self.op, self.out, self.operands = group
         self.rules = [
-            (vjp, *place, _segments(place.rows))
+            (vjp, *place, None if isinstance(place.rows, slice) else segments(place.rows))
             for vjp, place in zip(self.op.vjp, self.operands)
             if vjp is not None and place.origin
         ]
@@ -148,42 +148,25 @@ class Map:
         g = grads[buffer][rows]
         arguments = [values[buffer][rows]]
         arguments += [values[buffer][rows] for buffer, rows, _ in self.operands]
-        for vjp, buffer, rows, origin, segments in self.rules:
+        for vjp, buffer, rows, origin, runs in self.rules:
             if origin & wanted:
                 gradient = vjp(g, *arguments)
                 if exact:
                     gradient = np.where(g == 0, 0.0, gradient)
-                _add(grads[buffer], rows, segments, gradient)
-
-
-Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]
-
-
-def _segments(rows: Rows) -> Segments | None:
-    """How to sum what goes to rows that are named more than once; None where none is.
-
-    The order that brings equal rows together, where each row's run of them starts, and the rows
-    themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
-    """
-    if isinstance(rows, slice):
-        return None
-    distinct, counts = np.unique(rows, return_counts=True)
-    if len(distinct) == len(rows):
-        return None
-    return np.argsort(rows, kind="stable"), np.cumsum(counts) - counts, distinct
+                _add(grads[buffer], rows, runs, gradient)
 
 
 def _add(
     buffer: NDArray[np.float64],
     rows: Rows,
-    segments: Segments | None,
+    runs: Segments | None,
     gradient: NDArray[np.float64],
 ) -> None:
     """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""
     if gradient.shape[1] > buffer.shape[1]:
         gradient = gradient.sum(axis=1, keepdims=True)
-    if segments is not None:
-        order, starts, rows = segments
+    if runs is not None:
+        order, starts, rows = runs
         gradient = np.add.reduceat(gradient[order], starts, axis=0)
     if isinstance(rows, slice):
         target = buffer[rows]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .calls import Access, Calls, Operand
+from .calls import Access, Calls, Source
 from .fuse import fuse
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph, count
 from .kernels import KERNELS, Kernel
@@ -28,7 +28,8 @@ KEPT_WIDTHS = 8  # so many widths of tile stay bound
 class Plan:
     """A graph, fused and laid out.
 
-    P parameters, K inputs, M outputs. `arrays` are the arguments of a call, (B, *shape) each.
+    P parameters, K inputs, M outputs. `arrays` are the arguments of a call, (B, numbers) each, or
+    (B,) for a single number.
     """
 
     def __init__(self, graph: Graph, tile: int | None = None) -> None:
@@ -40,8 +41,9 @@ class Plan:
         ]
         self.shared = [kernel for kernel in self.kernels if kernel.buffer == SHARED]
         self.batched = [kernel for kernel in self.kernels if kernel.buffer == BATCHED]
-        row_bytes = 2 * 8 * self.schedule.rows[BATCHED]
-        self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
+        scratch = max((kernel.scratch for kernel in self.batched), default=0)
+        sample = 8 * (2 * self.schedule.rows[BATCHED] + scratch)
+        self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
@@ -276,7 +278,7 @@ def _as_slice(rows: Any) -> Any:
 
 
 def _seed(calls: Calls, objective: Access) -> None:
-    one = Operand(np.ones(objective.shape + calls.tail[objective.buffer]), True)
+    one = Source(np.ones(objective.shape + calls.tail[objective.buffer]), True)
     calls.contribute(objective, one.array.shape, lambda out: one)
 
 

@@ -53,11 +53,15 @@ def compile(
     """
     if reduce not in ("mean", "sum"):
         raise ValueError(f'reduce must be "mean" or "sum" (got {reduce!r})')
-    if tile is not None and (not isinstance(tile, int) or tile < 1):
-        raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
+    if not isinstance(fuse, bool):
+        raise TypeError(f"fuse must be True or False (got {fuse!r})")
+    if tile is not None:
+        if isinstance(tile, bool) or not hasattr(tile, "__index__") or tile < 1:
+            raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
+        tile = int(tile)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor must have a method submit, as executors do (got {executor!r})")
-    options = Options(reduce, bool(fuse), tile, executor)
+    options = Options(reduce, fuse, tile, executor)
     if isinstance(fn, Graph):
         if parameters is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
@@ -172,8 +176,9 @@ class Program:
         2 kernels for 16 nodes; forward 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; buffers: 19.3 k bytes
         """
-        checked = _as_arrays(arrays)
-        return explain(self._engine(_shapes(checked)), len(checked[0]) if checked else 1)
+        checked, batch = _as_batch(arrays)
+        with np.errstate(all="ignore"):
+            return explain(self._engine(_shapes(checked)), batch)
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -181,7 +186,7 @@ class Program:
         A program that finds its parameters itself needs `arrays` as for a call, once, to look.
         """
         if arrays:
-            self._engine(_shapes(_as_arrays(arrays)))
+            self._engine(_shapes(_as_batch(arrays)[0]))
         if self._parameters is None:
             raise ValueError(
                 "parameters must be known before theta is read: give them to compile, "
@@ -216,6 +221,9 @@ class Program:
         self.__init__(None, [], state["options"])  # type: ignore[misc]
         self._engines, self._numbers = state["engines"], state["numbers"]
 
+    def __copy__(self) -> Program:
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.
         return self
@@ -227,16 +235,7 @@ class Program:
 
         `scalar` says that the objective must be one number per sample.
         """
-        checked = _as_arrays(arrays)
-        batch = len(checked[0]) if checked else 1
-        for array in checked:
-            if len(array) != batch:
-                lengths = ", ".join(str(len(array)) for array in checked)
-                raise ShapeError(
-                    f"arrays must have one batch size, their first axis (got {lengths})"
-                )
-        if not batch:
-            raise ShapeError("the batch must have at least one sample (got none)")
+        checked, batch = _as_batch(arrays)
         engine = self._engine(_shapes(checked))
         if scalar:
             _require_scalar(engine.graph.output_shapes)
@@ -269,11 +268,20 @@ class Program:
         return self._engines[shapes]
 
 
-def _as_arrays(arrays: tuple[Any, ...]) -> list[Array]:
-    return [
+def _as_batch(arrays: tuple[Any, ...]) -> tuple[list[Array], int]:
+    """The arrays as float64, each with a batch axis, and the length that these have in common."""
+    checked = [
         x if type(x) is np.ndarray and x.dtype is FLOAT64 and x.ndim else _as_array(x, i)
         for i, x in enumerate(arrays)
     ]
+    batch = len(checked[0]) if checked else 1
+    for array in checked:
+        if len(array) != batch:
+            lengths = ", ".join(str(len(array)) for array in checked)
+            raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
+    if not batch:
+        raise ShapeError("the batch must have at least one sample (got none)")
+    return checked, batch
 
 
 def _as_array(x: Any, i: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .calls import ZERO, Array, Calls, Operand
+from .calls import ZERO, Array, Calls, Source
 from .graph import Graph
 from .trace import trace
 from .value import Value
@@ -30,18 +30,18 @@ def recorded(rule: ops.Rule, arguments: int, numbers: tuple[float | None, ...]) 
     return trace(call, *[()] * inputs, parameters=[])
 
 
-def apply(
+def add_op(
     calls: Calls,
     op: ops.Op,
     numbers: tuple[float | None, ...],
-    operands: list[Operand],
+    operands: list[Source],
     out: Array | None,
-) -> Operand:
+) -> Source:
     """The op's own rule, or where the row has it an equal one that NumPy runs faster."""
     if op.fast is not None:
         rule = recorded(op.fast, 0, numbers)
         if op.code not in rule.op:
-            return run(calls, rule, operands, out)
+            return add_rule(calls, rule, operands, out)
     if op is ops.where:
         c, x, y = operands
         return _select(calls, c, x, y, out)
@@ -55,14 +55,14 @@ def _evaluate(rule: ops.Rule, *arrays: Array) -> None:
     np.copyto(out, rule(*operands))
 
 
-def run(calls: Calls, rule: Graph, operands: list[Operand], out: Array | None) -> Operand:
+def add_rule(calls: Calls, rule: Graph, operands: list[Source], out: Array | None) -> Source:
     """The calls of a recorded rule; the last one writes into `out`."""
-    results: dict[int, Operand] = dict(zip(rule.inputs.tolist(), operands))
+    results: dict[int, Source] = dict(zip(rule.inputs.tolist(), operands))
     final = int(rule.outputs[0])
     for node, code in enumerate(rule.op.tolist()):
         op = ops.OPS[code]
         if op is ops.const:
-            results[node] = Operand(np.array(rule.value[node]), True)
+            results[node] = Source(np.array(rule.value[node]), True)
         elif op.arity:
             arguments = [results[x] for x in rule.parents[node, : op.arity].tolist()]
             if op is not ops.mul and op is not ops.where:
@@ -75,27 +75,27 @@ def run(calls: Calls, rule: Graph, operands: list[Operand], out: Array | None) -
                 c, x, y = arguments
                 results[node] = _mask(calls, c, x, y, into)
             else:
-                results[node] = apply(calls, op, tuple(numbers), arguments, into)
+                results[node] = add_op(calls, op, tuple(numbers), arguments, into)
     return _as_floats(calls, results[final])
 
 
-def _is_number(x: Operand) -> bool:
+def _is_number(x: Source) -> bool:
     return x.constant and x.array.ndim == 0
 
 
-def _as_floats(calls: Calls, x: Operand) -> Operand:
+def _as_floats(calls: Calls, x: Source) -> Source:
     """A mask of booleans as 0.0 and 1.0, so that arithmetic on it is that of numbers."""
     return x if x.array.dtype != bool else calls.compute(np.add, x, ZERO)
 
 
-def _select(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -> Operand:
+def _select(calls: Calls, c: Source, x: Source, y: Source, out: Array | None) -> Source:
     """where(c, x, y)."""
     if _is_number(c):
         return x if c.array else y
     return calls.compute(_choose, _as_mask(calls, c), x, y, out=out)
 
 
-def _mask(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -> Operand:
+def _mask(calls: Calls, c: Source, x: Source, y: Source, out: Array | None) -> Source:
     """where(c, x, y) in a vjp, which selects a gradient: if the other is 0, a product will do.
 
     Of inf and nan that are not selected it makes nan, and not 0; then the sweep is done again in
@@ -110,7 +110,7 @@ def _mask(calls: Calls, c: Operand, x: Operand, y: Operand, out: Array | None) -
     return calls.compute(np.multiply, selected, mask, out=out)
 
 
-def _as_mask(calls: Calls, c: Operand) -> Operand:
+def _as_mask(calls: Calls, c: Source) -> Source:
     if c.array.dtype == bool:
         return c
     return calls.compute(np.not_equal, c, ZERO)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .fuse import SMALL_SUM, SUM, Fused, Ints, Mask, Terms
+from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
 
 MAP, GRID, CHAIN, SEGMENTS = "map", "matmul", "chain", "sum"
@@ -38,7 +38,7 @@ class Group:
     level: int
     buffer: int
     nodes: Ints  # (n,); of a grid (A * C,), C running fastest
-    op: int = SUM
+    op: int = CONTRACTION
     operands: tuple[Ints, ...] = ()  # of a map: (n,) each
     u: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,) or (C, k)
     v: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,) or (A, k)
@@ -77,9 +77,11 @@ def _steps(fused: Fused) -> tuple[Terms, list[tuple[Ints, Ints, slice, Ints]]]:
     Each step has the nodes that are no sums, the sums, where these have their terms, and where in
     those each sum begins.
     """
-    computed = np.flatnonzero(fused.alive & ((fused.parents[:, 0] >= 0) | (fused.op == SUM)))
+    computed = np.flatnonzero(
+        fused.alive & ((fused.parents[:, 0] >= 0) | (fused.op == CONTRACTION))
+    )
     computed = computed[np.argsort(fused.depth[computed], kind="stable")]
-    is_sum = fused.op[computed] == SUM
+    is_sum = fused.op[computed] == CONTRACTION
     others, sums = computed[~is_sum], computed[is_sum]
     place = np.empty(len(fused.op), np.intp)
     place[sums] = np.arange(len(sums))
@@ -133,7 +135,7 @@ def _groups(fused: Fused, level: Ints) -> Iterator[Group]:
     return iter(sorted(groups, key=lambda group: (group.buffer, group.level)))
 
 
-def _runs(*keys: Ints) -> list[tuple[int, int]]:
+def _blocks(*keys: Ints) -> list[tuple[int, int]]:
     """Where runs of equal keys begin and end."""
     if not len(keys[0]):
         return []
@@ -156,7 +158,7 @@ def _maps(fused: Fused, level: Ints) -> Iterator[Group]:
     constant = np.where(is_static, constant, -1)
     order = np.lexsort((constant, level[nodes] * (1 << 13) + kind))
     nodes, kind, constant, parents = nodes[order], kind[order], constant[order], parents[order]
-    for a, b in _runs(level[nodes], kind, constant):
+    for a, b in _blocks(level[nodes], kind, constant):
         op_code = int(fused.op[nodes[a]])
         operands = tuple(parents[a:b, k] for k in range(ops.OPS[op_code].arity))
         buffer = int(batched[nodes[a]])
@@ -183,11 +185,10 @@ def _sums(fused: Fused, level: Ints) -> Iterator[Group]:
     new_starts = np.cumsum(counts) - counts
     index = np.repeat(starts[order] - new_starts, counts) + np.arange(len(terms.node))
     terms = terms.take(index)
-    for a, b in _runs(keys, pattern):
+    for a, b in _blocks(keys, pattern):
         last = new_starts[b - 1] + counts[b - 1]
-        yield from _pool(
-            terms.take(np.arange(new_starts[a], last)), int(level[sums[a]]), int(batched[sums[a]])
-        )
+        pool = terms.take(np.arange(new_starts[a], last))
+        yield from _pool(pool, int(level[sums[a]]), int(batched[sums[a]]), bool(pattern[a] <= 1))
 
 
 def _oriented(fused: Fused) -> Terms:
@@ -218,17 +219,21 @@ def _scatter(x: Ints) -> NDArray[np.uint64]:
     return h ^ (h >> np.uint64(33))
 
 
-def _pool(terms: Terms, level: int, buffer: int) -> Iterator[Group]:
-    """The groups of the sums of one level and one kind, which come sorted by their length."""
+def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Group]:
+    """The groups of the sums of one level and one kind, which come sorted by their length.
+
+    Where their terms are not of one kind throughout, no matrix would have all of their factors.
+    """
     starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
     counts = np.diff(starts, append=len(terms.node))
     blocks = []
-    for a, b in _runs(counts):
+    for a, b in _blocks(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
         u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
         coef = terms.coef[block].reshape(-1, k)
         # short sums of one row of u run as well, and without gathering, term by term
-        grids = [x for x in _grids(u, v, coef) if k > SMALL_SUM or len(x[1]) > 1]
+        found = _grids(u, v, coef) if uniform else ()
+        grids = [grid for grid in found if k > SMALL_SUM or len(grid[1]) > 1]
         blocks.append((terms.node[starts[a:b]], u, v, coef, grids))
     few = sum(len(grids) for *_, grids in blocks) <= FEW_GRIDS
     rest = []
@@ -278,7 +283,7 @@ def _grids(u: Ints, v: Ints, coef: NDArray[np.float64]) -> Iterator[tuple[Ints, 
         return
     part = _parts(rows_u, rows_v)
     order = np.lexsort((rows_u, rows_v, part))
-    for a, b in _runs(part[order]):
+    for a, b in _blocks(part[order]):
         cells = order[a:b]
         in_u, in_v = rows_u[cells], rows_v[cells]
         heads = np.flatnonzero(np.diff(in_v, prepend=-1))  # where each row of v begins

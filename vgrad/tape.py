@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from . import ops
 from .errors import TraceError
 from .graph import Graph, Shape, Structure
-from .levels import canonical_order
 from .operators import Operand, on_look
+from .passes import canonical_order
 from .value import Value
 
 

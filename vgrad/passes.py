@@ -1,4 +1,4 @@
-"""Walks over all nodes of a graph, level by level.
+"""Passes over many nodes at once: over a graph level by level, over rows that are named twice.
 
 A wide level is done by calls to NumPy, all of its nodes at once. A narrow one is done in Python, as
 a graph may be a chain, with as many levels as nodes.
@@ -7,6 +7,7 @@ a graph may be a chain, with as many levels as nodes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,21 @@ def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]
     bounds = [*starts[kept].tolist(), len(order)]
     for a, b, is_wide in zip(bounds, bounds[1:], wide[kept].tolist()):
         yield order[a:b], is_wide
+
+
+Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
+
+
+def segments(rows: NDArray[Any]) -> Segments | None:
+    """How to sum what goes to rows (n,) that are named more than once; None where none is.
+
+    The order that brings equal rows together, where each row's run of them begins, and the rows
+    themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
+    """
+    distinct, counts = np.unique(rows, return_counts=True)
+    if len(distinct) == len(rows):
+        return None
+    return np.argsort(rows, kind="stable"), np.cumsum(counts) - counts, distinct
 
 
 def canonical_order(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -47,14 +49,12 @@ def dask_cluster() -> Iterator[Executor]:
 
 EXECUTORS = {
     "threads": lambda: ThreadPoolExecutor(3),
-    "processes": lambda: ProcessPoolExecutor(2),
+    # spawned and not forked, as everywhere but on Linux: nothing is inherited, all is sent
+    "processes": lambda: ProcessPoolExecutor(2, get_context("spawn")),
     "dask": dask_cluster,
 }
 
 
-@pytest.mark.filterwarnings(
-    "default"
-)  # Python warns of forks beside threads, dask of its own ports
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_executors_give_what_none_gives_to_the_last_bit(name):
     with EXECUTORS[name]() as executor:
@@ -74,6 +74,11 @@ def test_a_gradient_that_is_not_finite_is_the_same_on_executors(fuse):
                 lambda x: x * vgrad.sqrt(w), [w], tile=16, executor=chosen, fuse=fuse
             )
             assert program.value_and_grad([0.0], data)[1].tolist() == [0.0]
+
+
+def test_a_program_that_is_copied_is_the_same_program():
+    program = vgrad.compile(loss, MODEL.parameters())
+    assert copy.copy(program) is program
 
 
 def test_a_pickled_program_computes_the_same():

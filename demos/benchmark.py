@@ -19,6 +19,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,18 +45,19 @@ class Peer(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     if not args.here:  # in processes of their own, as BLAS reads the number when it is loaded
+        options = sys.argv[1:] if argv is None else argv
         for threads in [args.threads] if args.threads else ["one", "all"]:
             environment = os.environ | (ONE_THREAD if threads == "one" else {})
-            options = [*(sys.argv[1:] if argv is None else argv), "--threads", threads, "--here"]
-            command = [sys.executable, __file__, *options]
+            command = [sys.executable, __file__, *options, "--threads", threads, "--here"]
             code = subprocess.run(command, env=environment, check=False).returncode
             if code:
                 return code
+            options = [option for option in options if option != "--plot"]  # one picture will do
         return 0
     print(f"== {args.threads} thread{'s' * (args.threads == 'all')}, {os.cpu_count()} cores\n")
     for case in args.cases:
         CASES[case](args)
-    if args.plot and args.threads == "one":
+    if args.plot:
         plot(args)
     return 0
 
@@ -68,6 +70,7 @@ def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str
     want = peers[0].run()
     for peer in peers:
         got, expected = peer.run(), want if peer.expected is None else peer.expected
+        # 100 steps pass on the roundings of sums in other orders; they come to about 1e-13
         if not math.isclose(got, expected, rel_tol=1e-9):
             raise SystemExit(f"{peer.name} must agree with {peers[0].name} ({got} and {expected})")
     seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
@@ -309,26 +312,23 @@ def training(args: argparse.Namespace) -> None:
 
 
 def large_batch(args: argparse.Namespace) -> None:
-    compare(
-        f"(b) moons: value and gradient at {args.batch:,} samples",
-        list(batch_peers(Moons(args.batch))),
-        args,
-    )
+    compare_batches(f"(b) moons: value and gradient at {args.batch:,} samples", args.batch, args)
 
 
-def batch_peers(moons: Moons) -> Iterator[Peer]:
+def compare_batches(title: str, batch: int, args: argparse.Namespace) -> dict[str, float]:
+    moons = Moons(batch)
     X, y, layers = moons.X, moons.y, moons.layers()
-    yield Peer("NumPy by hand", lambda: float(by_hand(layers, X, y)[0]))
-    workers = os.cpu_count() or 1
+    peers = [Peer("NumPy by hand", lambda: float(by_hand(layers, X, y)[0]))]
     options: dict[str, dict[str, Any]] = {"vgrad": {}, "vgrad, fuse=False": {"fuse": False}}
-    if workers > 1:
-        options[f"vgrad, {workers} threads"] = {"executor": ThreadPoolExecutor(workers)}
-    for name, chosen in options.items():
-        program = moons.program(**chosen)
-        yield Peer(name, lambda p=program: p.value_and_grad(moons.theta, X, y)[0])
-    yield from jax_peers(moons, 1)
-    yield from torch_peers(moons, 1)
-    yield from autograd_peers(moons, 1)
+    with ExitStack() as pools:
+        for workers in sorted({2, os.cpu_count() or 1} - {1}):
+            pool = pools.enter_context(ThreadPoolExecutor(workers))
+            options[f"vgrad, {workers} threads"] = {"executor": pool}
+        for name, chosen in options.items():
+            program = moons.program(**chosen)
+            peers.append(Peer(name, lambda p=program: p.value_and_grad(moons.theta, X, y)[0]))
+        others = (jax_peers, torch_peers, autograd_peers)
+        return compare(title, [*peers, *(p for find in others for p in find(moons, 1))], args)
 
 
 def captured(args: argparse.Namespace) -> None:
@@ -376,7 +376,7 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def memory_peaks(args: argparse.Namespace) -> Iterator[tuple[int, float, float]]:
-    for batch in (args.batch // 100, args.batch // 10, args.batch, 10 * args.batch):
+    for batch in (-(-args.batch // 100), -(-args.batch // 10), args.batch, 10 * args.batch):
         moons = Moons(batch)
         program, layers = moons.program(), moons.layers()
 
@@ -426,6 +426,12 @@ def chain(args: argparse.Namespace) -> None:
         return float(value + grad.sum())
 
     fused, plain = (vgrad.compile(loss, [w, b], fuse=fuse) for fuse in (True, False))
+    start = time.perf_counter()
+    graph = vgrad.trace(loss, (), parameters=[w, b])
+    traced = time.perf_counter()
+    fused.value_and_grad(theta, X)
+    per_node = [1e6 * t / len(graph) for t in (traced - start, time.perf_counter() - traced)]
+    print("(f) a chain: trace {:.2f} µs, trace, compile and run {:.2f} µs a node".format(*per_node))
     peers = [
         Peer("NumPy by hand", written_out),
         Peer("vgrad", lambda: run(fused)),
@@ -444,7 +450,7 @@ def chain(args: argparse.Namespace) -> None:
             return (value + grad.sum()).item()
 
         peers.append(Peer("PyTorch, eager", run_torch))
-    compare(f"(f) a chain of {2 * depth:,} levels, one node each, at {batch} samples", peers, args)
+    compare(f"    a chain of {2 * depth:,} levels, one node each, at {batch} samples", peers, args)
 
 
 CASES = {
@@ -468,7 +474,7 @@ def plot(args: argparse.Namespace) -> None:
     left, middle, right = figure.subplots(1, 3)
     curves: dict[str, list[tuple[int, float]]] = {}
     for batch in [10**k for k in range(1, round(math.log10(args.batch)) + 1)]:
-        medians = compare(f"    {batch:,} samples", list(batch_peers(Moons(batch))), args)
+        medians = compare_batches(f"    {batch:,} samples", batch, args)
         for name, median in medians.items():
             curves.setdefault(name, []).append((batch, 1e6 * median / batch))
     for name, points in curves.items():
@@ -514,7 +520,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--here", action="store_true", help="in this process, with the threads it has")
     add("--plot", action="store_true", help="draw the scaling curves, benchmark.png")
     add("--out", type=Path, default=Path("."), help="folder for the picture")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.here and args.threads is None:
+        parser.error("--here must come with --threads, to say how many there are")
+    return args
 
 
 def positive(text: str) -> int:

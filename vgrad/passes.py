@@ -54,6 +54,8 @@ def segments(rows: NDArray[Any]) -> Segments | None:
     The order that brings equal rows together, where each row's run of them begins, and the rows
     themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
     """
+    if len(rows) == 1:
+        return None
     distinct, counts = np.unique(rows, return_counts=True)
     if len(distinct) == len(rows):
         return None

@@ -232,7 +232,8 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
         u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
         coef = terms.coef[block].reshape(-1, k)
         # short sums of one row of u run as well, and without gathering, term by term
-        found = _grids(u, v, coef) if uniform else ()
+        worth_a_look = uniform and (k > SMALL_SUM or len(u) > 1)
+        found = _grids(u, v, coef) if worth_a_look else ()
         grids = [grid for grid in found if k > SMALL_SUM or len(grid[1]) > 1]
         blocks.append((terms.node[starts[a:b]], u, v, coef, grids))
     few = sum(len(grids) for *_, grids in blocks) <= FEW_GRIDS

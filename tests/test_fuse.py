@@ -150,7 +150,7 @@ FUSED = {
         lambda x: sum(vgrad.exp(0.1 * dot(a, b)) for a in x[:4] for b in x[4:]),
         [],
         (7, 6),
-        "matmul 3 x 4 x B = view 4 x 6 x B, view 3 x 6 x B",
+        "einsum 3 x 4 x B = view 4 x 6 x B, view 3 x 6 x B",
     ),
     "parameters times parameters": (
         lambda x: sum(vgrad.tanh(W @ V.T @ x)) + sum(p * p for p in P),

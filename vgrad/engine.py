@@ -77,7 +77,8 @@ class Engine:
     ) -> Array:
         """Every output for every sample, (M, B)."""
         with np.errstate(all="ignore"):
-            return _joined(self._map(_outputs, theta, arrays, batch, executor))
+            tasks = self._tasks(theta, arrays, batch)
+            return _joined(list(_results(_outputs, tasks, executor)))
 
     def gradient(
         self,
@@ -93,14 +94,12 @@ class Engine:
         work = _gradient_and_outputs if aux else _gradient
         with np.errstate(all="ignore"):
             for exact in (False, True):
-                parts = self._map(work, theta, arrays, batch, executor, divisor, exact)
-                value, gradient, outputs = next(parts)
-                columns = [outputs]
-                for more, part, outputs in parts:  # one after the other: only their sum is kept
-                    value, gradient = value + more, gradient + part
-                    columns.append(outputs)
+                tasks = self._tasks(theta, arrays, batch, divisor, exact)
+                value, gradient, outputs = (
+                    work(tasks[0]) if len(tasks) == 1 else _total(_results(work, tasks, executor))
+                )
                 if isfinite(value) and _all_finite(gradient):
-                    return value, gradient, _joined(columns) if aux else None
+                    return value, gradient, outputs
             every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
             value = np.add.reduce(every[0]) / divisor
             if not isfinite(value):  # a mean may be finite where the sum is not
@@ -112,7 +111,8 @@ class Engine:
     ) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
         with np.errstate(all="ignore"):
-            return _joined(self._map(_input_gradients, theta, arrays, batch, executor))
+            tasks = self._tasks(theta, arrays, batch)
+            return _joined(list(_results(_input_gradients, tasks, executor)))
 
     def parameter_gradients(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
@@ -124,35 +124,24 @@ class Engine:
         )
         return gradients[len(self.graph.inputs) :]
 
-    def _map(
+    def _tasks(
         self,
-        work: Callable[[Task], Any],
         theta: Array,
         arrays: Arrays,
         batch: int,
-        executor: Executor | None,
         divisor: float = 1.0,
         exact: bool = False,
-    ) -> Iterator[Any]:
-        """`work` on each shard of the batch, by the executor or right here: in the same shards, so
-        that the results are the same to the last bit."""
+    ) -> list[Task]:
+        """The shards of a batch: the same whoever runs them, so results are the same to the bit."""
         tile = self.plan.width(batch) if self.fuse else self.plain.tile
         size = SHARD * tile
         if batch <= size:
-            yield work(Task(self, theta, arrays, batch, tile, divisor, exact))
-            return
-        waiting: deque[Future[Any]] = deque()
+            return [Task(self, theta, arrays, batch, tile, divisor, exact)]
+        tasks = []
         for a in range(0, batch, size):
             part = [array[a : a + size] for array in arrays]
-            task = Task(self, theta, part, min(size, batch - a), tile, divisor, exact)
-            if executor is None:
-                yield work(task)
-                continue
-            waiting.append(executor.submit(_quiet, work, task))
-            if len(waiting) > WAITING:  # so that neither tasks nor results pile up
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            tasks.append(Task(self, theta, part, min(size, batch - a), tile, divisor, exact))
+        return tasks
 
 
 class Task(NamedTuple):
@@ -172,7 +161,32 @@ def _restored(pickled: bytes) -> Engine:
     return Engine(*pickle.loads(pickled))
 
 
-# --- what a shard is asked for; functions of a module, as executors may send them elsewhere -------
+# --- what is asked of a shard; functions of a module, as executors may send them elsewhere ------
+
+
+def _results(
+    work: Callable[[Task], Any], tasks: list[Task], executor: Executor | None
+) -> Iterator[Any]:
+    """What `work` makes of each task, in order: by the executor, or right here."""
+    if executor is None or len(tasks) == 1:
+        yield from map(work, tasks)
+        return
+    waiting: deque[Future[Any]] = deque()
+    for task in tasks:
+        waiting.append(executor.submit(_quiet, work, task))
+        if len(waiting) > WAITING:  # so that neither tasks nor results pile up
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _total(parts: Iterable[Any]) -> tuple[float, Array, Array | None]:
+    """The sums of values and gradients, as they come, and all outputs side by side."""
+    value, gradient, columns = 0.0, np.zeros(()), []
+    for more, part, outputs in parts:
+        value, gradient = value + more, gradient + part
+        columns.append(outputs)
+    return value, gradient, None if columns[0] is None else _joined(columns)
 
 
 def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
@@ -229,10 +243,9 @@ def _with_exact(
     return results
 
 
-def _joined(parts: Iterable[Any]) -> Array:
+def _joined(parts: list[Array]) -> Array:
     """(M, B) from the shards' parts of it."""
-    first, *rest = parts
-    return np.concatenate([first, *rest], axis=1) if rest else first
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _all_finite(gradient: Array) -> bool:

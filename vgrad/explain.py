@@ -37,7 +37,7 @@ def explain(engine: Engine, batch: int) -> str:
         for x in lines
     ]
     total = (
-        f"{len(lines)} kernels for {sum(x.nodes for x in lines):,} nodes; forward "
+        f"kernels: {len(lines)} for {sum(x.nodes for x in lines):,} computed nodes; forward: "
         f"{_short(sum(x.flops for x in lines))} flops and {_short(sum(x.bytes for x in lines))} "
         f"bytes\ntiles: {-(-batch // tile):,} of {tile:,} samples; buffers: {_short(memory)} bytes"
     )

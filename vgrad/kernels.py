@@ -303,10 +303,11 @@ class Grid(Kernel):
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
         super().__init__(group, fused, schedule)
-        self.name, self.flops = group.kind, 2 * len(group.u) * group.v.size
+        self.flops = 2 * len(group.u) * group.v.size
         self.scratch = group.u.size + 2 * group.v.size
         self.out = self._access(group.nodes.reshape(len(group.v), len(group.u)))
         self.u, self.v = self._access(group.u), self._access(group.v)
+        self.name = "einsum" if self.u.buffer == BATCHED else group.kind
         self.operands = [self.u, self.v]
         self.coef = None if (group.coef == 1).all() else Source(group.coef, True)
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.

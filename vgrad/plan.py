@@ -18,8 +18,8 @@ from .schedule import schedule
 
 Array = NDArray[np.float64]
 
-# What the rows of one tile may take, values and gradients: more than the second cache of a core,
-# but few enough that the calls' own cost, which is per tile, does not show.
+# What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
+# little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
 TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
 KEPT_WIDTHS = 8  # so many widths of tile stay bound

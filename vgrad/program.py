@@ -38,10 +38,14 @@ def compile(
     the order of theta; by default every trainable leaf that `fn` reaches, in order of first use.
     `reduce` says whether `value_and_grad` takes the mean or the sum over the batch.
 
-    With `fuse`, sums of products run as matrix products where they can be, which adds them up in
-    another order; without, values are those of the scalar engine to the last bit. `tile` is how
-    many samples run at a time, by default as many as stay in the cache. `executor` is anything
-    with the interface of `concurrent.futures.Executor`; it gets the shards of large batches.
+    With `fuse`, sums of products run as matrix products where they can be. That adds them up in
+    another order, so a sum may differ in its last bits, and one that is 0 in its sign; without,
+    values are those of the scalar engine to the last bit.
+
+    `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
+    `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of
+    more than two tiles, cut into tasks of two tiles each; the results are the same as without. A
+    program must not be called from within a task of its own executor, which might wait for itself.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -164,7 +168,10 @@ class Program:
         One line per kernel: its level, what it is, for how many nodes of the recorded graph it
         stands, the shapes of its result and operands, whether these are views or gathered, and
         the floating-point operations and bytes of a forward sweep over the batch, B. The last
-        lines have the totals, the tiles, and the memory that the call takes beyond its arrays.
+        lines have the totals, the tiles, and the memory that a gradient takes beyond its arrays.
+        Groups whose result has no B are shared: they run once per call, before the others.
+
+        Raises as a call does.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]
@@ -173,7 +180,7 @@ class Program:
         level  kernel  nodes  result = operands           flops   bytes
             1  matmul     15  1 x B = view 8, view 8 x B  1.6 k  7.26 k
             2  tanh        1  1 x B = view 1 x B            100   1.6 k
-        2 kernels for 16 nodes; forward 1.7 k flops and 8.86 k bytes
+        kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; buffers: 19.3 k bytes
         """
         checked, batch = _as_batch(arrays)
@@ -184,6 +191,7 @@ class Program:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
 
         A program that finds its parameters itself needs `arrays` as for a call, once, to look.
+        Raises ValueError where it has not had them.
         """
         if arrays:
             self._engine(_shapes(_as_batch(arrays)[0]))
@@ -197,7 +205,7 @@ class Program:
         return np.array([p.data for p in self._parameters], np.float64)
 
     def assign(self, theta: Any) -> None:
-        """Write theta (P,) back into the `Value`s."""
+        """Write theta (P,) back into the `Value`s; raises ValueError where there are none."""
         if not self._parameters and len(self.theta()):
             raise ValueError(
                 "a program must have Values to assign to (got one of a graph or pickle without)"

@@ -76,6 +76,16 @@ def test_a_gradient_that_is_not_finite_is_the_same_on_executors(fuse):
             assert program.value_and_grad([0.0], data)[1].tolist() == [0.0]
 
 
+def test_more_tasks_than_an_executor_is_given_at_once():
+    results = []
+    with ThreadPoolExecutor(2) as pool:
+        for executor in (None, pool):
+            program = vgrad.compile(loss, MODEL.parameters(), tile=2, executor=executor)
+            results.append(program.value_and_grad(program.theta(), X))
+    assert len(X) / 4 > vgrad.engine.WAITING
+    assert results[0][0] == results[1][0] and same_bits(results[0][1], results[1][1])
+
+
 def test_a_program_that_is_copied_is_the_same_program():
     program = vgrad.compile(loss, MODEL.parameters())
     assert copy.copy(program) is program

@@ -455,6 +455,16 @@ def test_calls_of_all_kinds_in_any_order_agree():
         assert same_bits(run(program, *calls[k]), want[k]), calls[k]
 
 
+def test_buffers_of_a_few_widths_are_kept():
+    """A batch of another size in every call takes no more memory than a few do."""
+    program = vgrad.compile(lambda x: dot(W[0], x) ** 2, [*W[0]])
+    for batch in [*range(1, 30), *range(1, 30)]:
+        value, _ = program.value_and_grad(np.ones(3), np.ones((batch, 3)))
+        assert value == 9.0
+    (engine,) = program._engines.values()
+    assert len(engine.plan._free) <= 1 + vgrad.plan.KEPT_WIDTHS
+
+
 def test_gradients_of_inputs_are_computed_only_where_asked_for():
     graph = vgrad.trace(lambda x: dot(W[0], x) * vgrad.sin(x[0]), (3,), parameters=[*W[0]])
     plan = Engine(graph, True, None).plan

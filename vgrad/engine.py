@@ -12,14 +12,12 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import ops
-from .graph import Graph
+from .graph import Array, Graph
 from .plain import Sweep
 from .plan import Plan
 
-Array = NDArray[np.float64]
 Arrays = Sequence[Array]  # one per argument, (B, numbers), or (B,) for a single number
 
 SHARD = 2  # tiles; what one task of an executor takes

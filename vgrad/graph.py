@@ -13,6 +13,7 @@ from . import ops
 from .errors import GraphFormatError, ShapeError
 from .value import Value
 
+Array = NDArray[np.float64]
 Shape = tuple[int, ...]
 Structure = Any  # the shape of one output, or a list of Structures
 

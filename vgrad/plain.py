@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
+from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph
 from .passes import Segments, origins, segments
 
-Array = NDArray[np.float64]
+# --- layout ---------------------------------------------------------------------------------------
+
 Rows = slice | NDArray[np.int32]  # a slice where they are consecutive
 
 
@@ -114,9 +115,9 @@ def _groups(
         yield Group(level, op, out, tuple(operands))
 
 
-# --- kernels ---
+# --- the kernel of a group ------------------------------------------------------------------------
 
-Buffers = tuple[NDArray[np.float64], NDArray[np.float64]]
+Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
 
 
 class Map:
@@ -157,10 +158,10 @@ class Map:
 
 
 def _add(
-    buffer: NDArray[np.float64],
+    buffer: Array,
     rows: Rows,
     runs: Segments | None,
-    gradient: NDArray[np.float64],
+    gradient: Array,
 ) -> None:
     """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""
     if gradient.shape[1] > buffer.shape[1]:
@@ -175,7 +176,7 @@ def _add(
         buffer[rows] += gradient
 
 
-# --- sweeps ---
+# --- sweeps ---------------------------------------------------------------------------------------
 
 TILE_BYTES = 1 << 24  # what the buffers of one tile may take, so that memory does not grow with B
 MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers

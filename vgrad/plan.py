@@ -7,16 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import ops
 from .calls import Access, Calls, Source
 from .fuse import fuse
-from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph, count
+from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph, count
 from .kernels import KERNELS, Kernel
 from .schedule import schedule
-
-Array = NDArray[np.float64]
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.

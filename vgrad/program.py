@@ -8,17 +8,14 @@ from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .engine import Engine
 from .errors import ShapeError
 from .explain import explain
-from .graph import FLOAT64, Graph, Shape, Structure, as_numbers, as_theta, count
+from .graph import FLOAT64, Array, Graph, Shape, Structure, as_numbers, as_theta, count
 from .tape import Tape, distinct_leaves
 from .trace import record
 from .value import Value
-
-Array = NDArray[np.float64]
 
 
 def compile(

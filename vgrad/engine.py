@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import ops
-from .graph import Array, Graph
+from .graph import Array, Graph, Shape
 from .plain import Sweep
 from .plan import Plan
 
@@ -35,6 +35,10 @@ class Engine:
 
     def __init__(self, graph: Graph, fuse: bool, tile: int | None) -> None:
         self.graph, self.fuse, self.tile = graph, fuse, tile
+        shape = graph.output_shapes
+        while isinstance(shape, list):
+            shape = shape[0]
+        self.objective_shape: Shape = shape  # of output 0
 
     def __reduce__(self) -> Any:
         return _restored, (self._pickled,)
@@ -91,6 +95,11 @@ class Engine:
         every output, (M, B)."""
         work = _gradient_and_outputs if aux else _gradient
         with np.errstate(all="ignore"):
+            if self.fuse and not aux and batch <= self.plan.tile:
+                # The usual call in training, by the short way: what a task costs would show.
+                value, gradient = self.plan.gradient(theta, arrays, batch, batch, divisor, False)
+                if isfinite(value) and isfinite(gradient.dot(gradient)):
+                    return value, gradient, None
             for exact in (False, True):
                 tasks = self._tasks(theta, arrays, batch, divisor, exact)
                 value, gradient, outputs = (

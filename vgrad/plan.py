@@ -69,7 +69,7 @@ class Plan:
 
         With `outputs`, (M, B), every output goes there.
         """
-        if batch <= tile and outputs is None:  # the usual call in training, by the short way
+        if batch <= tile and outputs is None:
             bound = self._take(batch, FROM_PARAMETERS, exact)
             result = bound.whole(theta, arrays, divisor)
             self._give(bound)

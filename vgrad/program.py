@@ -241,9 +241,14 @@ class Program:
         `scalar` says that the objective must be one number per sample.
         """
         checked, batch = _as_batch(arrays)
-        engine = self._engine(_shapes(checked))
-        if scalar:
-            _require_scalar(engine.graph.output_shapes)
+        shapes = _shapes(checked)
+        engine = self._engines.get(shapes) or self._engine(shapes)
+        if scalar and engine.objective_shape != ():
+            raise ShapeError(
+                f"output 0, the objective, must be one number per sample (got shape "
+                f"{engine.objective_shape}); an array of shape (B, 1) gives the function arrays of "
+                "shape (1,): pass (B,) instead"
+            )
         theta = as_theta(theta, len(engine.graph.parameters))
         rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
         return engine, theta, rows, batch
@@ -308,16 +313,6 @@ def _structured(outputs: Iterator[Array], structure: Structure) -> Any:
         return next(outputs)
     rows = np.stack([next(outputs) for _ in range(count(structure))], axis=-1)
     return rows.reshape(len(rows), *structure)
-
-
-def _require_scalar(structure: Structure) -> None:
-    while isinstance(structure, list):
-        structure = structure[0]
-    if structure != ():
-        raise ShapeError(
-            f"output 0, the objective, must be one number per sample (got shape {structure}); "
-            "an array of shape (B, 1) gives the function arrays of shape (1,): pass (B,) instead"
-        )
 
 
 def _split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:

@@ -213,6 +213,12 @@ def missing_pair(x):
     return sum(vgrad.tanh(dot(x[a], x[4 + b])) for a, b in pairs)
 
 
+def scaled(x, factor, times):
+    for _ in range(times):
+        x = x * factor
+    return x
+
+
 def causal(x):
     return sum(vgrad.tanh(dot(x[a], x[b])) for a in range(6) for b in range(a + 1))
 
@@ -250,7 +256,10 @@ NEAR_MISSES = {
     "short sums of two kinds": (
         lambda x: sum(vgrad.tanh(w * x[0] + x[1] * x[2]) for w in W[0]), [*W[0]], (3,)),
     "a constant first": (lambda x: 0.5 * x**0 + 2.5 * x**1 - 3.0 * x**2, [], ()),
-    "constants first": (lambda x: x**0 + x**0 + x * x, [], ()),
+    "constants first": (lambda x: x**0 + x**0 + vgrad.sin(x), [], ()),
+    "a ring of pairs": (
+        lambda x: sum(vgrad.tanh(dot(x[a], x[3 + (a + b) % 3])) for a in range(3) for b in (0, 1)),
+        [], (6, 6)),
     "one sum written twice": (
         lambda x: dot(*[[vgrad.tanh(sum(x[j] for j in (0, 3, 1, 7, 2, 5)))] for _ in "ab"]),
         [], (8,)),
@@ -262,7 +271,7 @@ NEAR_MISSES = {
     "powers of 0 in disorder": (
         lambda x: sum((x[j] ** 0.0) * x[0] for j in (0, 3, 1, 2, 7)), [], (8,)),
     "scale upon scale": (
-        lambda x: sum([x[0] * x[1] * 2.0**29 * 2.0**29 * 2.0**-58, x[2]]), [], (3,)),
+        lambda x: sum([scaled(x[0] * x[1] * 2.0**-600, 2.0**29, 20), x[2]]), [], (3,)),
     "dead parameters": (lambda x: x * W[0, 0], [*W.flat], ()),
     "powers": (lambda x: x**2 + x**3 + x**-1 + abs(x) ** 0.5 + x**0 + x**1 + abs(x) ** 1.5, [], ()),
     "mixed kinds": (
@@ -329,8 +338,25 @@ def test_what_is_no_grid_is_no_matrix_product():
         assert found.count("sum") == 1 and "matmul" not in found[:-1]
     found = kernels(one_odd_term, np.ones((2, 3)), parameters=[*W.flat])
     assert found[:2] == ["matmul", "tanh"]
+    found = kernels(NEAR_MISSES["a ring of pairs"][0], np.ones((2, 6, 6)))
+    assert found[0] == "sum" and "einsum" not in found
     fn, parameters, shape = NEAR_MISSES["short sums of two kinds"]
     assert kernels(fn, np.ones((2, *shape)), parameters=parameters)[0] == "chain"
+
+
+def test_what_is_shared_in_a_batched_sum_is_added_up_once():
+    """Two biases and a constant become one, in a kernel without a batch."""
+    found = plan(lambda x: W[0] @ x + B[0] - B[1] + 1, np.ones((2, 3)), parameters=[*W[0], *B])
+    assert found == [
+        "chain 1 = view 1, view 1",
+        "chain 1 x B = view 1, view 1 x B, view 1, view 1 x B, view 1, view 1 x B, view 1",
+    ]
+
+
+def test_a_duplicate_is_no_reason_not_to_fuse():
+    fn, parameters, shape = NEAR_MISSES["a duplicate"]
+    found = plan(fn, np.ones((2, *shape)), parameters=parameters)
+    assert found[0] == "matmul 5 x B = gather 5 x 3, view 3 x B"
 
 
 def test_nodes_a_level_apart_share_a_kernel():
@@ -370,6 +396,7 @@ TRAPS = {
     "a quotient": lambda x: vgrad.where(x > 0, 1 / x, 0.0) * 3,
     "a norm at 0": lambda x: vgrad.where(x == 0, 0.0, vgrad.sqrt(x * x)),
     "in a sum": lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0) * W[0, 0] + x * W[0, 1] + B[0],
+    "a sum behind a guard": lambda x: vgrad.where(x > 0, dot([1 / x, x, x * x] * 2, [x] * 6), 0.0),
     "relu of inf": lambda x: (x * 1e308 * 10).relu() + W[0, 0] * x,
 }
 
@@ -396,6 +423,18 @@ def test_a_zero_gradient_stays_zero_where_inf_and_nan_are_about(name):
         # some roundings of 1e-16, and nan and inf in the same places
         assert np.allclose(value, plain[0], rtol=1e-14, atol=0, equal_nan=True)
         assert np.allclose(grad, plain[1], rtol=1e-14, atol=1e-320, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["where", "where of log", "a quotient", "in a sum"])
+def test_a_guard_does_not_need_the_plain_sweep(name):
+    """These are what people write, and should not cost them the speed of fusion."""
+    program = vgrad.compile(TRAPS[name], [W[0, 0], W[0, 1], B[0]])
+    theta, data = program.theta(), np.array([-1.0, 0.0, 2.0])
+    program(theta, data)
+    program.value_and_grad(theta, data)
+    program.input_grads(theta, data)
+    (engine,) = program._engines.values()
+    assert "plan" in vars(engine) and "plain" not in vars(engine)
 
 
 def test_the_fused_sweep_alone_would_give_nan():

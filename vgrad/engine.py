@@ -206,7 +206,7 @@ def _outputs(task: Task) -> Array:
     if not engine.fuse:
         return engine.plain.outputs(theta, _rows(arrays, batch))
     outputs = engine.plan.outputs(theta, arrays, batch, tile)
-    return _with_exact(outputs, engine.plain.outputs, theta, arrays)
+    return _with_exact(outputs, Sweep.outputs, task)
 
 
 def _gradient(task: Task) -> tuple[float, Array, None]:
@@ -225,7 +225,7 @@ def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array]:
         return float(np.add.reduce(outputs[0]) / divisor), gradient, outputs
     outputs = np.empty((len(engine.graph.outputs), batch))
     value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact, outputs)
-    return value, gradient, _with_exact(outputs, engine.plain.outputs, theta, arrays)
+    return value, gradient, _with_exact(outputs, Sweep.outputs, task)
 
 
 def _input_gradients(task: Task) -> Array:
@@ -236,17 +236,16 @@ def _input_gradients(task: Task) -> Array:
         gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
         if np.isfinite(gradients).all():
             return gradients
-    return _with_exact(gradients, engine.plain.input_gradients, theta, arrays)
+    return _with_exact(gradients, Sweep.input_gradients, task)
 
 
-def _with_exact(
-    results: Array, exact: Callable[[Array, Array], Array], theta: Array, arrays: Arrays
-) -> Array:
-    """The same, the columns of samples that are not finite everywhere computed again."""
+def _with_exact(results: Array, sweep: Callable[..., Array], task: Task) -> Array:
+    """The same, what belongs to samples that are not finite everywhere computed by `sweep`."""
     finite = np.isfinite(results)
     if not finite.all():
         again = np.flatnonzero(~finite.all(axis=0))
-        results[:, again] = exact(theta, _rows([x[again] for x in arrays], len(again)))
+        inputs = _rows([array[again] for array in task.arrays], len(again))
+        results[:, again] = sweep(task.engine.plain, task.theta, inputs)
     return results
 
 

@@ -136,42 +136,34 @@ class _Runs:
 
         uses = np.bincount(parents[parents >= 0], minlength=len(op))
         uses += np.bincount(outputs, minlength=len(op))
-        self.user = np.full(len(op), -1)  # of a node that is used once: by whom
-        self.place = np.zeros(len(op), np.intp)  # and as which operand
+        user = np.full(len(op), -1)  # of a node that is used once: by whom, and as which operand
+        place = np.zeros(len(op), np.intp)
         for k in (1, 0):
             children = np.flatnonzero(parents[:, k] >= 0)
-            self.user[parents[children, k]] = children
-            self.place[parents[children, k]] = k
-        self.single = (uses == 1) & (self.user >= 0)
+            user[parents[children, k]] = children
+            place[parents[children, k]] = k
         # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-        self.same_buffer = (origin & FROM_INPUTS) == (origin[self.user] & FROM_INPUTS)
-        self._absorb(scales, scale)
-        wild = (np.abs(self.coef) < low) | (np.abs(self.coef) > high)
-        if wild.any():  # many scales, one on the other: in those runs all stay outside
-            self._absorb(scales & ~np.isin(self.top, self.top[wild]), scale)
-        computed = np.flatnonzero(parents[:, 0] >= 0)
-        self.sizes = np.bincount(self.top[computed], minlength=len(op))
+        same_buffer = (origin & FROM_INPUTS) == (origin[user] & FROM_INPUTS)
+        into_sum = self.linear[user] & (self.mul | (self.linear & same_buffer))
+        into_scale = scales[user] & self.mul & same_buffer
+        self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
 
-    def _absorb(self, scales: Mask, scale: NDArray[np.float64]) -> None:
-        """Find what vanishes into which root, and what it is multiplied with on the way."""
-        user = self.user
-        into_sum = self.linear[user] & (self.mul | (self.linear & self.same_buffer))
-        into_scale = scales[user] & self.mul & self.same_buffer
-        self.absorbed = self.single & (into_sum | into_scale)
         inner = np.flatnonzero(self.absorbed)
-        self.top = np.arange(len(user))
+        self.top = np.arange(len(op))
         self.top[inner] = user[inner]
-        self.coef = np.ones(len(user))
+        self.coef = np.ones(len(op))
         self.coef[inner] = np.where(
-            self.linear[user[inner]], self.sign[user[inner], self.place[inner]], scale[user[inner]]
+            self.linear[user[inner]], self.sign[user[inner], place[inner]], scale[user[inner]]
         )
-        self.roots = np.zeros(len(user), bool)
+        self.roots = np.zeros(len(op), bool)
         self.roots[self.top[inner]] = True
         self.roots &= ~self.absorbed
         while self.absorbed[self.top[inner]].any():  # each round doubles the distance covered
             above = self.top[inner]
             self.coef[inner] *= self.coef[above]
             self.top[inner] = self.top[above]
+        computed = np.flatnonzero(parents[:, 0] >= 0)
+        self.sizes = np.bincount(self.top[computed], minlength=len(op))
 
     def terms(self, one: int) -> Terms:
         """The terms of every run, in the order of evaluation."""

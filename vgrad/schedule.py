@@ -290,7 +290,7 @@ def _grids(u: Ints, v: Ints, coef: NDArray[np.float64]) -> Iterator[tuple[Ints, 
         heads = np.flatnonzero(np.diff(in_v, prepend=-1))  # where each row of v begins
         width = (b - a) // len(heads)
         grid = in_u.reshape(len(heads), -1) if width * len(heads) == b - a else None
-        if grid is None or (grid != grid[0]).any() or (np.diff(grid[0]) == 0).any():
+        if grid is None or (grid != grid[0]).any():
             continue
         if (np.diff(heads) == width).all():
             yield cells, cells[:width], cells[heads]

@@ -396,6 +396,7 @@ TRAPS = {
     "a quotient": lambda x: vgrad.where(x > 0, 1 / x, 0.0) * 3,
     "a norm at 0": lambda x: vgrad.where(x == 0, 0.0, vgrad.sqrt(x * x)),
     "in a sum": lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0) * W[0, 0] + x * W[0, 1] + B[0],
+    "a parameter behind a guard": lambda x: vgrad.where(x > 0, vgrad.log(x * W[0, 0] ** 2), 0.0),
     "a sum behind a guard": lambda x: vgrad.where(x > 0, dot([1 / x, x, x * x] * 2, [x] * 6), 0.0),
     "relu of inf": lambda x: (x * 1e308 * 10).relu() + W[0, 0] * x,
 }
@@ -425,7 +426,9 @@ def test_a_zero_gradient_stays_zero_where_inf_and_nan_are_about(name):
         assert np.allclose(grad, plain[1], rtol=1e-14, atol=1e-320, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["where", "where of log", "a quotient", "in a sum"])
+@pytest.mark.parametrize(
+    "name", ["where", "where of log", "a quotient", "in a sum", "a parameter behind a guard"]
+)
 def test_a_guard_does_not_need_the_plain_sweep(name):
     """These are what people write, and should not cost them the speed of fusion."""
     program = vgrad.compile(TRAPS[name], [W[0, 0], W[0, 1], B[0]])

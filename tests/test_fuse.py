@@ -440,6 +440,24 @@ def test_a_guard_does_not_need_the_plain_sweep(name):
     assert "plan" in vars(engine) and "plain" not in vars(engine)
 
 
+@pytest.mark.parametrize("aux", [False, True])
+def test_no_sweep_runs_twice_where_a_result_is_not_finite(aux, monkeypatch):
+    """The quick one, the one that keeps zeros, and the plain one: each once."""
+    swept = []
+    for kind, name in ((vgrad.plan.Plan, "fused"), (vgrad.plain.Sweep, "plain")):
+
+        def spy(self, *args, name=name, original=kind.gradient):
+            swept.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(kind, "gradient", spy)
+    for fuse, sweeps in ((True, ["fused", "fused", "plain"]), (False, ["plain"])):
+        swept.clear()
+        program = vgrad.compile(lambda x: vgrad.log(x) * W[0, 0], [W[0, 0]], fuse=fuse)
+        program.value_and_grad([1.0], [0.0, 1.0], aux=aux)
+        assert swept == sweeps
+
+
 def test_the_fused_sweep_alone_would_give_nan():
     """So the test above shows the fall-back at work, and not that there is nothing to fall for."""
     program = vgrad.compile(TRAPS["in a sum"], parameters := [W[0, 0], W[0, 1], B[0]])

@@ -94,14 +94,18 @@ class Engine:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
         work = _gradient_and_outputs if aux else _gradient
+        attempts = [False, True] if self.fuse else [False]  # exact or not; plain does both itself
         with np.errstate(all="ignore"):
             if self.fuse and not aux and batch <= self.plan.tile:
                 # The usual call in training, by the short way: what a task costs would show.
-                value, gradient = self.plan.gradient(theta, arrays, batch, batch, divisor, False)
-                if isfinite(value) and isfinite(gradient.dot(gradient)):
+                exact = attempts.pop(0)
+                value, gradient = self.plan.gradient(theta, arrays, batch, batch, divisor, exact)
+                if isfinite(value) and _all_finite(gradient):
                     return value, gradient, None
-            for exact in (False, True):
+            for exact in attempts:
                 tasks = self._tasks(theta, arrays, batch, divisor, exact)
+                if len(tasks) == 1 and not self.fuse:
+                    break  # it is the whole of what comes below
                 value, gradient, outputs = (
                     work(tasks[0]) if len(tasks) == 1 else _total(_results(work, tasks, executor))
                 )

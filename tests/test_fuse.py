@@ -436,7 +436,7 @@ def test_a_guard_does_not_need_the_plain_sweep(name):
     program(theta, data)
     program.value_and_grad(theta, data)
     program.input_grads(theta, data)
-    (engine,) = program._engines.values()
+    (engine,) = program.engines.values()
     assert "plan" in vars(engine) and "plain" not in vars(engine)
 
 
@@ -464,7 +464,7 @@ def test_the_fused_sweep_alone_would_give_nan():
     theta, data = program.theta(), np.array([-1.0, 2.0])
     _, grad = program.value_and_grad(theta, data)
     assert np.isfinite(grad).all() and len(parameters) == len(grad)
-    (engine,) = program._engines.values()
+    (engine,) = program.engines.values()
     with np.errstate(all="ignore"):
         fused = engine.plan.input_gradients(theta, [data], 2, 2, exact=False)
     assert np.isnan(fused[0, 0])
@@ -521,7 +521,7 @@ def test_buffers_of_a_few_widths_are_kept():
     for batch in [*range(1, 30), *range(1, 30)]:
         value, _ = program.value_and_grad(np.ones(3), np.ones((batch, 3)))
         assert value == 9.0
-    (engine,) = program._engines.values()
+    (engine,) = program.engines.values()
     assert len(engine.plan._free) <= 1 + vgrad.plan.KEPT_WIDTHS
 
 

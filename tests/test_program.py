@@ -360,7 +360,7 @@ def test_bad_arrays_are_refused_and_nothing_changes(program, arrays, kind, messa
         with pytest.raises(kind, match=message):
             call(theta, *arrays)
     got = program.value_and_grad(theta, X, Y)
-    assert got[0] == want[0] and same_bits(got[1], want[1]) and len(program._engines) == 1
+    assert got[0] == want[0] and same_bits(got[1], want[1]) and len(program.engines) == 1
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,8 @@ sub = Op("sub", "-", operator.sub, np.subtract, TWO, (
     lambda g, out, x, y: g,
     lambda g, out, x, y: -g))
 mul = Op("mul", "*", operator.mul, np.multiply, TWO, (
-    lambda g, out, x, y: g * y,
-    lambda g, out, x, y: g * x))
+    lambda g, out, x, y: y * g,
+    lambda g, out, x, y: x * g))
 div = Op("div", "/", operator.truediv, np.divide, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
     lambda g, out, x, y: -g * out / y))

@@ -116,13 +116,13 @@ class Program:
         self._parameters = parameters  # None until the first trace finds them
         self._found = parameters is None  # whether it is for the traces to find them
         self._options = options
-        self._engines: dict[tuple[Shape, ...], Engine] = {}
+        self.engines: dict[tuple[Shape, ...], Engine] = {}
         self._recording = threading.RLock()
         self._numbers: Array | None = None  # theta, where there are no Values behind it
         if isinstance(fn, Graph):
             if not fn.leaves:
                 self._numbers = fn.value[fn.parameters]
-            self._engines[fn.input_shapes] = Engine(fn, options.fuse, options.tile)
+            self.engines[fn.input_shapes] = Engine(fn, options.fuse, options.tile)
 
     def __call__(self, theta: Any, *arrays: Any) -> Any:
         """Every output for every sample.
@@ -213,18 +213,18 @@ class Program:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is recorded so far: the function and its Values stay behind, and the executor."""
-        if not self._engines:
+        if not self.engines:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled: only what it has recorded travels (got one that has not)"
             )
         numbers = None if self._parameters is None else self.theta()
         options = self._options._replace(executor=None)
-        return {"engines": self._engines, "numbers": numbers, "options": options}
+        return {"engines": self.engines, "numbers": numbers, "options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, [], state["options"])  # type: ignore[misc]
-        self._engines, self._numbers = state["engines"], state["numbers"]
+        self.engines, self._numbers = state["engines"], state["numbers"]
 
     def __copy__(self) -> Program:
         return self
@@ -242,7 +242,7 @@ class Program:
         """
         checked, batch = _as_batch(arrays)
         shapes = _shapes(checked)
-        engine = self._engines.get(shapes) or self._engine(shapes)
+        engine = self.engines.get(shapes) or self._engine(shapes)
         if scalar and engine.objective_shape != ():
             raise ShapeError(
                 f"output 0, the objective, must be one number per sample (got shape "
@@ -255,12 +255,12 @@ class Program:
 
     def _engine(self, shapes: tuple[Shape, ...]) -> Engine:
         """The engine for arrays of these per-sample shapes, recorded when first met."""
-        if shapes in self._engines:
-            return self._engines[shapes]
+        if shapes in self.engines:
+            return self.engines[shapes]
         if self._fn is None:
             raise ShapeError(
                 f"arrays must have per-sample shapes that this program had seen when it was "
-                f"pickled, {', '.join(map(str, self._engines))} (got {shapes})"
+                f"pickled, {', '.join(map(str, self.engines))} (got {shapes})"
             )
         if isinstance(self._fn, Graph):
             raise ShapeError(
@@ -268,14 +268,14 @@ class Program:
                 f"after the batch axis (got {shapes})"
             )
         with self._recording:  # one thread's first trace decides what the parameters are
-            if shapes not in self._engines:
+            if shapes not in self.engines:
                 known = self._parameters is not None
                 tape = Tape(self._parameters, complete=self._found and known)
                 graph = record(self._fn, shapes, tape)
                 if not known:
                     self._parameters = list(graph.leaves)
-                self._engines[shapes] = Engine(graph, self._options.fuse, self._options.tile)
-        return self._engines[shapes]
+                self.engines[shapes] = Engine(graph, self._options.fuse, self._options.tile)
+        return self.engines[shapes]
 
 
 def _as_batch(arrays: tuple[Any, ...]) -> tuple[list[Array], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -75,21 +76,8 @@ class Value(Operand):
         plain numbers of an expression, get none.
         """
         look(self, "backward")
-        nodes = reachable(self)
-        for node in nodes:
-            if node.level:
-                node.grad = 0.0
-        self.grad += 1.0
-        for node in nodes:
-            if node.grad:
-                parents = node.parents
-                arguments = (node.grad, node._data, *[x._data for x in parents])
-                for x, vjp in zip(parents, node.op.vjp):
-                    if vjp is not None and x.op is not ops.const:
-                        try:
-                            x.grad += vjp(*arguments)
-                        except ArithmeticError:
-                            x.grad += ops.evaluate(vjp, *arguments)
+        for _ in backpropagation(self):
+            pass
 
     def zero_grad(self) -> None:
         """Set the gradient of this value, and of all it was computed from, to 0."""
@@ -127,6 +115,30 @@ class Value(Operand):
     def __bool__(self) -> bool:
         look(self, "bool")
         return self._data != 0.0
+
+
+def backpropagation(root: Value) -> Iterator[tuple[Value, int, float]]:
+    """`backward()` one step after the other: a node, which of its parents, and what this got.
+
+    A node comes after all that were computed from it. One whose gradient is 0 passes nothing on.
+    """
+    nodes = reachable(root)
+    for node in nodes:
+        if node.level:
+            node.grad = 0.0
+    root.grad += 1.0
+    for node in nodes:
+        if node.grad:
+            parents = node.parents
+            arguments = (node.grad, node._data, *[x._data for x in parents])
+            for k, (x, vjp) in enumerate(zip(parents, node.op.vjp)):
+                if vjp is not None and x.op is not ops.const:
+                    try:
+                        part = vjp(*arguments)
+                    except ArithmeticError:
+                        part = ops.evaluate(vjp, *arguments)
+                    x.grad += part
+                    yield node, k, part
 
 
 def reachable(root: Value) -> list[Value]:

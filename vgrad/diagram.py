@@ -1,0 +1,104 @@
+"""What a picture of a graph consists of: boxes, the edges between them, what is written in each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from textwrap import wrap
+from typing import NamedTuple
+
+LABEL_WIDTH = 24  # characters in a line of a label
+
+PARAMETER, INPUT, CONSTANT = "parameter", "input", "constant"
+COMPUTED, RESULT = "computed", "result"
+OP, MORE = "op", "more"  # a round box, and the sign that the graph goes on
+
+# Tints of the colours of Okabe and Ito 2008, which colour-blind readers can tell apart.
+FILLS = {
+    PARAMETER: "#fbe3b5",
+    INPUT: "#d3ebf8",
+    CONSTANT: "#eeeeee",
+    COMPUTED: "#ffffff",
+    RESULT: "#c5e8da",
+    OP: "#ffffff",
+    MORE: "#ffffff",
+}
+
+
+class Box(NamedTuple):
+    """What is written in a box, its title and then cell below cell, and in which column it is."""
+
+    kind: str
+    title: str  # may be empty
+    cells: tuple[str, ...]
+    column: int
+
+
+@dataclass
+class Diagram:
+    """Boxes and edges (from, to); the edges into an op are in the order of its operands."""
+
+    boxes: list[Box] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    value_of: dict[Hashable, int] = field(default_factory=dict)  # the box of a node's number
+    op_of: dict[Hashable, int] = field(default_factory=dict)  # the box of a computed node's op
+    focus: int | None = None  # the box that the picture is about
+
+    def add(self, kind: str, column: int, title: str, *cells: str) -> int:
+        """Add a box, and return its place."""
+        self.boxes.append(Box(kind, title, cells, column))
+        return len(self.boxes) - 1
+
+    def outs(self) -> list[int]:
+        """The results' boxes."""
+        return [k for k, box in enumerate(self.boxes) if box.kind == RESULT]
+
+    def close_ranks(self) -> Diagram:
+        """Itself, without empty columns."""
+        columns = sorted({box.column for box in self.boxes})
+        new = {column: k for k, column in enumerate(columns)}
+        self.boxes = [box._replace(column=new[box.column]) for box in self.boxes]
+        return self
+
+
+def number(x: float, digits: int = 6) -> str:
+    """A number as Python writes it, with no more than so many significant digits."""
+    text = f"{x:.{digits}g}"
+    return f"{text}.0" if text.removeprefix("-").isdigit() else text
+
+
+def label_lines(label: str) -> str:
+    """A label as it fits into a box: printable, in lines of no more than `LABEL_WIDTH`."""
+    text = "".join(c if c.isprintable() else " " for c in label)
+    return "\n".join(wrap(text, LABEL_WIDTH))
+
+
+# --- DOT -----------------------------------------------------------------------------------------
+
+_DOT = {
+    PARAMETER: 'style="filled,bold"',
+    INPUT: 'style="filled,rounded"',
+    CONSTANT: 'style="filled,dashed"',
+    COMPUTED: "style=filled",
+    RESULT: "style=filled, penwidth=3",
+    OP: "shape=ellipse, style=filled",
+    MORE: "shape=none",
+}
+
+
+def dot(diagram: Diagram) -> str:
+    """The diagram in the language of Graphviz."""
+    lines = ["digraph {", "  rankdir=LR", "  node [shape=record, height=0.3, margin=0.08]"]
+    for k, box in enumerate(diagram.boxes):
+        cells = " | ".join(_dot_text(text) for text in (box.title, *box.cells) if text)
+        text = cells if box.kind in (OP, MORE) else f"{{{cells}}}"
+        fill = f'fillcolor="{FILLS[box.kind]}"'
+        lines.append(f'  {k} [label="{text}", {_DOT[box.kind]}, {fill}]')
+    lines += [f"  {a} -> {b}" for a, b in diagram.edges]
+    return "\n".join([*lines, "}", ""])
+
+
+def _dot_text(text: str) -> str:
+    """Text for a quoted record label, in which some characters would have a meaning."""
+    escaped = "".join(f"\\{c}" if c in '\\"{}|<>' else c for c in text)
+    return escaped.replace("\n", "\\n")

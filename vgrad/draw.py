@@ -1,0 +1,417 @@
+"""Pictures: of graphs, of backpropagation step by step, and of training.
+
+This is the only file that imports matplotlib, and it does so where a picture is asked for, so that
+importing vgrad stays quick. Nothing here needs a window, but `show` and a live picture.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .diagram import (
+    COMPUTED,
+    CONSTANT,
+    FILLS,
+    INPUT,
+    MORE,
+    OP,
+    PARAMETER,
+    RESULT,
+    Box,
+    Diagram,
+    dot,
+)
+from .engine import Engine
+from .graph import Graph
+from .layout import Point, layout
+from .nodes import by_node
+from .overview import overview
+from .program import Program
+from .trace import capture
+from .value import Value, reachable
+
+if TYPE_CHECKING:
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.text import Text
+
+Path = str | os.PathLike[str]
+
+LIMIT = 300  # nodes; a larger graph is drawn as its plan
+
+
+def draw(
+    root: Value | Graph | Program,
+    path: Path | None = None,
+    *,
+    around: Value | int | str | None = None,
+    hops: int = 2,
+    limit: int = LIMIT,
+    digits: int = 6,
+) -> Figure:
+    """Draw a graph from left to right, and save it where there is a path.
+
+    A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
+    backward pass has computed. A graph of more than `limit` nodes, and a `Program`, is drawn as
+    its plan, a box for each kernel. `around` shows only what is up to `hops` edges from one node:
+    a `Value`, of a `Graph` a node's number, or a label. Numbers have `digits` significant digits.
+
+    Returns a matplotlib Figure, its size in inches that of what is on it. The path ends in .svg,
+    .png or .pdf. Raises TypeError for what is no graph, ValueError for arguments out of range.
+
+    >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    >>> c = a * b
+    >>> c.backward()
+    >>> figure = draw(c)
+    >>> [text.get_text() for text in figure.axes[0].texts][:3]
+    ['a', 'data 2.0', 'grad -3.0']
+    """
+    picture = Picture(_diagram(root, around, hops, limit, digits))
+    if path is not None:
+        save(picture.figure, path)
+    return picture.figure
+
+
+def to_dot(
+    root: Value | Graph | Program,
+    *,
+    around: Value | int | str | None = None,
+    hops: int = 2,
+    limit: int = LIMIT,
+    digits: int = 6,
+) -> str:
+    """The picture that `draw` makes, as text in the DOT language of Graphviz.
+
+    >>> print(to_dot(-Value(2.0, label="a")))
+    """
+    return dot(_diagram(root, around, hops, limit, digits))
+
+
+def _diagram(root: Any, around: Any, hops: int, limit: int, digits: int) -> Diagram:
+    hops, limit = whole_number("hops", hops), whole_number("limit", limit)
+    digits = whole_number("digits", digits)
+    if isinstance(root, Program):
+        if around is not None:
+            raise ValueError("around must be left out for a Program, which is drawn as its plan")
+        if not root.engines:
+            raise ValueError(
+                "a Program must have been called, or given arrays by program.theta(*arrays), "
+                "before it is drawn: until then nothing is recorded"
+            )
+        return overview(list(root.engines.values())[-1])
+    if isinstance(root, Graph):
+        root.check()
+    elif not isinstance(root, Value):
+        raise TypeError(
+            f"draw takes a Value, a Graph or a Program (got {root!r}, a {type(root).__name__}); "
+            "vgrad.trace makes a Graph of a function"
+        )
+    size = len(root) if isinstance(root, Graph) else len(reachable(root))
+    if around is None and size > limit:
+        graph = root if isinstance(root, Graph) else capture(root)
+        return overview(Engine(graph, fuse=True, tile=None))
+    return by_node(root, around, hops, limit, digits)
+
+# --- boxes and edges on a figure -----------------------------------------------------------------
+# Lengths are in inches, which are also the units of the axes; y grows downwards.
+
+MARGIN, PAD, CELL_PAD, LINE = 0.15, 0.09, 0.045, 0.165
+FONT, SMALL = 9, 8  # points
+ROUND = 0.3  # the height of an op
+FRAME = 0.04  # between the two borders of a result
+LONGEST, LARGEST = 60_000, 60_000_000  # pixels of a side, and in all, of a PNG
+SWATCH = 0.22  # the width of a box in the legend
+INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
+
+
+class Border(NamedTuple):
+    """How a box is edged: colour, width in points, dashes, how round the corners are."""
+
+    colour: str
+    width: float = 1.0
+    style: str = "-"
+    radius: float = 0.0
+
+
+BORDERS = {
+    PARAMETER: Border("#a35f00", width=2.0),
+    INPUT: Border("#0072b2", width=1.2, radius=0.09),
+    CONSTANT: Border("#777777", style="--"),
+    COMPUTED: Border("#555555"),
+    RESULT: Border("#00694b", width=1.2),  # twice
+    OP: Border("#555555", radius=ROUND / 2),
+    MORE: Border("#ffffff"),
+}
+
+
+class Picture:
+    """A diagram on a figure.
+
+    `boxes[k]` and `texts[k]` are the artists of the diagram's box k, a text per cell, `edges[k]`
+    that of its edge k, whose way is `ways[k]`. The graph and its legend reach from `left` to
+    `right`, at least `width` inches, and down to `bottom`, with `below` free inches under it.
+    """
+
+    def __init__(
+        self,
+        diagram: Diagram,
+        width: float = 0.0,
+        below: float = 0.0,
+        tinted: bool = True,
+        make_figure: Callable[[float, float], Figure] | None = None,
+    ) -> None:
+        from matplotlib.collections import LineCollection
+
+        self.diagram = diagram
+        fills = FILLS if tinted else dict.fromkeys(FILLS, "white")
+        sizes = [_size(box) for box in diagram.boxes]
+        places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, diagram.outs())
+        kinds = {box.kind for box in diagram.boxes}
+        legend = {kind: (kind, fills[kind]) for kind in BORDERS if kind in kinds - {OP, MORE}}
+        width = max(places.width, width, MARGIN + max(map(_entry_width, legend)))
+        self.left = (places.width - width) / 2
+        self.right = self.left + width
+        self.ways = places.ways
+        top = places.height + 1.5 * MARGIN
+        self.bottom = top + _legend_rows(legend, width) * LINE * 1.3
+        size = width + 2 * MARGIN, self.bottom + below + 2 * MARGIN
+        self.figure = (make_figure or new_figure)(*size)
+        self.axes = self.figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
+        self.axes.set_xlim(self.left - MARGIN, self.right + MARGIN)
+        self.axes.set_ylim(self.bottom + below + MARGIN, -MARGIN)
+        self.boxes = [
+            self._frame(box.kind, fills[box.kind], *place)
+            for box, *place in zip(diagram.boxes, places.centres, sizes)
+        ]
+        if diagram.focus is not None:
+            self.boxes[diagram.focus].set_linewidth(3.5)
+        self._rules: list[list[Point]] = []  # the lines between cells
+        self.texts = [self._texts(*place) for place in zip(diagram.boxes, places.centres, sizes)]
+        self.axes.add_artist(LineCollection(self._rules, colors=RULE, linewidths=0.6, zorder=3))
+        self.edges = [self._edge(way) for way in self.ways]
+        self.arrows([way[-1] for way in self.ways], EDGE)
+        self.legend(legend, top)
+
+    def write(self, text: str, place: Point, **options: Any) -> Text:
+        """Put text on the figure, its middle at this place unless the options say otherwise."""
+        look = {"ha": "center", "va": "center_baseline", "size": FONT, "color": INK} | options
+        return self.axes.text(
+            *place, text, parse_math=False, usetex=False, linespacing=72 * LINE / FONT, **look
+        )
+
+    def arrows(self, tips: list[Point], colour: str, backward: bool = False) -> PathCollection:
+        """Arrow heads that end at these places."""
+        from matplotlib.path import Path
+
+        back = 2.2 if backward else -2.2
+        head = Path([(back, 1), (0, 0), (back, -1), (back, 1)])
+        points = list(zip(*tips)) or [(), ()]
+        return self.axes.scatter(*points, 90, colour, head, linewidth=0, zorder=2.5)
+
+    def legend(self, entries: Mapping[str, tuple[str, str]], top: float) -> None:
+        """Rows of small boxes with text, from this height on; of each the kind and the filling."""
+        for text, x, row in _legend_places(entries, self.right - self.left):
+            place = self.left + x + SWATCH / 2, top + (row + 0.5) * LINE * 1.3
+            self._frame(*entries[text], place, (SWATCH, 0.6 * SWATCH))
+            self.write(text, (place[0] + 0.8 * SWATCH, place[1]), ha="left", size=SMALL)
+
+    def _frame(self, kind: str, fill: str, centre: Point, size: Point) -> Patch:
+        from matplotlib.patches import FancyBboxPatch
+
+        border = BORDERS[kind]
+        for frame in (0.0, FRAME) if kind == RESULT else (0.0,):
+            width, height = size[0] - 2 * frame, size[1] - 2 * frame
+            patch = FancyBboxPatch(
+                (centre[0] - width / 2, centre[1] - height / 2),
+                width,
+                height,
+                f"round,pad=0,rounding_size={border.radius}" if border.radius else "square,pad=0",
+                facecolor=fill,
+                edgecolor=border.colour,
+                linewidth=border.width,
+                linestyle=border.style,
+                zorder=2,
+            )
+            self.axes.add_artist(patch)
+        return patch
+
+    def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
+        texts = []
+        half = size[0] / 2 - (FRAME if box.kind == RESULT else 0.0)
+        y = centre[1] - sum(_cell_height(text) for text, _ in _cells(box)) / 2
+        for text, weight in _cells(box):
+            if texts:
+                self._rules.append([(centre[0] - half, y), (centre[0] + half, y)])
+            height = _cell_height(text)
+            texts.append(self.write(text, (centre[0], y + height / 2), weight=weight, zorder=3))
+            y += height
+        return texts
+
+    def _edge(self, way: list[Point]) -> Patch:
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        points, codes = way[:2], [Path.MOVETO, Path.LINETO]
+        for k in range(2, len(way), 2):
+            (x0, y0), (x1, y1) = way[k - 1], way[k]
+            middle = (x0 + x1) / 2
+            points = [*points, (middle, y0), (middle, y1), way[k], way[k + 1]]
+            codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
+        patch = PathPatch(Path(points, codes), fill=False, edgecolor=EDGE, linewidth=1, zorder=1)
+        self.axes.add_artist(patch)
+        return patch
+
+
+def _cells(box: Box) -> list[tuple[str, str]]:
+    """The text in each cell of a box, and its weight."""
+    weight = "bold" if box.cells else "normal"
+    return [(box.title, weight)] * bool(box.title) + [(cell, "normal") for cell in box.cells]
+
+
+def _size(box: Box) -> Point:
+    """Width and height of a box with what is written in it."""
+    cells = _cells(box)
+    width = max(text_width(line, weight) for text, weight in cells for line in text.split("\n"))
+    if box.kind in (OP, MORE):
+        return max(width + 1.3 * PAD, ROUND), ROUND
+    frame = 2 * FRAME if box.kind == RESULT else 0.0
+    return width + 2 * PAD + frame, sum(_cell_height(text) for text, _ in cells) + frame
+
+
+def _cell_height(cell: str) -> float:
+    return LINE * (1 + cell.count("\n")) + 2 * CELL_PAD
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, weight: str = "normal", size: float = FONT) -> float:
+    """How many inches wide a line of text is."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    points: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    return points / 72
+
+
+def _entry_width(text: str) -> float:
+    return 1.3 * SWATCH + text_width(text, size=SMALL)
+
+
+def _legend_places(texts: Iterable[str], width: float) -> list[tuple[str, float, int]]:
+    """Each text with the place and the row of its entry."""
+    places, x, row = [], 0.0, 0
+    for text in texts:
+        length = _entry_width(text)
+        if x and x + length > width:
+            x, row = 0.0, row + 1
+        places.append((text, x, row))
+        x += length + SWATCH
+    return places
+
+
+def _legend_rows(texts: Iterable[str], width: float) -> int:
+    return 1 + max((row for *_, row in _legend_places(texts, width)), default=-1)
+
+
+# --- figures and files ---------------------------------------------------------------------------
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A white figure of this size in inches that needs no window."""
+    from matplotlib.figure import Figure
+
+    dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
+    return Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+
+
+def whole_number(name: str, x: Any) -> int:
+    """An option as an int; raises ValueError unless it is 1 or more."""
+    if isinstance(x, bool) or not hasattr(x, "__index__") or x < 1:
+        raise ValueError(f"{name} must be a whole number, 1 or more (got {x!r})")
+    return int(x)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure in the format that the path's ending names, the same bytes every time."""
+    import matplotlib as mpl
+
+    dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with mpl.rc_context({"svg.hashsalt": "vgrad", "svg.fonttype": "path"}):
+        figure.savefig(path, metadata=dateless.get(os.path.splitext(path)[1].lower()))
+
+
+def png(figure: Figure, dpi: float) -> bytes:
+    """A figure as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def save_gif(figure: Figure, path: Path, frames: Iterable[Any], seconds: float) -> None:
+    """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
+    from matplotlib.animation import PillowWriter
+
+    writer = PillowWriter(fps=1 / seconds)
+    with writer.saving(figure, os.fspath(path), dpi=100):
+        for _ in frames:
+            writer.grab_frame()
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
+
+
+def window(width: float, height: float) -> Figure:
+    """A figure of this size in inches in a window that `play` opens.
+
+    Raises RuntimeError where matplotlib cannot open one.
+    """
+    from matplotlib import pyplot
+
+    backend = pyplot.get_backend()
+    if backend.lower() in WINDOWLESS or "inline" in backend:
+        raise RuntimeError(
+            f"show needs a backend of matplotlib that opens windows (got {backend}); "
+            'save("backprop.html") makes a page that any browser opens'
+        )
+    figure = pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
+    return figure
+
+
+def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
+    """Open the window, with a slider and the arrow keys for `show` of step 0 to steps - 1."""
+    from matplotlib import pyplot
+    from matplotlib.widgets import Slider
+
+    height = 0.2 / figure.get_figheight()
+    axes = figure.add_axes((0.12, height / 4, 0.7, height))
+    slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
+
+    def turn(event: Any) -> None:
+        by = {"left": -1, "right": 1}.get(event.key, 0)
+        slider.set_val(min(max(slider.val + by, 1), steps))
+
+    slider.on_changed(lambda step: show(int(step) - 1))
+    figure.canvas.mpl_connect("key_press_event", turn)
+    show(0)
+    pyplot.show()
+
+
+def _svg(root: Value | Graph | Program) -> str:
+    """What a notebook shows."""
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path"}):
+        draw(root).savefig(text, format="svg")
+    return text.getvalue()
+
+
+# Notebooks ask an object for its picture; the rooms of these stand below this one.
+Value._repr_svg_ = Graph._repr_svg_ = _svg  # type: ignore[attr-defined]

@@ -1,0 +1,216 @@
+"""A diagram of a graph node by node, or of the neighbourhood of one node.
+
+A computed node is an op, a small round box, with its result behind it; a result of which there is
+nothing to tell has no box of its own. Computed nodes stand in the order of their levels, and a leaf
+stands just before its first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from . import ops
+from .diagram import (
+    COMPUTED,
+    CONSTANT,
+    INPUT,
+    MORE,
+    OP,
+    PARAMETER,
+    RESULT,
+    Diagram,
+    label_lines,
+    number,
+)
+from .graph import Graph
+from .value import Value, reachable
+
+
+class Item(NamedTuple):
+    """A node of either kind of graph, as a picture needs it."""
+
+    op: ops.Op
+    parents: tuple[int, ...]
+    level: int
+    kind: str
+    label: str
+    cells: tuple[str, ...]
+
+
+def by_node(
+    thing: Value | Graph,
+    around: Any = None,
+    hops: int = 2,
+    limit: int = 0,
+    digits: int = 6,
+    names: Mapping[Value, str] | None = None,
+) -> Diagram:
+    """A diagram of all nodes, or of those up to `hops` edges from `around`, `limit` at the most.
+
+    Numbers have `digits` significant digits; `names` stand in for labels. Raises ValueError where `around` is no node of it.
+    """
+    if isinstance(thing, Value):
+        keys: Sequence[Hashable] = reachable(thing)[::-1]  # parents before their children
+        nodes = _of_values(keys, thing, digits, names or {})
+    else:
+        keys = range(len(thing))
+        nodes = list(_of_graph(thing, digits))
+    if around is None:
+        return _boxes(keys, nodes, range(len(nodes)))
+    middle = _find(around, keys, nodes)
+    result = _boxes(keys, nodes, _neighbourhood(middle, nodes, hops, limit))
+    result.focus = result.value_of[keys[middle]]
+    return result
+
+
+# --- what there is to tell of a node -------------------------------------------------------------
+
+
+def _of_values(
+    values: Sequence[Any], root: Value, digits: int, names: Mapping[Value, str]
+) -> list[Item]:
+    place = {value: k for k, value in enumerate(values)}
+    computed = _has_gradient(values)
+    nodes = []
+    for value in values:
+        if value.level:
+            kind = RESULT if value is root else COMPUTED
+        elif value.op is ops.const:
+            kind = CONSTANT
+        else:
+            kind = PARAMETER if value.trainable else INPUT
+        parents = tuple(place[x] for x in value.parents)
+        cells = value_cells(value, value._data, value.grad if computed[value] else None, digits)
+        label = names.get(value, value.label)
+        nodes.append(Item(value.op, parents, value.level, kind, label, cells))
+    return nodes
+
+
+def value_cells(
+    value: Value, data: float | None, grad: float | None, digits: int
+) -> tuple[str, ...]:
+    """What is told of a value whose numbers are these, None where it is not known yet."""
+    if value.op is ops.const:
+        return (number(value._data, digits),)
+    texts = ["—" if x is None else number(x, digits) for x in (data, grad)]
+    return f"data {texts[0]}", f"grad {texts[1]}"
+
+
+def _has_gradient(values: Sequence[Value]) -> dict[Value, bool]:
+    """For each, parents before children, whether a backward pass has computed its gradient.
+
+    A pass begins with 1 at its root. So a 0 to which nothing in the picture can have passed
+    anything is one that no pass has touched.
+    """
+    computed: dict[Value, bool] = {}
+    for value in reversed(values):
+        computed[value] = value.grad != 0 or computed.get(value, False)
+        for parent in value.parents:
+            computed[parent] = computed.get(parent, False) or computed[value]
+    return computed
+
+
+def _of_graph(graph: Graph, digits: int) -> Iterator[Item]:
+    kinds = {ops.input: INPUT, ops.parameter: PARAMETER, ops.const: CONSTANT}
+    outputs: dict[int, str] = {}
+    for k, node in enumerate(graph.outputs.tolist()):
+        name = f"output {k}" if len(graph.outputs) > 1 else "output"
+        outputs[node] = f"{outputs[node]}, {k}" if node in outputs else name
+    columns = (graph.op.tolist(), graph.parents.tolist(), graph.level.tolist())
+    for i, (code, parents, level) in enumerate(zip(*columns)):
+        op = ops.OPS[code]
+        kind = kinds.get(op) or (RESULT if i in outputs else COMPUTED)
+        cells = [outputs[i]] if i in outputs else []
+        if kind in (PARAMETER, CONSTANT):
+            text = number(float(graph.value[i]), digits)
+            cells.append(text if kind == CONSTANT else f"data {text}")
+        label = graph.labels.get(i, "") or (kind if kind == INPUT else "")
+        yield Item(op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
+
+
+# --- a neighbourhood -----------------------------------------------------------------------------
+
+
+def _find(around: Any, keys: Sequence[Hashable], nodes: list[Item]) -> int:
+    """The place of the node that `around` names: a `Value`, a node's number, or a label."""
+    if isinstance(around, str):
+        places = [k for k, node in enumerate(nodes) if node.label == around]
+        if len(places) != 1:
+            raise ValueError(f"around must be the label of one node (got {around!r}, of {places})")
+        return places[0]
+    places = [k for k, key in enumerate(keys) if key is around or _same_number(key, around)]
+    if not places:
+        raise ValueError(
+            "around must be a node of the graph: a Value, or of a Graph its number, 0 to "
+            f"{len(nodes) - 1}, or a label (got {around!r})"
+        )
+    return places[0]
+
+
+def _same_number(key: Hashable, around: Any) -> bool:
+    return isinstance(key, int) and hasattr(around, "__index__") and key == int(around)
+
+
+def _neighbourhood(middle: int, nodes: list[Item], hops: int, limit: int) -> list[int]:
+    """The places of the nodes at most `hops` edges from that one, nearest first up to `limit`."""
+    children = _children(nodes)
+    near = dict.fromkeys([middle])
+    edge = [middle]
+    for _ in range(hops):
+        edge = [x for k in edge for x in (*nodes[k].parents, *children[k])]
+        edge = list(dict.fromkeys(x for x in edge if x not in near))
+        near.update(dict.fromkeys(edge))
+    return sorted(list(near)[:limit])
+
+
+def _children(nodes: list[Item]) -> list[list[int]]:
+    children: list[list[int]] = [[] for _ in nodes]
+    for k, node in enumerate(nodes):
+        for x in node.parents:
+            children[x].append(k)
+    return children
+
+
+# --- node by node --------------------------------------------------------------------------------
+
+
+def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) -> Diagram:
+    """The nodes at these places, in topological order, and a sign where others are left out."""
+    result = Diagram()
+    rank = _ranks(nodes, shown)
+    children = _children(nodes) if len(shown) < len(nodes) else [[] for _ in nodes]
+    source: dict[int, int] = {}  # the box at which a node's edges begin
+    for k in shown:
+        node, key, column = nodes[k], keys[k], 2 * rank[k]
+        if node.parents:
+            op = source[k] = result.op_of[key] = result.add(OP, column - 1, node.op.symbol)
+            hidden = None
+            for x in node.parents:
+                if x in source:
+                    result.edges.append((source[x], op))
+                elif hidden is None:
+                    hidden = result.add(MORE, column - 2, "…")
+                    result.edges.append((hidden, op))
+        if node.label or node.cells:
+            title = label_lines(node.label)
+            box = result.value_of[key] = result.add(node.kind, column, title, *node.cells)
+            if node.parents:
+                result.edges.append((source[k], box))
+            source[k] = box
+        result.value_of.setdefault(key, source[k])
+        if any(x not in rank for x in children[k]):
+            result.edges.append((source[k], result.add(MORE, column + 1, "…")))
+    return result.close_ranks()
+
+
+def _ranks(nodes: list[Item], shown: Sequence[int]) -> dict[int, int]:
+    """The levels that are shown, counted from 0; a leaf's is one less than that of its first use."""
+    levels = sorted({nodes[k].level for k in shown if nodes[k].parents})
+    count = {level: n + 1 for n, level in enumerate(levels)}
+    rank = {k: count[nodes[k].level] for k in shown if nodes[k].parents}
+    first: dict[int, int] = {}
+    for k, n in rank.items():
+        for x in nodes[k].parents:
+            first[x] = min(first.get(x, n), n)
+    return {k: rank[k] if k in rank else first.get(k, 1) - 1 for k in shown}

@@ -1,6 +1,8 @@
 """vgrad: write scalar code, run it at array speed."""
 
 from . import datasets, nn, optim
+from .animate import Animation, animate
+from .draw import draw, to_dot
 from .errors import GraphFormatError, ShapeError, TraceError, VgradError
 from .graph import Graph
 from .ops import (
@@ -17,34 +19,42 @@ from .ops import (
     tanh,
     where,
 )
+from .plots import LivePlot, plot_boundary, plot_training
 from .program import Program, compile
 from .trace import capture, trace
 from .value import Value
 
 __all__ = [
+    "Animation",
     "Graph",
     "GraphFormatError",
+    "LivePlot",
     "Program",
     "ShapeError",
     "TraceError",
     "Value",
     "VgradError",
     "abs",
+    "animate",
     "capture",
     "compile",
     "cos",
     "datasets",
+    "draw",
     "exp",
     "log",
     "maximum",
     "minimum",
     "nn",
     "optim",
+    "plot_boundary",
+    "plot_training",
     "relu",
     "sigmoid",
     "sin",
     "sqrt",
     "tanh",
+    "to_dot",
     "trace",
     "where",
 ]

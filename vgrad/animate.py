@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import ops
-from .diagram import COMPUTED, Diagram, number
+from .diagram import COMPUTED, Diagram, number, whole_number
 from .draw import (
     EDGE,
     LINE,
@@ -22,7 +23,6 @@ from .draw import (
     save,
     save_gif,
     text_width,
-    whole_number,
     window,
 )
 from .nodes import by_node, value_cells
@@ -159,6 +159,9 @@ class Animation:
 def _names(nodes: list[Value], digits: int) -> dict[Value, str]:
     """What formulas call each node: its label, a constant's number, or v1, v2 and so on."""
     names = {x: " ".join(x.label.split()) for x in nodes}
+    for x, name in names.items():
+        if not re.fullmatch(r"[\w.\[\]]*", name):
+            names[x] = f"({name})"  # else "a + b.grad" could be taken for a sum
     taken = set(names.values())
     fresh = (f"v{k}" for k in count(1) if f"v{k}" not in taken)
     for x in nodes:
@@ -206,12 +209,16 @@ class _Stage:
         """Show step k."""
         step, picture = self._steps[k], self._picture
         diagram = picture.diagram
+        active = set(step.active)  # as ==, which a tuple goes by, compares the numbers of Values
         for value, box in diagram.value_of.items():
-            state = _state(value, step)
+            done = FINISHED if value in step.finished else TO_COME
+            fill = FILL[AT_WORK if value in active else done]
             for place in {box, diagram.op_of.get(value, box)}:
-                picture.boxes[place].set_facecolor(FILL[state])
+                picture.boxes[place].set_facecolor(fill)
             texts = picture.texts[box]
-            for text, cell in zip(texts[-len(diagram.boxes[box].cells) :], self._cells(value, step)):
+            for text, cell in zip(
+                texts[-len(diagram.boxes[box].cells) :], self._cells(value, step)
+            ):
                 text.set_text(cell)
         along = {self._into[diagram.op_of[node]][operand] for node, operand in step.edges}
         along |= {self._into[diagram.value_of[node]][0] for node, _ in step.edges}
@@ -231,12 +238,6 @@ class _Stage:
 
     def _cells(self, value: Any, step: Step) -> tuple[str, ...]:
         return value_cells(value, step.data.get(value), step.grads.get(value), self._digits)
-
-
-def _state(value: Any, step: Step) -> str:
-    if value in step.active:
-        return AT_WORK
-    return FINISHED if value in step.finished else TO_COME
 
 
 def _wrapped(lines: Sequence[str]) -> str:

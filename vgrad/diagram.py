@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LABEL_WIDTH = 24  # characters in a line of a label
 
@@ -13,15 +13,27 @@ PARAMETER, INPUT, CONSTANT = "parameter", "input", "constant"
 COMPUTED, RESULT = "computed", "result"
 OP, MORE = "op", "more"  # a round box, and the sign that the graph goes on
 
-# Tints of the colours of Okabe and Ito 2008, which colour-blind readers can tell apart.
-FILLS = {
-    PARAMETER: "#fbe3b5",
-    INPUT: "#d3ebf8",
-    CONSTANT: "#eeeeee",
-    COMPUTED: "#ffffff",
-    RESULT: "#c5e8da",
-    OP: "#ffffff",
-    MORE: "#ffffff",
+
+class Style(NamedTuple):
+    """How a box looks: colours, the border's width in points, how round it is in inches."""
+
+    fill: str
+    border: str
+    width: float = 1.0
+    dashes: str = "-"
+    radius: float = 0.0
+
+
+# Tints of the colours of Okabe and Ito 2008, which colour-blind readers can tell apart; and
+# borders that differ too.
+STYLES = {
+    PARAMETER: Style("#fbe3b5", "#a35f00", width=2.0),
+    INPUT: Style("#d3ebf8", "#0072b2", width=1.2, radius=0.09),
+    CONSTANT: Style("#eeeeee", "#777777", dashes="--"),
+    COMPUTED: Style("#ffffff", "#555555"),
+    RESULT: Style("#c5e8da", "#00694b", width=1.2),  # with two borders
+    OP: Style("#ffffff", "#555555", radius=0.15),
+    MORE: Style("#ffffff", "#ffffff"),
 }
 
 
@@ -61,6 +73,13 @@ class Diagram:
         return self
 
 
+def whole_number(name: str, x: Any) -> int:
+    """An option as an int; raises ValueError unless it is 1 or more."""
+    if isinstance(x, bool) or not hasattr(x, "__index__") or x < 1:
+        raise ValueError(f"{name} must be a whole number, 1 or more (got {x!r})")
+    return int(x)
+
+
 def number(x: float, digits: int = 6) -> str:
     """A number as Python writes it, with no more than so many significant digits."""
     text = f"{x:.{digits}g}"
@@ -92,10 +111,10 @@ def dot(diagram: Diagram) -> str:
     for k, box in enumerate(diagram.boxes):
         cells = " | ".join(_dot_text(text) for text in (box.title, *box.cells) if text)
         text = cells if box.kind in (OP, MORE) else f"{{{cells}}}"
-        fill = f'fillcolor="{FILLS[box.kind]}"'
+        fill = f'fillcolor="{STYLES[box.kind].fill}"'
         lines.append(f'  {k} [label="{text}", {_DOT[box.kind]}, {fill}]')
     lines += [f"  {a} -> {b}" for a, b in diagram.edges]
-    return "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, "}"])
 
 
 def _dot_text(text: str) -> str:

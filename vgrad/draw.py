@@ -10,29 +10,14 @@ import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from .diagram import (
-    COMPUTED,
-    CONSTANT,
-    FILLS,
-    INPUT,
-    MORE,
-    OP,
-    PARAMETER,
-    RESULT,
-    Box,
-    Diagram,
-    dot,
-)
-from .engine import Engine
+from .diagram import MORE, OP, RESULT, STYLES, Box, Diagram, dot
 from .graph import Graph
 from .layout import Point, layout
-from .nodes import by_node
-from .overview import overview
+from .overview import LIMIT, diagram_of
 from .program import Program
-from .trace import capture
-from .value import Value, reachable
+from .value import Value
 
 if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
@@ -41,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 Path = str | os.PathLike[str]
-
-LIMIT = 300  # nodes; a larger graph is drawn as its plan
 
 
 def draw(
@@ -71,7 +54,7 @@ def draw(
     >>> [text.get_text() for text in figure.axes[0].texts][:3]
     ['a', 'data 2.0', 'grad -3.0']
     """
-    picture = Picture(_diagram(root, around, hops, limit, digits))
+    picture = Picture(diagram_of(root, around, hops, limit, digits))
     if path is not None:
         save(picture.figure, path)
     return picture.figure
@@ -87,66 +70,26 @@ def to_dot(
 ) -> str:
     """The picture that `draw` makes, as text in the DOT language of Graphviz.
 
-    >>> print(to_dot(-Value(2.0, label="a")))
+    >>> print(to_dot(Value(2.0, label="a")))
+    digraph {
+      rankdir=LR
+      node [shape=record, height=0.3, margin=0.08]
+      0 [label="{a | data 2.0 | grad —}", style="filled,bold", fillcolor="#fbe3b5"]
+    }
     """
-    return dot(_diagram(root, around, hops, limit, digits))
+    return dot(diagram_of(root, around, hops, limit, digits))
 
-
-def _diagram(root: Any, around: Any, hops: int, limit: int, digits: int) -> Diagram:
-    hops, limit = whole_number("hops", hops), whole_number("limit", limit)
-    digits = whole_number("digits", digits)
-    if isinstance(root, Program):
-        if around is not None:
-            raise ValueError("around must be left out for a Program, which is drawn as its plan")
-        if not root.engines:
-            raise ValueError(
-                "a Program must have been called, or given arrays by program.theta(*arrays), "
-                "before it is drawn: until then nothing is recorded"
-            )
-        return overview(list(root.engines.values())[-1])
-    if isinstance(root, Graph):
-        root.check()
-    elif not isinstance(root, Value):
-        raise TypeError(
-            f"draw takes a Value, a Graph or a Program (got {root!r}, a {type(root).__name__}); "
-            "vgrad.trace makes a Graph of a function"
-        )
-    size = len(root) if isinstance(root, Graph) else len(reachable(root))
-    if around is None and size > limit:
-        graph = root if isinstance(root, Graph) else capture(root)
-        return overview(Engine(graph, fuse=True, tile=None))
-    return by_node(root, around, hops, limit, digits)
 
 # --- boxes and edges on a figure -----------------------------------------------------------------
 # Lengths are in inches, which are also the units of the axes; y grows downwards.
 
 MARGIN, PAD, CELL_PAD, LINE = 0.15, 0.09, 0.045, 0.165
 FONT, SMALL = 9, 8  # points
-ROUND = 0.3  # the height of an op
+ROUND = 0.3  # the height of an op, twice its radius
 FRAME = 0.04  # between the two borders of a result
 LONGEST, LARGEST = 60_000, 60_000_000  # pixels of a side, and in all, of a PNG
 SWATCH = 0.22  # the width of a box in the legend
 INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
-
-
-class Border(NamedTuple):
-    """How a box is edged: colour, width in points, dashes, how round the corners are."""
-
-    colour: str
-    width: float = 1.0
-    style: str = "-"
-    radius: float = 0.0
-
-
-BORDERS = {
-    PARAMETER: Border("#a35f00", width=2.0),
-    INPUT: Border("#0072b2", width=1.2, radius=0.09),
-    CONSTANT: Border("#777777", style="--"),
-    COMPUTED: Border("#555555"),
-    RESULT: Border("#00694b", width=1.2),  # twice
-    OP: Border("#555555", radius=ROUND / 2),
-    MORE: Border("#ffffff"),
-}
 
 
 class Picture:
@@ -168,11 +111,11 @@ class Picture:
         from matplotlib.collections import LineCollection
 
         self.diagram = diagram
-        fills = FILLS if tinted else dict.fromkeys(FILLS, "white")
+        fills = {kind: style.fill if tinted else "white" for kind, style in STYLES.items()}
         sizes = [_size(box) for box in diagram.boxes]
         places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, diagram.outs())
         kinds = {box.kind for box in diagram.boxes}
-        legend = {kind: (kind, fills[kind]) for kind in BORDERS if kind in kinds - {OP, MORE}}
+        legend = {kind: (kind, fills[kind]) for kind in STYLES if kind in kinds - {OP, MORE}}
         width = max(places.width, width, MARGIN + max(map(_entry_width, legend)))
         self.left = (places.width - width) / 2
         self.right = self.left + width
@@ -199,10 +142,16 @@ class Picture:
 
     def write(self, text: str, place: Point, **options: Any) -> Text:
         """Put text on the figure, its middle at this place unless the options say otherwise."""
-        look = {"ha": "center", "va": "center_baseline", "size": FONT, "color": INK} | options
-        return self.axes.text(
-            *place, text, parse_math=False, usetex=False, linespacing=72 * LINE / FONT, **look
-        )
+        look: dict[str, Any] = {
+            "ha": "center",
+            "va": "center_baseline",
+            "size": FONT,
+            "color": INK,
+            "linespacing": 72 * LINE / FONT,
+            "parse_math": False,  # a label is shown as it is, whatever it has of $ and _
+            "usetex": False,
+        }
+        return self.axes.text(*place, text, **look | options)
 
     def arrows(self, tips: list[Point], colour: str, backward: bool = False) -> PathCollection:
         """Arrow heads that end at these places."""
@@ -210,8 +159,8 @@ class Picture:
 
         back = 2.2 if backward else -2.2
         head = Path([(back, 1), (0, 0), (back, -1), (back, 1)])
-        points = list(zip(*tips)) or [(), ()]
-        return self.axes.scatter(*points, 90, colour, head, linewidth=0, zorder=2.5)
+        x, y = [tip[0] for tip in tips], [tip[1] for tip in tips]
+        return self.axes.scatter(x, y, s=90, c=colour, marker=head, linewidth=0, zorder=2.5)
 
     def legend(self, entries: Mapping[str, tuple[str, str]], top: float) -> None:
         """Rows of small boxes with text, from this height on; of each the kind and the filling."""
@@ -223,25 +172,25 @@ class Picture:
     def _frame(self, kind: str, fill: str, centre: Point, size: Point) -> Patch:
         from matplotlib.patches import FancyBboxPatch
 
-        border = BORDERS[kind]
+        style = STYLES[kind]
         for frame in (0.0, FRAME) if kind == RESULT else (0.0,):
             width, height = size[0] - 2 * frame, size[1] - 2 * frame
             patch = FancyBboxPatch(
                 (centre[0] - width / 2, centre[1] - height / 2),
                 width,
                 height,
-                f"round,pad=0,rounding_size={border.radius}" if border.radius else "square,pad=0",
+                f"round,pad=0,rounding_size={style.radius}" if style.radius else "square,pad=0",
                 facecolor=fill,
-                edgecolor=border.colour,
-                linewidth=border.width,
-                linestyle=border.style,
+                edgecolor=style.border,
+                linewidth=style.width,
+                linestyle=style.dashes,
                 zorder=2,
             )
             self.axes.add_artist(patch)
         return patch
 
     def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
-        texts = []
+        texts: list[Text] = []
         half = size[0] / 2 - (FRAME if box.kind == RESULT else 0.0)
         y = centre[1] - sum(_cell_height(text) for text, _ in _cells(box)) / 2
         for text, weight in _cells(box):
@@ -329,13 +278,6 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=dpi, facecolor="white")
 
 
-def whole_number(name: str, x: Any) -> int:
-    """An option as an int; raises ValueError unless it is 1 or more."""
-    if isinstance(x, bool) or not hasattr(x, "__index__") or x < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more (got {x!r})")
-    return int(x)
-
-
 def save(figure: Figure, path: Path) -> None:
     """Save a figure in the format that the path's ending names, the same bytes every time."""
     import matplotlib as mpl
@@ -356,7 +298,7 @@ def save_gif(figure: Figure, path: Path, frames: Iterable[Any], seconds: float) 
     """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
     from matplotlib.animation import PillowWriter
 
-    writer = PillowWriter(fps=1 / seconds)
+    writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
     with writer.saving(figure, os.fspath(path), dpi=100):
         for _ in frames:
             writer.grab_frame()
@@ -368,7 +310,7 @@ WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends
 
 
 def window(width: float, height: float) -> Figure:
-    """A figure of this size in inches in a window that `play` opens.
+    """A figure of this size in inches, in a window that is yet to be opened.
 
     Raises RuntimeError where matplotlib cannot open one.
     """
@@ -377,21 +319,34 @@ def window(width: float, height: float) -> Figure:
     backend = pyplot.get_backend()
     if backend.lower() in WINDOWLESS or "inline" in backend:
         raise RuntimeError(
-            f"show needs a backend of matplotlib that opens windows (got {backend}); "
-            'save("backprop.html") makes a page that any browser opens'
+            f"matplotlib must have a backend that opens windows (got {backend}); "
+            "write to a file instead, such as save('backprop.html') or path='training.png'"
         )
-    figure = pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
-    return figure
+    return pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
+
+
+def refresh(figure: Figure) -> None:
+    """Show the figure in its window as it is now, and go on."""
+    figure.show()
+    figure.canvas.draw_idle()
+    figure.canvas.flush_events()
+
+
+def keep_open() -> None:
+    """Wait until the windows are closed."""
+    from matplotlib import pyplot
+
+    pyplot.show()
 
 
 def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     """Open the window, with a slider and the arrow keys for `show` of step 0 to steps - 1."""
-    from matplotlib import pyplot
     from matplotlib.widgets import Slider
 
     height = 0.2 / figure.get_figheight()
-    axes = figure.add_axes((0.12, height / 4, 0.7, height))
-    slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
+    slider = Slider(
+        figure.add_axes((0.12, height / 4, 0.7, height)), "step", 1, steps, valinit=1, valstep=1
+    )
 
     def turn(event: Any) -> None:
         by = {"left": -1, "right": 1}.get(event.key, 0)
@@ -400,7 +355,7 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     slider.on_changed(lambda step: show(int(step) - 1))
     figure.canvas.mpl_connect("key_press_event", turn)
     show(0)
-    pyplot.show()
+    keep_open()
 
 
 def _svg(root: Value | Graph | Program) -> str:

@@ -221,9 +221,7 @@ def _spread(column: list[int], heights: list[float], boxes: int) -> Iterator[flo
         yield total
 
 
-def _kept_apart(
-    wanted: list[float], weights: list[float], offsets: list[float]
-) -> Iterator[float]:
+def _kept_apart(wanted: list[float], weights: list[float], offsets: list[float]) -> Iterator[float]:
     """The places nearest to those wanted that keep the order and the offsets' distances.
 
     Without offsets this is isotonic regression: neighbours in the wrong order are pooled at their

@@ -48,7 +48,8 @@ def by_node(
 ) -> Diagram:
     """A diagram of all nodes, or of those up to `hops` edges from `around`, `limit` at the most.
 
-    Numbers have `digits` significant digits; `names` stand in for labels. Raises ValueError where `around` is no node of it.
+    Numbers have `digits` significant digits; `names` stand in for labels. Raises ValueError where
+    `around` is no node of it.
     """
     if isinstance(thing, Value):
         keys: Sequence[Hashable] = reachable(thing)[::-1]  # parents before their children
@@ -205,7 +206,7 @@ def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) ->
 
 
 def _ranks(nodes: list[Item], shown: Sequence[int]) -> dict[int, int]:
-    """The levels that are shown, counted from 0; a leaf's is one less than that of its first use."""
+    """The levels that are shown, counted from 0; a leaf's is one before its first use."""
     levels = sorted({nodes[k].level for k in shown if nodes[k].parents})
     count = {level: n + 1 for n, level in enumerate(levels)}
     rank = {k: count[nodes[k].level] for k in shown if nodes[k].parents}

@@ -1,30 +1,65 @@
-"""A diagram of a plan, a box for each kernel: how large graphs are drawn."""
+"""A diagram of a plan, a box for each kernel, which is how large graphs are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram
+from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram, whole_number
 from .engine import Engine
 from .fuse import Fused, Ints
 from .graph import SHARED, Graph
 from .kernels import Kernel
+from .nodes import by_node
+from .program import Program
 from .schedule import MAP, SEGMENTS
+from .trace import capture
+from .value import Value, reachable
 
+LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
 MOST_BANDS = 24  # so many such boxes
 MOST_SETS = 12  # of leaves, told apart by the kernels that use them
+
+
+def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Diagram:
+    """The diagram of what `draw` is given, checked; the arguments are those of `draw`."""
+    hops, limit = whole_number("hops", hops), whole_number("limit", limit)
+    digits = whole_number("digits", digits)
+    if isinstance(root, Program):
+        if around is not None:
+            raise ValueError("around must be left out for a Program, which is drawn as its plan")
+        if not root.engines:
+            raise ValueError(
+                "a Program must have been called, or given arrays by program.theta(*arrays), "
+                "before it is drawn: until then nothing is recorded"
+            )
+        return overview(list(root.engines.values())[-1])
+    if isinstance(root, Graph):
+        root.check()
+    elif not isinstance(root, Value):
+        raise TypeError(
+            f"draw takes a Value, a Graph or a Program (got {root!r}, a {type(root).__name__}); "
+            "vgrad.trace makes a Graph of a function"
+        )
+    size = len(root) if isinstance(root, Graph) else len(reachable(root))
+    if around is None and size > limit:
+        graph = root if isinstance(root, Graph) else capture(root)
+        return overview(Engine(graph, fuse=True, tile=None))
+    return by_node(root, around, hops, limit, digits)
+
+
+# --- the plan ------------------------------------------------------------------------------------
 
 
 class Work(NamedTuple):
     """What one kernel does, or a band of them: which nodes it computes, from which others."""
 
     title: str
-    count: int  # how many nodes of the graph it stands for
+    nodes: int  # how many nodes of the graph it stands for
     buffer: int
     out: Ints
     operands: Ints
@@ -54,7 +89,7 @@ def overview(engine: Engine) -> Diagram:
     for k, (work, rank) in enumerate(zip(works, ranks)):
         kind = RESULT if k in results else COMPUTED
         when = ["once per call"] if mixed and work.buffer == SHARED else []
-        picture.add(kind, rank + 1, work.title, _several(work.count, "node"), *when)
+        picture.add(kind, rank + 1, work.title, _several(work.nodes, "node"), *when)
         sources = np.unique(producer[work.operands])
         picture.edges += [(a, k) for a in sources.tolist() if a not in (-1, k)]
     for kind, text, users in _leaves(engine.graph, works, size):
@@ -121,7 +156,8 @@ def _ranks(works: list[Work], producer: NDArray[np.intp]) -> list[int]:
     rank[-1] = -1  # a leaf's
     for k, work in enumerate(works):
         rank[k] = 1 + rank[producer[work.operands]].max()
-    return rank[:-1].tolist()
+    ranks: list[int] = rank[:-1].tolist()
+    return ranks
 
 
 def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
@@ -133,7 +169,7 @@ def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
     return [
         Work(
             _several(len(band), "kernel"),
-            sum(work.count for work in band),
+            sum(work.nodes for work in band),
             max(work.buffer for work in band),
             np.concatenate([work.out for work in band]),
             np.concatenate([work.operands for work in band]),

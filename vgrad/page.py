@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 
@@ -68,9 +69,7 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def page(
-    title: str, frames: Sequence[tuple[bytes, str]], width: int, interval: float
-) -> str:
+def page(title: str, frames: Sequence[tuple[bytes, str]], width: int, interval: float) -> str:
     """The page's text. Frames are PNGs and what they say in words; `interval` is in seconds."""
     encoded = json.dumps([[b64encode(png).decode(), words] for png, words in frames])
     parts = {
@@ -79,7 +78,4 @@ def page(
         "INTERVAL": str(round(1000 * interval)),
         "FRAMES": encoded.replace("<", "\\u003c"),  # no label can end the script
     }
-    text = _PAGE
-    for name, part in parts.items():
-        text = text.replace(name, part)
-    return text
+    return re.sub("|".join(parts), lambda match: parts[match[0]], _PAGE)

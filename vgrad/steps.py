@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -93,9 +93,7 @@ def _backward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Ste
                     finished.add(x)
                     if x.op is not ops.const:
                         grads.setdefault(x, 0.0)
-            yield Step(
-                (node,), tuple(edges), tuple(lines), data, dict(grads), frozenset(finished)
-            )
+            yield Step((node,), tuple(edges), tuple(lines), data, dict(grads), frozenset(finished))
             finished.add(node)
     yield Step((), (), ("All gradients are known.",), data, grads, frozenset(nodes))
 
@@ -139,10 +137,7 @@ def _contribution(node: Value, k: int, part: float, names: dict[Value, str], dig
     numbers = [
         _number(node.grad, digits),
         _number(node._data, digits),
-        *[
-            x._data if x.op is ops.const else _number(x._data, digits)
-            for x in parents
-        ],
+        *[x._data if x.op is ops.const else _number(x._data, digits) for x in parents],
     ]
     return _line(
         f"{names[parents[k]]}.grad += ", rule(*symbols), rule(*numbers), number(part, digits)

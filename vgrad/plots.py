@@ -1,0 +1,241 @@
+"""Pictures of training: curves, the decision boundary, and both while it goes on."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .draw import Path, keep_open, new_figure, png, refresh, save, window
+from .errors import ShapeError
+from .graph import as_numbers
+from .ops import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+Array = NDArray[np.float64]
+History = Mapping[str, Sequence[float]] | Sequence[float]
+
+# Okabe and Ito 2008, in an order in which neighbours differ in brightness too.
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
+TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
+MARKERS = ["o", "^", "s", "D", "v", "P"]
+
+
+def plot_training(
+    history: History, path: Path | None = None, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Plot how training went: the loss, the accuracy and whatever else, one above the other.
+
+    `history` maps each name to its numbers, one per step; a plain sequence is the loss. A loss is
+    on a logarithmic scale where it can be, and an accuracy, from 0 to 1, is shown in percent.
+    Draws on a new figure, or on the one given, and saves it where there is a path.
+
+    >>> figure = plot_training({"loss": [1.0, 0.1], "accuracy": [0.5, 1.0]})
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss', 'accuracy, %']
+
+    Raises TypeError for what are no numbers, ValueError where there are none.
+    """
+    curves = history if isinstance(history, Mapping) else {"loss": history}
+    arrays = {name: as_numbers(x, f"history[{name!r}]") for name, x in curves.items()}
+    if not arrays or any(x.ndim != 1 or not len(x) for x in arrays.values()):
+        shapes = {name: x.shape for name, x in arrays.items()}
+        raise ValueError(f"history must have numbers, a list of them by each name (got {shapes})")
+    target = figure or _new_figure(6, 1 + 2 * len(arrays))
+    panels = target.subplots(len(arrays), sharex=True, squeeze=False)[:, 0]
+    for k, (axes, (name, numbers)) in enumerate(zip(panels, arrays.items())):
+        percent = "accuracy" in name
+        axes.plot(numbers * (100 if percent else 1), color=COLOURS[k % len(COLOURS)])
+        axes.set_ylabel(f"{name}, %" if percent else name)
+        axes.grid(alpha=0.3)
+        if percent:
+            axes.set_ylim(0, 103)
+        elif "loss" in name and (numbers > 0).all():
+            axes.set_yscale("log")
+    panels[-1].set_xlabel("step")
+    return _finished(target, path)
+
+
+def plot_boundary(
+    predict: Callable[[Array], Any],
+    X: Any,
+    y: Any,
+    path: Path | None = None,
+    *,
+    threshold: float = 0.0,
+    margin: float | None = None,
+    resolution: int = 200,
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Plot points (B, 2) of classes `y` (B,), and where a classifier sees which class.
+
+    `predict` is called once, with the whole grid as one batch (N, 2), N being `resolution`
+    squared. It returns scores, (N,), of which those above `threshold` mean the higher of two
+    classes, or one score per class, (N, classes), of which the highest wins. A solid line is the
+    boundary; with a `margin`, dashed lines are where the score is that far from the threshold.
+    Draws on a new figure, or on the one given, and saves it where there is a path.
+
+    >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([-1, 1])
+    >>> figure = plot_boundary(lambda points: points[:, 0] - points[:, 1], X, y)
+
+    Raises ShapeError where shapes do not fit, ValueError for more classes than there are scores.
+    """
+    X, y = as_numbers(X, "X"), np.asarray(y)
+    if X.ndim != 2 or X.shape[1] != 2 or y.shape != X.shape[:1] or not len(X):
+        raise ShapeError(f"X must be (B, 2) and y (B,), B at least 1 (got {X.shape}, {y.shape})")
+    low, high = X.min(axis=0), X.max(axis=0)
+    room = 0.15 * np.maximum(high - low, 1e-3)
+    across, up = np.meshgrid(*np.linspace(low - room, high + room, resolution).T)
+    scores = _scores(predict, np.column_stack([across.ravel(), up.ravel()]))
+    classes = np.unique(y)
+    several = 2 if scores.ndim == 1 else scores.shape[1]
+    if len(classes) > several:
+        raise ValueError(f"y must have no more than {several} classes (got {len(classes)})")
+    target = figure or _new_figure(6, 5)
+    axes = target.subplots()
+    best = scores > threshold if scores.ndim == 1 else scores.argmax(axis=1)
+    known = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).any(axis=1)
+    winner = np.where(known, best, np.nan).reshape(across.shape)
+    tints = [TINTS[k % len(TINTS)] for k in range(several)]
+    axes.contourf(across, up, winner, levels=np.arange(several + 1) - 0.5, colors=tints)
+    if scores.ndim == 1:
+        lines = [(threshold, "-")]
+        if margin is not None:
+            lines = [(threshold - margin, "--"), *lines, (threshold + margin, "--")]
+        low_score, high_score = np.nanmin(scores[known]), np.nanmax(scores[known])
+        for level, style in lines:
+            if low_score < level < high_score:
+                surface = scores.reshape(across.shape)
+                axes.contour(across, up, surface, [level], colors="#444444", linestyles=style)
+    for k, name in enumerate(classes):
+        shade = _class_number(k, name, classes, several)
+        axes.scatter(
+            X[y == name, 0],
+            X[y == name, 1],
+            c=COLOURS[shade % len(COLOURS)],
+            marker=MARKERS[shade % len(MARKERS)],
+            edgecolors="white",
+            label=f"class {name:g}",
+        )
+    axes.set(xlabel="x[0]", ylabel="x[1]")
+    axes.legend(loc="lower left")
+    return _finished(target, path)
+
+
+def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
+    scores = as_numbers(predict(grid), "what predict returns")
+    if scores.ndim not in (1, 2) or len(scores) != len(grid):
+        raise ShapeError(
+            f"predict must return scores (N,) or (N, classes) for its N = {len(grid):,} points "
+            f"(got an array {scores.shape})"
+        )
+    return scores
+
+
+def _class_number(k: int, name: Any, classes: NDArray[Any], several: int) -> int:
+    """Which score speaks for a class: that of its number, or of its place among the classes."""
+    if several == 2:
+        return int(name > 0) if len(classes) == 1 else k
+    return int(name) if np.isin(classes, np.arange(several)).all() else k
+
+
+class LivePlot:
+    """A picture of the training that is refreshed while it goes on: call it at every step.
+
+    It shows what it is given by name, and with `predict`, `X` and `y` the decision boundary, as
+    `plot_boundary` does with `options`. It is drawn anew every so many seconds: to a file where
+    there is a `path`, else in the notebook that it runs in, or in a window. `history` has all that
+    it was given, for `plot_training`.
+
+    >>> import os, tempfile
+    >>> live = LivePlot(path=os.path.join(tempfile.mkdtemp(), "training.png"))
+    >>> for k in range(3):
+    ...     live(loss=1 / (k + 1))
+    >>> live.finish()
+    >>> live.history["loss"][:2]
+    [1.0, 0.5]
+
+    Raises RuntimeError where there is no path, no notebook and no window.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Array], Any] | None = None,
+        X: Any = None,
+        y: Any = None,
+        *,
+        path: Path | None = None,
+        seconds: float = 0.5,
+        **options: Any,
+    ) -> None:
+        if (predict is None) != (X is None) or (X is None) != (y is None):
+            raise ValueError("predict, X and y must be given together, or none of them")
+        self.history: dict[str, list[float]] = {}
+        self._boundary = predict and (predict, X, y)
+        self._options, self._path, self._seconds = options, path, seconds
+        self._drawn = -math.inf
+        size = (11.0, 5.0) if predict else (6.0, 4.0)
+        self._notebook = None if path else _notebook()
+        self._window = not (path or self._notebook)
+        self._figure = (window if self._window else new_figure)(*size)
+        self._figure.set_layout_engine("constrained")
+
+    def __call__(self, **numbers: float) -> None:
+        """Take the numbers of one step, and draw them if it is time to."""
+        for name, x in numbers.items():
+            self.history.setdefault(name, []).append(number(x))
+        if time.monotonic() - self._drawn >= self._seconds:
+            self._draw()
+
+    def finish(self) -> None:
+        """Draw the last step. A window stays until it is closed."""
+        self._draw()
+        if self._window:
+            keep_open()
+
+    def _draw(self) -> None:
+        figure = self._figure
+        figure.clear()
+        curves: Figure | SubFigure = figure
+        if self._boundary:
+            halves: Any = figure.subfigures(1, 2)
+            left, curves = halves
+            plot_boundary(*self._boundary, **self._options, figure=left)
+        if self.history:
+            plot_training(self.history, figure=curves)
+        if self._path is not None:
+            save(figure, self._path)
+        elif self._notebook is not None:
+            self._notebook(png(figure, 100))
+        else:
+            refresh(figure)
+        self._drawn = time.monotonic()
+
+
+def _notebook() -> Callable[[bytes], None] | None:
+    """What shows a PNG in the notebook that this runs in, each in the place of the one before."""
+    shell = sys.modules.get("IPython")
+    if shell is None or not hasattr(shell.get_ipython(), "kernel"):
+        return None
+    display = sys.modules["IPython.display"]
+    handle: Any = display.display(display.Image(b"", format="png"), display_id=True)
+    return lambda data: handle.update(display.Image(data, format="png"))
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    figure = new_figure(width, height)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def _finished(figure: Figure | SubFigure, path: Path | None) -> Figure | SubFigure:
+    if path is not None:
+        save(figure.canvas.figure, path)
+    return figure

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from terminal import positive
 
 import vgrad
 
@@ -515,7 +516,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
     add("--depth", type=positive, default=1000, help="of the chain in f")
     add("--repeats", type=positive, default=21, help="how often each peer runs")
-    add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")
+    add(
+        "--slow-repeats",
+        type=positive,
+        default=3,
+        help="how often those that take seconds do",
+    )
     add("--threads", choices=["one", "all"], help="for each peer; both when left out")
     add("--here", action="store_true", help="in this process, with the threads it has")
     add("--plot", action="store_true", help="draw the scaling curves, benchmark.png")
@@ -524,13 +530,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.here and args.threads is None:
         parser.error("--here must come with --threads, to say how many there are")
     return args
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
-    return number
 
 
 if __name__ == "__main__":

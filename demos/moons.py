@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
+from terminal import Progress, options, positive
 
 import vgrad
 from vgrad import nn, optim
 
 ALPHA = 1e-4  # weight of the penalty
+FRAMES = 50  # of the animation, at the most
 
 
 class Step(NamedTuple):
@@ -30,6 +33,7 @@ class Step(NamedTuple):
 class Run(NamedTuple):
     steps: list[Step]
     theta: np.ndarray
+    thetas: list[np.ndarray]  # what it was at each step, where the animation needs it
     seconds: float
 
 
@@ -51,10 +55,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name} engine: {args.steps} steps in {run.seconds:.3f} s")
     if args.engine == "both":
         compare(runs["scalar"], runs["vector"])
+    args.out.mkdir(parents=True, exist_ok=True)
+    draw_boundary = boundary(model, X, y)
     if not args.no_plot:
-        args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "moons.png"
-        plot(runs[name].steps, model, X, y, path)
+        plot(runs[name], draw_boundary, path)
+        print(f"wrote {path}")
+    if args.animate:
+        path = args.out / "moons.gif"
+        animate(runs[name], draw_boundary, path)
         print(f"wrote {path}")
     return 0
 
@@ -86,6 +95,9 @@ class Scalar:
         optimiser.step(self.model.parameters())
         return Step(loss.data, accuracy([score.data for score in scores], y))
 
+    def parameters(self) -> np.ndarray:
+        return np.array([p.data for p in self.model.parameters()])
+
     def finish(self) -> None:
         """Nothing to do: the model has been trained in place."""
 
@@ -106,6 +118,9 @@ class Vector:
         optimiser.step(self.theta, grad)
         return Step(loss, accuracy(scores, y))
 
+    def parameters(self) -> np.ndarray:
+        return self.theta.copy()
+
     def finish(self) -> None:
         self.program.assign(self.theta)
 
@@ -121,14 +136,34 @@ def train(
     engine: Scalar | Vector, model: nn.MLP, X: np.ndarray, y: np.ndarray, args: argparse.Namespace
 ) -> Run:
     optimiser = optim.SGD(rate=lambda k: 1.0 - 0.9 * k / args.steps)
-    steps = []
+    steps, thetas = [], []
+    live = live_picture(engine, model, X, y) if args.live else None
     start = time.perf_counter()
-    for k, rows in enumerate(batches(len(X), args)):
-        steps.append(engine.step(X[rows], y[rows], optimiser))
-        print(f"step {k} loss {steps[-1].loss}, accuracy {100 * steps[-1].accuracy:.1f}%")
+    with Progress() as progress:
+        for k, rows in enumerate(batches(len(X), args)):
+            if args.animate:
+                thetas.append(engine.parameters())
+            step = engine.step(X[rows], y[rows], optimiser)
+            steps.append(step)
+            progress(f"step {k} loss {step.loss}, accuracy {100 * step.accuracy:.1f}%")
+            if live:
+                live(loss=step.loss, accuracy=step.accuracy)
     engine.finish()
     seconds = time.perf_counter() - start
-    return Run(steps, np.array([p.data for p in model.parameters()]), seconds)
+    if live:
+        live.finish()
+    return Run(steps, engine.parameters(), thetas, seconds)
+
+
+def live_picture(
+    engine: Scalar | Vector, model: nn.MLP, X: np.ndarray, y: np.ndarray
+) -> vgrad.LivePlot:
+    """A window that shows the training while it goes on."""
+    program = vgrad.compile(model, parameters=model.parameters())
+    try:
+        return vgrad.LivePlot(lambda grid: program(engine.parameters(), grid), X, y, margin=1.0)
+    except RuntimeError as error:
+        raise SystemExit(f"--live: {error}") from None
 
 
 def batches(samples: int, args: argparse.Namespace) -> Iterator[Any]:
@@ -148,61 +183,65 @@ def compare(scalar: Run, vector: Run) -> None:
     print(f"largest difference in parameters: {np.abs(scalar.theta - vector.theta).max():.1e}")
 
 
-def plot(steps: list[Step], model: nn.MLP, X: np.ndarray, y: np.ndarray, path: Path) -> None:
-    """The data on the decision boundary, and the training beside it."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.subplot_mosaic([["boundary", "loss"], ["boundary", "accuracy"]])
-
-    low, high = X.min(axis=0) - 0.5, X.max(axis=0) + 0.5
-    across, up = np.meshgrid(np.linspace(low[0], high[0], 200), np.linspace(low[1], high[1], 200))
+def boundary(model: nn.MLP, X: np.ndarray, y: np.ndarray) -> Callable[..., Any]:
+    """What draws the decision boundary of a theta on a figure."""
     program = vgrad.compile(model, parameters=model.parameters())
-    grid = np.column_stack([across.ravel(), up.ravel()])
-    scores = program(program.theta(), grid).reshape(across.shape)
-    ax = axes["boundary"]
-    ax.contourf(across, up, scores > 0, levels=[-0.5, 0.5, 1.5], colors=["#cfe2f3", "#fbe0c3"])
-    ax.contour(
-        across, up, scores, levels=[-1, 0, 1], colors="#444444", linestyles=["--", "-", "--"]
-    )
-    for sign, colour, marker in ((-1, "#0072b2", "o"), (1, "#d55e00", "^")):
-        points = X[y == sign]
-        ax.scatter(*points.T, c=colour, marker=marker, edgecolors="white", label=f"class {sign:+d}")
-    ax.set(title="decision boundary (solid) and margins (dashed)", xlabel="x[0]", ylabel="x[1]")
-    ax.legend(loc="lower left")
 
-    axes["loss"].plot([step.loss for step in steps], color="#0072b2")
-    axes["loss"].set(title="training", ylabel="loss", yscale="log")
-    axes["accuracy"].plot([100 * step.accuracy for step in steps], color="#d55e00")
-    axes["accuracy"].set(xlabel="step", ylabel="accuracy, %", ylim=(0, 103))
-    axes["loss"].sharex(axes["accuracy"])
+    def draw(theta: np.ndarray, figure: Any) -> None:
+        vgrad.plot_boundary(lambda grid: program(theta, grid), X, y, margin=1.0, figure=figure)
+
+    return draw
+
+
+def plot(run: Run, draw_boundary: Callable[..., Any], path: Path) -> None:
+    """The data on the decision boundary and its margins, and the training beside it."""
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    draw_boundary(run.theta, left)
+    losses, accuracies = zip(*run.steps)
+    vgrad.plot_training({"loss": losses, "accuracy": accuracies}, figure=right)
     figure.savefig(path, dpi=100)
 
 
+def animate(run: Run, draw_boundary: Callable[..., Any], path: Path) -> None:
+    """The boundary over the training, as a GIF."""
+    figure = Figure(figsize=(5, 4.5), dpi=80, layout="constrained")
+
+    def draw(k: int) -> None:
+        figure.clear()
+        draw_boundary(run.thetas[k], figure)
+        step = run.steps[k]
+        title = f"step {k}, loss {step.loss:.4f}, accuracy {100 * step.accuracy:.1f}%"
+        figure.axes[0].set_title(title)
+
+    every = -(-len(run.steps) // FRAMES)
+    shown = [*range(0, len(run.steps) - 1, every), len(run.steps) - 1]
+    FuncAnimation(figure, draw, shown).save(path, PillowWriter(fps=10))
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = options(__doc__, "moons.png and moons.gif")
     add = parser.add_argument
     add("--engine", choices=["vector", "scalar", "both"], default="vector", help="what trains")
     add("--steps", type=positive, default=100, help="gradient steps")
     add("--samples", type=positive, default=100, help="points in the data set")
     add("--noise", type=float, default=0.1, help="standard deviation of the points' noise")
-    add("--hidden", type=positive, nargs="*", default=[16, 16], help="neurons in hidden layers")
+    add(
+        "--hidden",
+        type=positive,
+        nargs="*",
+        default=[16, 16],
+        help="neurons in hidden layers",
+    )
     add("--activation", choices=["relu", "tanh"], default="relu", help="of the hidden layers")
     add("--batch", type=positive, help="random samples in a step; all when left out")
     add("--seed", type=int, default=1337, help="of the weights, the data and the batches")
-    add("--out", type=Path, default=Path("."), help="folder for moons.png")
-    add("--no-plot", action="store_true", help="write no picture")
+    add("--animate", action="store_true", help="write the boundary over the training, moons.gif")
+    add("--live", action="store_true", help="show the training in a window while it goes on")
     args = parser.parse_args(argv)
     if args.noise < 0:
         parser.error(f"argument --noise: must not be negative (got {args.noise})")
     return args
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
-    return number
 
 
 if __name__ == "__main__":

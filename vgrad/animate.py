@@ -25,7 +25,7 @@ from .draw import (
     text_width,
     window,
 )
-from .nodes import by_node, value_cells
+from .nodes import value_cells, value_diagram
 from .page import page
 from .steps import Step, steps
 from .value import Value, reachable
@@ -89,7 +89,7 @@ class Animation:
         self._title = f"Backpropagation of {names[root]}"
         self._digits = digits
         shown = {x: names[x] for x in nodes if x.op is not ops.const}
-        self._diagram = by_node(root, digits=digits, names=shown)
+        self._diagram = value_diagram([root], digits=digits, names=shown)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 Path = str | os.PathLike[str]
+Root = Value | Sequence[Value] | Graph | Program
 
 
 def draw(
-    root: Value | Graph | Program,
+    root: Root,
     path: Path | None = None,
     *,
     around: Value | int | str | None = None,
@@ -61,7 +62,7 @@ def draw(
 
 
 def to_dot(
-    root: Value | Graph | Program,
+    root: Root,
     *,
     around: Value | int | str | None = None,
     hops: int = 2,
@@ -358,7 +359,7 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     keep_open()
 
 
-def _svg(root: Value | Graph | Program) -> str:
+def _svg(root: Root) -> str:
     """What a notebook shows."""
     import matplotlib as mpl
 

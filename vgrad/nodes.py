@@ -38,25 +38,31 @@ class Item(NamedTuple):
     cells: tuple[str, ...]
 
 
-def by_node(
-    thing: Value | Graph,
+def value_diagram(
+    roots: Sequence[Value],
     around: Any = None,
     hops: int = 2,
     limit: int = 0,
     digits: int = 6,
     names: Mapping[Value, str] | None = None,
 ) -> Diagram:
-    """A diagram of all nodes, or of those up to `hops` edges from `around`, `limit` at the most.
+    """All that the roots were computed from, or what of it is up to `hops` edges from `around`.
 
-    Numbers have `digits` significant digits; `names` stand in for labels. Raises ValueError where
-    `around` is no node of it.
+    That is `limit` nodes at the most. Numbers have `digits` significant digits; `names` stand in
+    for labels. Raises ValueError where `around` is no node of it.
     """
-    if isinstance(thing, Value):
-        keys: Sequence[Hashable] = reachable(thing)[::-1]  # parents before their children
-        nodes = _of_values(keys, thing, digits, names or {})
-    else:
-        keys = range(len(thing))
-        nodes = list(_of_graph(thing, digits))
+    values = reachable(*roots)[::-1]  # parents before their children
+    return _diagram(values, _of_values(values, roots, digits, names or {}), around, hops, limit)
+
+
+def graph_diagram(graph: Graph, around: Any, hops: int, limit: int, digits: int) -> Diagram:
+    """The same of a recorded graph, whose nodes are numbers."""
+    return _diagram(range(len(graph)), list(_of_graph(graph, digits)), around, hops, limit)
+
+
+def _diagram(
+    keys: Sequence[Hashable], nodes: list[Item], around: Any, hops: int, limit: int
+) -> Diagram:
     if around is None:
         return _boxes(keys, nodes, range(len(nodes)))
     middle = _find(around, keys, nodes)
@@ -69,14 +75,15 @@ def by_node(
 
 
 def _of_values(
-    values: Sequence[Any], root: Value, digits: int, names: Mapping[Value, str]
+    values: Sequence[Value], roots: Sequence[Value], digits: int, names: Mapping[Value, str]
 ) -> list[Item]:
     place = {value: k for k, value in enumerate(values)}
+    results = set(roots)
     computed = _has_gradient(values)
     nodes = []
     for value in values:
         if value.level:
-            kind = RESULT if value is root else COMPUTED
+            kind = RESULT if value in results else COMPUTED
         elif value.op is ops.const:
             kind = CONSTANT
         else:

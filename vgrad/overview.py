@@ -13,7 +13,7 @@ from .engine import Engine
 from .fuse import Fused, Ints
 from .graph import SHARED, Graph
 from .kernels import Kernel
-from .nodes import by_node
+from .nodes import graph_diagram, value_diagram
 from .program import Program
 from .schedule import MAP, SEGMENTS
 from .trace import capture
@@ -40,16 +40,18 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         return overview(list(root.engines.values())[-1])
     if isinstance(root, Graph):
         root.check()
-    elif not isinstance(root, Value):
+        if around is None and len(root) > limit:
+            return overview(Engine(root, fuse=True, tile=None))
+        return graph_diagram(root, around, hops, limit, digits)
+    roots = list(root) if isinstance(root, list | tuple) else [root]
+    if not roots or not all(isinstance(x, Value) for x in roots):
         raise TypeError(
-            f"draw takes a Value, a Graph or a Program (got {root!r}, a {type(root).__name__}); "
-            "vgrad.trace makes a Graph of a function"
+            "draw takes a Value or a list of them, a Graph or a Program "
+            f"(got {root!r}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
-    size = len(root) if isinstance(root, Graph) else len(reachable(root))
-    if around is None and size > limit:
-        graph = root if isinstance(root, Graph) else capture(root)
-        return overview(Engine(graph, fuse=True, tile=None))
-    return by_node(root, around, hops, limit, digits)
+    if around is None and len(reachable(*roots)) > limit:
+        return overview(Engine(capture(*roots), fuse=True, tile=None))
+    return value_diagram(roots, around, hops, limit, digits)
 
 
 # --- the plan ------------------------------------------------------------------------------------

@@ -141,11 +141,11 @@ def backpropagation(root: Value) -> Iterator[tuple[Value, int, float]]:
                     yield node, k, part
 
 
-def reachable(root: Value) -> list[Value]:
-    """`root` and all that it was computed from, highest level first."""
+def reachable(*roots: Value) -> list[Value]:
+    """The roots and all that they were computed from, highest level first."""
     nodes: list[Value] = []
     seen: set[Value] = set()
-    stack: list[Value | None] = [root]
+    stack: list[Value | None] = [*roots]
     while stack:
         value = stack.pop()
         if value is not None and value not in seen:

@@ -1,0 +1,94 @@
+"""Why gradients are accumulated, and in topological order: a = 1, b = a + a, c = b + b.
+
+`backward()` adds up all that arrives at a node before the node passes it on. Here are two ways to
+get that wrong, beside the right one and what a small change of a does to c.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable
+
+from terminal import options
+
+import vgrad
+from vgrad import Value
+from vgrad.value import reachable
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    start = 1.0 if args.seed is None else round(random.Random(args.seed).uniform(-2, 2), 2)
+    roots = []
+    print(f"a = {start}, b = a + a, c = b + b\n")
+    print("                                        c.grad  b.grad  a.grad")
+    for name, way in WAYS.items():
+        a, b, c = graph(start, name)
+        way(c)
+        roots.append(c)
+        print(f"{name + ': ' + (way.__doc__ or ''):38}{c.grad:8.1f}{b.grad:8.1f}{a.grad:8.1f}")
+    step = 1e-3
+    change = (graph(start + step)[2].data - graph(start - step)[2].data) / (2 * step)
+    print(f"{'what c does when a changes, per unit':38}{change:24.1f}")
+    if not args.no_plot:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / "accumulate.svg"
+        vgrad.draw(roots, path)
+        print(f"\nwrote {path}")
+    return 0
+
+
+def graph(start: float, name: str = "") -> tuple[Value, Value, Value]:
+    """a, b and c; with a name, labelled by it."""
+    a = Value(start)
+    b = a + a
+    c = b + b
+    for value, letter in zip((a, b, c), "abc"):
+        value.label = f"{letter}, {name}" if name else letter
+    return a, b, c
+
+
+# --- three ways to pass gradients on -------------------------------------------------------------
+
+
+def topological(root: Value) -> None:
+    """all in, then on"""
+    root.backward()
+
+
+def at_once(root: Value) -> None:
+    """each part sent on as it comes"""
+    arrive(root, 1.0)
+
+
+def arrive(node: Value, part: float) -> None:
+    node.grad += part
+    for parent, vjp in zip(node.parents, node.op.vjp):
+        arrive(parent, derivative(vjp, node))
+
+
+def overwritten(root: Value) -> None:
+    """= in place of +="""
+    root.grad = 1.0
+    for node in reachable(root):
+        for parent, vjp in zip(node.parents, node.op.vjp):
+            parent.grad = derivative(vjp, node)
+
+
+def derivative(vjp: Callable[..., float] | None, node: Value) -> float:
+    """What the gradient of `node` gives to one of its parents, by the rule of its op."""
+    return vjp(node.grad, node.data, *(x.data for x in node.parents)) if vjp else 0.0
+
+
+WAYS = {"right": topological, "wrong": at_once, "also wrong": overwritten}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = options(__doc__, "accumulate.svg")
+    parser.add_argument("--seed", type=int, help="of a random a; 1 when left out")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,59 @@
+"""What the demos have in common: options, and progress in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+REFRESH = 0.05  # seconds
+
+
+def options(description: str | None, writes: str) -> argparse.ArgumentParser:
+    """A parser of the options that every demo has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("."), help=f"folder for {writes}")
+    parser.add_argument("--no-plot", action="store_true", help="write no picture")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
+    return number
+
+
+class Progress:
+    """Prints the state of a loop: over itself in a terminal, a line each time elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._line = ""  # what the terminal shows
+        self._waiting = ""  # what came too soon after that
+        self._written = -REFRESH
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._waiting:
+            self._write(self._waiting)
+        if self._line:
+            print()
+
+    def __call__(self, line: str) -> None:
+        if not self._terminal:
+            print(line)
+        elif time.monotonic() - self._written < REFRESH:
+            self._waiting = line
+        else:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        print("\r" + line.ljust(len(self._line)), end="", flush=True)
+        self._line, self._waiting, self._written = line, "", time.monotonic()

@@ -22,15 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     start = 1.0 if args.seed is None else round(random.Random(args.seed).uniform(-2, 2), 2)
     roots = []
     print(f"a = {start}, b = a + a, c = b + b\n")
-    print("                                        c.grad  b.grad  a.grad")
-    for name, way in WAYS.items():
+    print(f"{'':52}  c.grad  b.grad  a.grad")
+    for name, (what, way) in WAYS.items():
         a, b, c = graph(start, name)
         way(c)
         roots.append(c)
-        print(f"{name + ': ' + (way.__doc__ or ''):38}{c.grad:8.1f}{b.grad:8.1f}{a.grad:8.1f}")
+        print(f"{name:20}{what:32}{c.grad:8.1f}{b.grad:8.1f}{a.grad:8.1f}")
     step = 1e-3
     change = (graph(start + step)[2].data - graph(start - step)[2].data) / (2 * step)
-    print(f"{'what c does when a changes, per unit':38}{change:24.1f}")
+    print(f"{'how much c changes with a, measured':52}{change:24.1f}")
     if not args.no_plot:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "accumulate.svg"
@@ -45,7 +45,7 @@ def graph(start: float, name: str = "") -> tuple[Value, Value, Value]:
     b = a + a
     c = b + b
     for value, letter in zip((a, b, c), "abc"):
-        value.label = f"{letter}, {name}" if name else letter
+        value.label = f"{letter} ({name})" if name else letter
     return a, b, c
 
 
@@ -53,12 +53,12 @@ def graph(start: float, name: str = "") -> tuple[Value, Value, Value]:
 
 
 def topological(root: Value) -> None:
-    """all in, then on"""
+    """Adds up all that comes to a node, and then sends it on."""
     root.backward()
 
 
 def at_once(root: Value) -> None:
-    """each part sent on as it comes"""
+    """Sends each part of a gradient on as it comes, without waiting for the others."""
     arrive(root, 1.0)
 
 
@@ -69,7 +69,7 @@ def arrive(node: Value, part: float) -> None:
 
 
 def overwritten(root: Value) -> None:
-    """= in place of +="""
+    """Replaces a gradient where it should be added to."""
     root.grad = 1.0
     for node in reachable(root):
         for parent, vjp in zip(node.parents, node.op.vjp):
@@ -81,7 +81,11 @@ def derivative(vjp: Callable[..., float] | None, node: Value) -> float:
     return vjp(node.grad, node.data, *(x.data for x in node.parents)) if vjp else 0.0
 
 
-WAYS = {"right": topological, "wrong": at_once, "also wrong": overwritten}
+WAYS = {
+    "right": ("all is added up, then sent on", topological),
+    "wrong: at once": ("each part is sent on as it comes", at_once),
+    "wrong: overwritten": ("= stands in place of +=", overwritten),
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

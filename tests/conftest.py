@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 from helpers import MOONS
+
+os.environ["MPLBACKEND"] = "agg"  # no window opens, whatever machine this is
 
 Process = subprocess.Popen[str]
 SLOW = {"published_moons", "chain_of_a_million"}  # the fixtures that are started at once

@@ -15,9 +15,8 @@ from vgrad import Value
 from vgrad.ops import OPS, Op
 from vgrad.value import reachable
 
-MOONS, BENCHMARK = (
-    Path(__file__).parents[1] / "demos" / name for name in ("moons.py", "benchmark.py")
-)
+DEMOS = Path(__file__).parents[1] / "demos"
+MOONS, BENCHMARK = DEMOS / "moons.py", DEMOS / "benchmark.py"
 
 COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import runpy
 import subprocess
 import sys
 
 import pytest
-from helpers import BENCHMARK, MOONS
+from helpers import BENCHMARK, DEMOS, MOONS
+from PIL import Image
 
 # micrograd's published notebook: loss and accuracy in % at these steps
 PUBLISHED = {
@@ -83,8 +86,97 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message):
     assert "Traceback" not in result.stderr
 
 
-def test_help():
-    assert "--hidden" in moons("--help")
+@pytest.mark.parametrize("name", ["moons", "neuron", "lecture", "accumulate", "benchmark"])
+def test_help(name):
+    result = run(DEMOS / f"{name}.py", "--help")
+    assert result.returncode == 0 and result.stderr == ""
+    common = {"--out", "--seed", "--no-plot"} if name != "benchmark" else {"--out", "--plot"}
+    assert common <= set(re.findall(r"--[a-z-]+", result.stdout))
+
+
+def test_the_animated_boundary(tmp_path):
+    options = ["--steps", 4, "--samples", 20, "--hidden", 4, "--no-plot", "--animate"]
+    moons(*options, "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["moons.gif"]
+    with Image.open(tmp_path / "moons.gif") as image:
+        assert image.n_frames == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(tmp_path):
+    import pty
+
+    options = ["--steps", "30", "--samples", "20", "--hidden", "4", "--no-plot"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, MOONS, *options], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # that the other side is closed is an error on Linux
+            while part := os.read(ours, 1 << 16):
+                shown += part
+        os.close(ours)
+    assert process.returncode == 0
+    (progress,) = [line for line in shown.decode().split("\n") if "step " in line]
+    *_, last = progress.strip("\r").split("\r")
+    assert last.startswith("step 29 loss")
+    assert len(steps_of(moons(*options))) == 30 and "\r" not in moons(*options)
+
+
+# --- the lecture ---------------------------------------------------------------------------------
+
+
+def demo(name: str, *arguments: object, **options: object) -> str:
+    command = [sys.executable, str(DEMOS / f"{name}.py"), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    return result.stdout
+
+
+def test_the_neuron(tmp_path):
+    opener = tmp_path / "browser"  # writes down what it is asked to open
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
+    opener.chmod(0o755)
+    environment = os.environ | {"BROWSER": str(opener)}
+    output = demo("neuron", "--visualize", "--step", 8, "--out", tmp_path, env=environment)
+    grads = dict(re.findall(r"^(\w+) .*grad +(\S+)$", output, re.MULTILINE))
+    wanted = {"x1": -1.5, "x2": 0.5, "w1": 1.0, "w2": 0.0, "b": 0.5, "o": 1.0}
+    assert {name: float(grad) for name, grad in grads.items()} == wanted
+    for name in ("graph.svg", "backprop.html", "backprop.png"):
+        assert f"wrote {tmp_path / name}" in output and (tmp_path / name).stat().st_size > 1000
+    page = (tmp_path / "backprop.html").read_text(encoding="utf-8")
+    assert "x1.grad += w1.data * x1w1.grad = -3.0 * 0.5 = -1.5" in page
+    if sys.platform != "win32":
+        assert (tmp_path / "opened").read_text().strip() == (tmp_path / "backprop.html").as_uri()
+
+
+def test_the_neuron_with_other_numbers(tmp_path):
+    assert demo("neuron", "--seed", 1, "--no-plot") != demo("neuron", "--seed", 2, "--no-plot")
+    demo("neuron", "--no-plot", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_lectures_network_on_both_engines(tmp_path):
+    """Ten digits of each loss agree: the engines add in other orders, which comes to 1e-15."""
+    vector, scalar = (
+        demo("lecture", "--engine", engine, "--out", tmp_path) for engine in ("vector", "scalar")
+    )
+    assert vector == scalar
+    losses = re.findall(r"^Epoch (\d+): Loss = (\S+)$", vector, re.MULTILINE)
+    assert [int(epoch) for epoch, _ in losses] == list(range(0, 101, 10))
+    assert float(losses[0][1]) > 1 and float(losses[-1][1]) < 0.02
+    last, targets = re.findall(r"^(?:final predictions|targets): +(.*)$", vector, re.MULTILINE)
+    for prediction, target in zip(last.split(), targets.split()):
+        assert float(prediction) == pytest.approx(float(target), abs=0.1)
+    assert (tmp_path / "lecture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_right_and_wrong_ways_to_accumulate(tmp_path):
+    output = demo("accumulate", "--out", tmp_path)
+    last = {line[:20].strip(): float(line.split()[-1]) for line in output.splitlines()[3:7]}
+    measured = last.pop("how much c changes w")
+    assert last == {"right": 4.0, "wrong: at once": 6.0, "wrong: overwritten": 1.0}
+    assert measured == 4.0
+    assert (tmp_path / "accumulate.svg").stat().st_size > 1000
 
 
 SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --repeats 1 --slow-repeats 1"
@@ -101,7 +193,8 @@ def test_the_benchmark_runs_small(tmp_path):
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys):
+def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(DEMOS)
     benchmark = runpy.run_path(str(BENCHMARK))
     peer, args = benchmark["Peer"], benchmark["parse"](["--repeats", "1"])
     peers = [peer("right", lambda: 1.0), peer("wrong", lambda: 1.0 + 1e-8)]

@@ -31,6 +31,18 @@ IMPORTS = {
     "engine": {"ops", "graph", "plain", "plan"},
     "explain": {"graph", "calls", "kernels", "plan", "engine"},
     "program": {"errors", "graph", "value", "tape", "trace", "engine", "explain"},
+    "diagram": set(),
+    "layout": set(),
+    "page": set(),
+    "nodes": {"ops", "graph", "value", "diagram"},
+    "steps": {"ops", "operators", "value", "diagram"},
+    "overview": {
+        *("graph", "value", "trace", "fuse", "schedule", "kernels", "engine", "program"),
+        *("diagram", "nodes"),
+    },
+    "draw": {"graph", "value", "program", "diagram", "layout", "overview"},
+    "animate": {"ops", "value", "diagram", "nodes", "steps", "page", "draw"},
+    "plots": {"errors", "ops", "graph", "draw"},
     "nn": {"errors", "ops", "value"},
     "optim": {"errors", "graph", "ops", "value"},
     "datasets": set(),
@@ -40,6 +52,19 @@ IMPORTS = {
 def test_importing_vgrad_does_not_import_matplotlib():
     code = "import sys, vgrad; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_draw_imports_matplotlib():
+    """Types apart: what stands under TYPE_CHECKING never runs."""
+    importing = set()
+    for path in PACKAGE.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        tree.body = [x for x in tree.body if not (isinstance(x, ast.If) and "TYPE_" in ast.dump(x))]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [getattr(node, "module", None) or "", *(x.name for x in node.names)]
+                importing |= {path.stem for name in names if name.startswith("matplotlib")}
+    assert importing == {"draw"}
 
 
 def test_imports_run_one_way():

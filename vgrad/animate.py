@@ -88,8 +88,8 @@ class Animation:
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._digits = digits
-        shown = {x: names[x] for x in nodes if x.op is not ops.const}
-        self._diagram = value_diagram([root], digits=digits, names=shown)
+        titles = {x: x.label or names[x] for x in nodes if x.op is not ops.const}
+        self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
         return len(self.steps)

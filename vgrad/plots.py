@@ -25,6 +25,7 @@ History = Mapping[str, Sequence[float]] | Sequence[float]
 # Okabe and Ito 2008, in an order in which neighbours differ in brightness too.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
+HUGE = 1e100  # a score of inf, where a line is drawn between it and another
 MARKERS = ["o", "^", "s", "D", "v", "P"]
 
 
@@ -100,19 +101,17 @@ def plot_boundary(
         raise ValueError(f"y must have no more than {several} classes (got {len(classes)})")
     target = figure or _new_figure(6, 5)
     axes = target.subplots()
-    best = scores > threshold if scores.ndim == 1 else scores.argmax(axis=1)
-    known = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).any(axis=1)
-    winner = np.where(known, best, np.nan).reshape(across.shape)
-    tints = [TINTS[k % len(TINTS)] for k in range(several)]
-    axes.contourf(across, up, winner, levels=np.arange(several + 1) - 0.5, colors=tints)
     if scores.ndim == 1:
-        lines = [(threshold, "-")]
-        if margin is not None:
-            lines = [(threshold - margin, "--"), *lines, (threshold + margin, "--")]
-        low_score, high_score = np.nanmin(scores[known]), np.nanmax(scores[known])
-        for level, style in lines:
-            if low_score < level < high_score:
-                surface = scores.reshape(across.shape)
+        winner = np.where(np.isnan(scores), np.nan, scores > threshold)
+    else:
+        winner = np.where(np.isnan(scores).any(axis=1), np.nan, scores.argmax(axis=1))
+    tints = [TINTS[k % len(TINTS)] for k in range(several)]
+    levels = np.arange(several + 1) - 0.5
+    axes.contourf(across, up, winner.reshape(across.shape), levels=levels, colors=tints)
+    if scores.ndim == 1:
+        surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
+        for level, style in _lines(threshold, margin):
+            if (surface < level).any() and (surface > level).any():
                 axes.contour(across, up, surface, [level], colors="#444444", linestyles=style)
     for k, name in enumerate(classes):
         shade = _class_number(k, name, classes, several)
@@ -137,6 +136,13 @@ def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
             f"(got an array {scores.shape})"
         )
     return scores
+
+
+def _lines(threshold: float, margin: float | None) -> list[tuple[float, str]]:
+    """At which scores to draw a line, from the lowest, and of what style."""
+    if margin is None:
+        return [(threshold, "-")]
+    return [(threshold - margin, "--"), (threshold, "-"), (threshold + margin, "--")]
 
 
 def _class_number(k: int, name: Any, classes: NDArray[Any], several: int) -> int:

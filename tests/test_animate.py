@@ -1,0 +1,264 @@
+"""Backpropagation step by step: the arithmetic is the engine's, and the picture shows it."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import math
+import random
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers import COMPUTED, random_program
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
+from PIL import Image
+from test_draw import assert_nothing_overlaps, neuron, texts
+
+import vgrad
+from vgrad import Value
+from vgrad.value import reachable
+
+BY_NAME = {op.name: op for op in COMPUTED}
+
+
+def lines(value: Value, **options: Any) -> list[str]:
+    return [line for step in vgrad.animate(value, **options).steps for line in step.lines]
+
+
+def test_the_lectures_neuron():
+    assert lines(neuron()["o"]) == [
+        "o.grad = 1.0, the derivative of o by itself",
+        "n.grad += o.grad * (1.0 - o.data * o.data) = 1.0 * (1.0 - 0.707107 * 0.707107) = 0.5",
+        "sum.grad += n.grad = 0.5",
+        "b.grad += n.grad = 0.5",
+        "x1w1.grad += sum.grad = 0.5",
+        "x2w2.grad += sum.grad = 0.5",
+        "x2.grad += w2.data * x2w2.grad = 1.0 * 0.5 = 0.5",
+        "w2.grad += x2.data * x2w2.grad = 0.0 * 0.5 = 0.0",
+        "x1.grad += w1.data * x1w1.grad = -3.0 * 0.5 = -1.5",
+        "w1.grad += x1.data * x1w1.grad = 2.0 * 0.5 = 1.0",
+        "All gradients are known.",
+    ]
+
+
+def test_forward_first():
+    said = lines(neuron()["o"], forward=True)
+    assert "x1w1.data = x1.data * w1.data = 2.0 * -3.0 = -6.0" in said
+    assert said.index("o.data = tanh(n.data) = tanh(0.881374) = 0.707107") == 5
+    assert said[6:] == lines(neuron()["o"])
+
+
+def test_what_accumulates_says_so():
+    a = Value(3.0, "a")
+    said = lines(a * a)
+    assert said[1] == "a.grad += a.data * v1.grad = 3.0 * 1.0 = 3.0"
+    assert said[2].splitlines()[1].strip() == "a.grad = 3.0 + 3.0 = 6.0"
+
+
+def test_what_passes_nothing_on_says_so():
+    a = Value(-3.0, "a")
+    dead = a.relu()
+    dead.label = "dead"
+    said = lines(dead * 2 + (a > 0))
+    assert (
+        "a.grad += where(a.data > 0.0, dead.grad, 0.0) = where(-3.0 > 0.0, 2.0, 0.0) = 0.0" in said
+    )
+    assert any(line.endswith("passes nothing on: gt has derivative 0") for line in said)
+    said = lines(vgrad.exp(a.relu()) * 0.0)
+    assert any(line.endswith("passes nothing on: its gradient is 0.0") for line in said)
+
+
+# --- every rule of the table ---------------------------------------------------------------------
+
+
+def sides(line: str) -> tuple[str, list[str], float]:
+    """What a line changes, the ways in which it says how, and the number that comes out."""
+    target, rest = re.split(r" \+?= ", line, maxsplit=1)
+    *ways, last = rest.split(" = ")
+    return target, ways, float(last)
+
+
+def evaluate(side: str, names: dict[str, Any]) -> float:
+    """Python's reading of one side; numbers have 17 digits, so what is left is rounding."""
+    return float(eval(side, {**BY_NAME, "inf": math.inf, "nan": math.nan, **names}))
+
+
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_arithmetic_of_every_op_is_right_as_python(op, seed):
+    """In symbols and in numbers, forward and backward; 1e-12 is some thousands of roundings."""
+    rng = random.Random(seed)
+    operands = [Value(rng.uniform(*limits), name) for limits, name in zip(op.domain, "xyz")]
+    out, g = op(*operands), Value(1.5, "g")
+    out.label = "out"
+    root = out * g
+    said = lines(root, forward=True, digits=17)
+    root.backward()
+    names = {x.label: x for x in (*operands, out, g)}
+    told = [sides(line) for line in said if re.match(r"out\.data|[xyz]\.grad \+=", line)]
+    assert len(told) == 1 + sum(rule is not None for rule in op.vjp)
+    for target, ways, number in told:
+        assert number == evaluate(target, names)
+        for way in ways:
+            plain = {name: SimpleNamespace(data=x.data, grad=x.grad) for name, x in names.items()}
+            assert evaluate(way, plain) == pytest.approx(number, rel=1e-12, abs=1e-15), way
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_parts_add_up_to_the_gradients_on_random_graphs(seed):
+    """To the last bit, as both are the engine's sums in the engine's order."""
+    program = random_program(seed)
+    root = program(*[Value(0.1 * k - 0.3) for k in range(program.inputs)])[0]
+    nodes = reachable(root)
+    before = [random.Random(k).random() for k in range(len(nodes))]
+    for node, grad in zip(nodes, before):
+        node.label, node.grad = f"n{id(node)}", grad
+    animation = vgrad.animate(root, digits=17)
+    assert [node.grad for node in nodes] == before  # as they were
+    for node in nodes:
+        node.grad = 0.0
+    root.backward()
+    sums = {root.label: 1.0}
+    for line in (line for step in animation.steps for line in step.lines):
+        if " += " in line:
+            target, _, part = sides(line.split("\n")[0])
+            label = target.removesuffix(".grad")
+            sums[label] = sums.get(label, 0.0) + part
+    for node in nodes:
+        assert sums.get(node.label, 0.0) == node.grad
+        if node.op.name != "const":
+            assert animation.steps[-1].grads[node] == node.grad
+
+
+def test_a_wrong_rule_shows():
+    """The numbers come from the engine and nowhere else: what it gets wrong is what is shown."""
+    tanh = BY_NAME["tanh"]
+    right = tanh.vjp
+    object.__setattr__(tanh, "vjp", (lambda g, out, x: g * (1 + out * out),))
+    try:
+        said = lines(neuron()["o"])
+    finally:
+        object.__setattr__(tanh, "vjp", right)
+    assert (
+        "n.grad += o.grad * (1.0 + o.data * o.data) = 1.0 * (1.0 + 0.707107 * 0.707107) = 1.5"
+        in said
+    )
+    assert "x1.grad += w1.data * x1w1.grad = -3.0 * 1.5 = -4.5" in said
+
+
+def test_steps_by_level():
+    by_node, by_level = (vgrad.animate(neuron()["o"], by=by) for by in ("node", "level"))
+    assert sorted(lines(neuron()["o"])) == sorted(lines(neuron()["o"], by="level"))
+    assert (len(by_node), len(by_level)) == (7, 5)
+    assert {x.label for x in by_level.steps[-2].active} == {"x1w1", "x2w2"}
+
+
+# --- pictures of steps ---------------------------------------------------------------------------
+
+
+def fills(figure: Any) -> dict[str, str]:
+    """The colour behind each text."""
+    boxes = figure.findobj(FancyBboxPatch)
+    found = {}
+    for text in figure.findobj(Text):
+        x, y = text.get_position()
+        inside = [
+            box
+            for box in boxes
+            if 0 < x - box.get_x() < box.get_width() and 0 < y - box.get_y() < box.get_height()
+        ]
+        if inside:
+            found[text.get_text()] = to_hex(inside[-1].get_facecolor())
+    return found
+
+
+def test_a_step_shows_three_states_and_its_numbers():
+    animation = vgrad.animate(neuron()["o"])
+    figure = animation.draw(2)  # n, which passes its gradient to the sum and to b
+    colour = fills(figure)
+    assert colour["n"] != colour["x1"] == colour["x1w1"] != colour["o"] == colour["tanh"]
+    assert colour["b"] == colour["o"] != colour["n"]
+    shown = texts(figure)
+    assert "step 3 of 7" in shown and "sum.grad += n.grad = 0.5\nb.grad += n.grad = 0.5" in shown
+    at = shown.index("sum")
+    assert shown[at : at + 3] == ["sum", "data -6.0", "grad 0.5"]
+    assert shown[shown.index("x1") + 2] == "grad —"
+
+
+def test_a_forward_step_shows_what_is_known():
+    shown = texts(vgrad.animate(neuron()["o"], forward=True).draw(1))
+    assert [shown[shown.index(x) + 1] for x in ("x1w1", "n")] == ["data -6.0", "data —"]
+
+
+@pytest.mark.parametrize("step", [0, 3, -1])
+def test_nothing_overlaps_in_a_step(step):
+    x = Value(-1.23456e-7, "a label of several words")
+    y = x * x + (x * 1e300).exp() + (x - 1).tanh() * x
+    animation = vgrad.animate(y, forward=True)
+    figure = animation.draw(step)
+    for text in figure.findobj(Text):  # below the graph
+        if text.get_ha() != "center":
+            text.set_visible(False)
+            text.set_text("")
+    assert_nothing_overlaps(figure)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
+    values = neuron()
+    values["n"].label = "</script>FRAMES <b>"
+    animation = vgrad.animate(values["o"])
+    animation.save(tmp_path / "backprop.html", seconds=2)
+    text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
+    assert "http" not in text and text.count("</script>") == 1 and "INTERVAL" not in text
+    frames = json.loads(re.search(r"const frames = (.*);", text)[1])
+    assert [words for _, words in frames] == ["\n".join(x.lines) for x in animation.steps]
+    assert all(png.startswith("iVBORw0KGgo") for png, _ in frames)
+    links = []
+
+    class Links(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            links.extend(x for name, x in attributes if name in ("href", "src"))
+
+    Links().feed(text)
+    assert links == ["data:,"]
+    for name in ("play", "back", "next", "slider"):
+        assert f'id="{name}"' in text
+
+
+def test_the_gif_has_every_step(tmp_path):
+    animation = vgrad.animate(neuron()["o"], forward=True, by="level")
+    animation.save(str(tmp_path / "backprop.gif"), seconds=0.5)
+    with Image.open(tmp_path / "backprop.gif") as image:
+        assert image.n_frames == len(animation) and image.info["duration"] == 500
+
+
+def test_a_notebook_shows_the_page():
+    assert vgrad.animate(Value(1.0) * 2)._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_a_window_is_refused_where_there_is_none():
+    with pytest.raises(RuntimeError, match="must have a backend that opens windows"):
+        vgrad.animate(neuron()["o"]).show()
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda x: vgrad.animate(3.0), TypeError, "animate takes a Value"),
+        (lambda x: vgrad.animate(x, by="edge"), ValueError, "by must be"),
+        (lambda x: vgrad.animate(sum([x] * 400)), ValueError, "at most 300 nodes"),
+        (lambda x: vgrad.animate(x).draw(5), ValueError, "step must be a whole number, 0 to 1"),
+        (lambda x: vgrad.animate(x).save("a.mp4"), ValueError, "path must end in .html or .gif"),
+        (lambda x: vgrad.animate(x).save("a.gif", 0), ValueError, "seconds must be positive"),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(Value(1.0))

@@ -1,0 +1,359 @@
+"""Pictures of graphs: what they say is what the engine has, and nothing is in the way of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers import random_program
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.text import Text
+
+import vgrad
+from vgrad import Value, nn
+from vgrad.value import reachable
+
+
+def neuron() -> dict[str, Value]:
+    """The lecture's neuron, by name."""
+    x1, x2 = Value(2.0, "x1", trainable=False), Value(0.0, "x2", trainable=False)
+    w1, w2, b = Value(-3.0, "w1"), Value(1.0, "w2"), Value(6.8813735870195432, "b")
+    values = {"x1w1": x1 * w1, "x2w2": x2 * w2}
+    values["sum"] = values["x1w1"] + values["x2w2"]
+    values["n"] = values["sum"] + b
+    values["o"] = values["n"].tanh()
+    for label, value in values.items():
+        value.label = label
+    return {x.label: x for x in (x1, x2, w1, w2, b)} | values
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def written(figure: Figure) -> dict[str, tuple[str, str]]:
+    """What stands below each label: its data and its gradient."""
+    lines = texts(figure)
+    return {
+        label: (data.removeprefix("data "), grad.removeprefix("grad "))
+        for label, data, grad in zip(lines, lines[1:], lines[2:])
+        if data.startswith("data ") and grad.startswith("grad ")
+    }
+
+
+def assert_shows(figure: Figure, values: dict[str, Value]) -> None:
+    """Six significant digits are shown, so to half a unit of the sixth."""
+    shown = written(figure)
+    assert set(shown) == set(values)
+    for label, value in values.items():
+        for text, number in zip(shown[label], (value.data, value.grad)):
+            assert float(text) == pytest.approx(number, rel=5e-6, abs=0, nan_ok=True), label
+
+
+def test_the_numbers_are_the_engines():
+    values = neuron()
+    values["o"].backward()
+    figure = vgrad.draw(values["o"])
+    assert_shows(figure, values)
+    assert [written(figure)[x][1] for x in ("x1", "x2", "w1", "w2")] == [
+        "-1.5",
+        "0.5",
+        "1.0",
+        "0.0",
+    ]
+    values["w1"].grad += 1e-3
+    with pytest.raises(AssertionError, match="w1"):  # so the check above can fail
+        assert_shows(figure, values)
+
+
+def test_a_gradient_that_was_not_computed_is_no_zero():
+    values = neuron()
+    assert {grad for _, grad in written(vgrad.draw(values["o"])).values()} == {"—"}
+    values["n"].backward()
+    shown = written(vgrad.draw(values["o"]))
+    assert (shown["o"][1], shown["n"][1], shown["w2"][1]) == ("—", "1.0", "0.0")
+    values["o"].zero_grad()
+    assert {grad for _, grad in written(vgrad.draw(values["o"])).values()} == {"—"}
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        *((-3.0, "-3.0"), (1e-30, "1e-30"), (-1.5e300, "-1.5e+300"), (5e-324, "4.94066e-324")),
+        *((float("nan"), "nan"), (float("-inf"), "-inf"), (-0.0, "-0.0"), (123456.0, "123456.0")),
+    ],
+)
+def test_numbers_of_every_form(number, text):
+    assert f"data {text}" in texts(vgrad.draw(Value(number) * 1.0))
+
+
+def test_digits():
+    x = Value(0.1) + 0.2
+    assert "data 0.3" in texts(vgrad.draw(x))
+    assert "data 0.30000000000000004" in texts(vgrad.draw(x, digits=17))
+
+
+def test_kinds_are_told_apart_by_colour_and_border():
+    x, w = Value(1.0, trainable=False), Value(2.0)
+    figure = vgrad.draw(w * x + 3.0)
+    assert {"parameter", "input", "constant", "computed", "result"} <= set(texts(figure))
+    boxes = [x for x in figure.findobj(FancyBboxPatch) if x.get_width() == pytest.approx(0.22)]
+    assert len({to_hex(box.get_facecolor()) for box in boxes}) == 5
+    looks = [(x.get_linewidth(), x.get_linestyle(), x.get_boxstyle().__class__) for x in boxes]
+    assert len(set(looks)) >= 4
+
+
+# --- nothing overlaps, nothing is cut ------------------------------------------------------------
+
+
+def random_value(seed: int) -> Value:
+    """A graph of all ops, with reuse, constants, long labels and long numbers."""
+    program = random_program(seed, edges=seed % 2 == 0)
+    rng = random.Random(seed)
+    numbers = [Value(rng.uniform(-2, 2), trainable=False) for _ in range(program.inputs)]
+    value = program(*numbers)[0]
+    for k, node in enumerate(reachable(value)):
+        if k % 3 == 0:
+            node.label = rng.choice(["a", "a label of several words", "x" * 40, "$a_1^2$ {b|c}"])
+    if seed % 3:
+        value.backward()
+    return value
+
+
+def assert_nothing_overlaps(figure: Figure) -> None:
+    """Measured as drawn, in pixels: boxes, what is written in them, and edges."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    patches = figure.findobj(FancyBboxPatch)
+    boxes = np.array([patch.get_window_extent(renderer).extents for patch in patches])
+    assert all(within(box, figure.bbox.extents) for box in boxes)
+    inner = [a for k, a in enumerate(boxes) if not any(within(b, a) for b in boxes[k + 1 :])]
+    for k, a in enumerate(inner):
+        for b in inner[:k]:
+            assert (a[:2] >= b[2:]).any() or (b[:2] >= a[2:]).any(), (a, b)
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_text() not in FREE:
+            extent = text.get_window_extent(renderer).extents
+            # hinting may move a glyph by half a pixel
+            assert any(within(extent, box, room=0.5) for box in boxes), text
+    for edge in figure.findobj(PathPatch):
+        way = edge.get_path().transformed(edge.get_transform()).to_polygons(closed_only=False)[0]
+        points = np.concatenate([np.linspace(a, b, 40) for a, b in pairwise(way)])
+        for box in inner:
+            # an edge may touch the border of the box where it ends
+            assert not ((points > box[:2] + 2) & (points < box[2:] - 2)).all(axis=1).any(), box
+
+
+FREE = {"…", "parameter", "input", "constant", "computed", "result"}  # written beside boxes
+
+
+def within(a: np.ndarray, b: np.ndarray, room: float = 0.0) -> bool:
+    return bool((a[:2] >= b[:2] - room).all() and (a[2:] <= b[2:] + room).all())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_overlaps_on_random_graphs(seed):
+    assert_nothing_overlaps(vgrad.draw(random_value(seed)))
+
+
+def test_the_check_for_overlaps_can_fail():
+    figure = vgrad.draw(neuron()["o"])
+    text = next(text for text in figure.findobj(Text) if text.get_text() == "data 6.88137")
+    text.set_text("data 6.88137358701954")
+    with pytest.raises(AssertionError):
+        assert_nothing_overlaps(figure)
+
+
+def test_a_node_used_five_times_has_one_box_and_five_edges():
+    x = Value(3.0, "x")
+    y = x * x + x.exp() + (x - 1).tanh() * x
+    figure = vgrad.draw(y)
+    assert texts(figure).count("x") == 1 and len(reachable(y)) == 9
+    operands = sum(len(node.parents) for node in reachable(y))
+    results = sum(bool(node.parents) for node in reachable(y))
+    assert len(figure.findobj(PathPatch)) == operands + results
+    assert_nothing_overlaps(figure)
+
+
+def test_a_label_is_shown_whole_and_as_it_is():
+    label = "a label_with $dollars$, {braces} | bars\nand a line of " + "x" * 60
+    shown = "".join("".join(texts(vgrad.draw(Value(1.0, label)))).split())
+    assert "".join(label.split()) in shown
+
+
+def test_left_to_right_by_level():
+    o = neuron()["o"]
+    figure = vgrad.draw(o)
+    place = {text.get_text(): text.get_position()[0] for text in figure.findobj(Text)}
+    assert place["x1w1"] == place["x2w2"] < place["sum"] < place["n"] < place["o"]
+    assert all(place[leaf] < place["x1w1"] for leaf in ("x1", "x2", "w1", "w2"))
+
+
+# --- graphs and programs -------------------------------------------------------------------------
+
+
+def moons_loss(hidden: int = 16):
+    model = nn.MLP(2, [hidden, hidden, 1], rng=random.Random(0))
+
+    def loss(x, y):
+        score = model(x)
+        penalty = 1e-4 * sum(p * p for p in model.parameters())
+        return (1 - y * score).relu() + penalty, score
+
+    return loss, model.parameters()
+
+
+def test_a_recorded_graph_shows_what_is_known_of_it():
+    w = Value(3.0, "w")
+    graph = vgrad.trace(lambda x: (w * x[0] + 0.5, x[1]), (2,), parameters=[w])
+    shown = texts(vgrad.draw(graph))
+    assert {"x[0]", "x[1]", "w", "data 3.0", "0.5", "*", "+", "output 0", "output 1"} <= set(shown)
+    assert not any(text.startswith("grad") for text in shown)
+
+
+def test_a_large_graph_is_drawn_as_its_plan():
+    loss, parameters = moons_loss()
+    graph = vgrad.trace(loss, (2,), (), parameters=parameters)
+    shown = texts(vgrad.draw(graph))
+    assert len(graph) > 1000 and len(shown) < 40
+    assert {"16 × dot of 3, matmul", "16 × relu", "x: 2 inputs", "272 parameters"} <= set(shown)
+    assert len(texts(vgrad.draw(graph, limit=10_000))) > 1000
+
+
+def test_a_value_of_a_large_graph_is_drawn_as_its_plan():
+    _, parameters = moons_loss()
+    penalty = sum(p * p for p in parameters)
+    assert {"1 × dot of 337, matmul", "337 parameters"} <= set(texts(vgrad.draw(penalty)))
+
+
+def test_a_program_is_drawn_as_its_plan():
+    loss, parameters = moons_loss(4)
+    for fuse, title in ((True, "4 × dot of 3, matmul"), (False, "8 × mul")):
+        program = vgrad.compile(loss, parameters=parameters, fuse=fuse)
+        program.theta([[1.0, 2.0]], [1.0])
+        assert title in texts(vgrad.draw(program))
+
+
+def test_every_node_is_in_the_plan():
+    """The nodes that the boxes stand for add up to those of the graph."""
+    loss, parameters = moons_loss()
+    graph = vgrad.trace(loss, (2,), (), parameters=parameters)
+    computed = int((graph.level > 0).sum())
+    for fuse in (True, False):
+        program = vgrad.compile(graph, fuse=fuse)
+        shown = [text.split() for text in texts(vgrad.draw(program))]
+        counts = [
+            int(words[0].replace(",", "")) for words in shown if words[1:] in (["nodes"], ["node"])
+        ]
+        assert sum(counts) == computed
+
+
+def test_a_chain_of_thousands_of_kernels_is_still_readable():
+    x = y = Value(1.0)
+    for _ in range(2000):
+        y = (y * x).tanh()
+    shown = texts(vgrad.draw(y))
+    assert len(shown) < 100 and any(text.endswith(" kernels") for text in shown)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 9])
+def test_around(hops):
+    values = neuron()
+    figure = vgrad.draw(values["o"], around=values["n"], hops=hops)
+    labels = set(written(figure))
+    assert labels == {1: {"n", "sum", "b", "o"}, 2: {"n", "sum", "b", "o", "x1w1", "x2w2"}}.get(
+        hops, set(values)
+    )
+    assert ("…" in texts(figure)) == (hops < 9)
+    assert texts(figure) == texts(vgrad.draw(values["o"], around="n", hops=hops))
+    assert_nothing_overlaps(figure)
+
+
+def test_around_in_a_graph_of_any_size():
+    loss, parameters = moons_loss()
+    graph = vgrad.trace(loss, (2,), (), parameters=parameters)
+    last = int(graph.outputs[0])
+    assert "output 0" in texts(vgrad.draw(graph, around=last, hops=1))
+    assert len(texts(vgrad.draw(graph, around=last, hops=50, limit=30))) < 100
+
+
+# --- DOT -----------------------------------------------------------------------------------------
+
+
+def test_dot_has_every_number_and_edge(tmp_path):
+    values = neuron()
+    values["o"].backward()
+    text = vgrad.to_dot(values["o"])
+    for line in ("{w1 | data -3.0 | grad 1.0}", "{x2 | data 0.0 | grad 0.5}"):
+        assert line in text
+    assert text.count(" -> ") == 9 + 5  # operands and results
+    odd = Value(1.0, 'a "label" {with|all} <that> \\ means\nsomething')
+    source = tmp_path / "graph.dot"
+    source.write_text(vgrad.to_dot(odd * values["o"]), encoding="utf-8")
+    if shutil.which("dot"):
+        command = ["dot", "-Tsvg", str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+        assert done.stderr == "" and "a &quot;label&quot; {with|all}" in done.stdout
+
+
+# --- files, notebooks, errors --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending, start", [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")]
+)
+def test_files(ending, start, tmp_path):
+    path = tmp_path / f"graph.{ending}"
+    vgrad.draw(neuron()["o"], path)
+    first = path.read_bytes()
+    assert first.startswith(start)
+    vgrad.draw(neuron()["o"], str(path))
+    assert path.read_bytes() == first
+
+
+def test_notebooks_show_values_and_graphs():
+    value = neuron()["o"]
+    for thing in (value, vgrad.capture(value)):
+        assert "<svg" in thing._repr_svg_()
+
+
+def test_drawing_needs_no_screen(tmp_path):
+    code = "import vgrad; vgrad.draw(vgrad.Value(1.0) + 1, 'graph.png')"
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "graph.png").exists()
+
+
+def test_a_picture_does_not_depend_on_the_users_settings():
+    import matplotlib as mpl
+
+    value = neuron()["o"]
+    with mpl.rc_context({"axes.xmargin": 0.5, "text.color": "white", "font.size": 20}):
+        figure = vgrad.draw(value)
+        assert_nothing_overlaps(figure)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: vgrad.draw(3.0), TypeError, "draw takes a Value or a list of them, a Graph or"),
+        (lambda: vgrad.draw([]), TypeError, "draw takes a Value or a list of them"),
+        (lambda: vgrad.draw(vgrad.compile(abs)), ValueError, "must have been called"),
+        (lambda: vgrad.draw(Value(1.0), limit=0), ValueError, "limit must be a whole number"),
+        (lambda: vgrad.draw(Value(1.0), digits=2.5), ValueError, "digits must be a whole number"),
+        (lambda: vgrad.draw(Value(1.0), around="x"), ValueError, "around must be the label of one"),
+        (lambda: vgrad.draw(Value(1.0), around=Value(1.0)), ValueError, "around must be a node"),
+        (lambda: vgrad.draw(vgrad.trace(abs, ()), around=9), ValueError, "its number, 0 to 1"),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

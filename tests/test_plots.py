@@ -1,0 +1,131 @@
+"""Pictures of training: what is drawn is what was given."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import vgrad
+
+X, Y = vgrad.datasets.make_moons(30, noise=0.1, seed=0)
+
+
+def curve(axes):
+    return axes.lines[0].get_ydata().tolist()
+
+
+def test_training_curves():
+    figure = vgrad.plot_training(
+        {"loss": [1.0, 0.1, 0.01], "accuracy": [0.5, 0.75, 1.0], "rate": [1]}
+    )
+    loss, accuracy, rate = figure.axes
+    assert curve(loss) == [1.0, 0.1, 0.01] and loss.get_yscale() == "log"
+    assert curve(accuracy) == [50.0, 75.0, 100.0] and accuracy.get_ylabel() == "accuracy, %"
+    assert curve(rate) == [1.0] and rate.get_xlabel() == "step"
+
+
+def test_a_list_is_the_loss_and_what_is_no_positive_number_has_a_place():
+    (axes,) = vgrad.plot_training([3.0, float("nan"), float("inf"), -1.0]).axes
+    assert axes.get_ylabel() == "loss" and axes.get_yscale() == "linear"
+    np.testing.assert_array_equal(curve(axes), [3.0, np.nan, np.inf, -1.0])
+
+
+def test_the_boundary_takes_one_batch_and_lies_where_the_score_is_0():
+    batches = []
+
+    def predict(points):
+        batches.append(points)
+        return points[:, 0] - 0.25
+
+    figure = vgrad.plot_boundary(predict, X, 2 * Y - 1, margin=0.5, resolution=50)
+    (points,) = batches
+    assert points.shape == (2500, 2)
+    assert (points.min(axis=0) < X.min(axis=0)).all() and (points.max(axis=0) > X.max(axis=0)).all()
+    (axes,) = figure.axes
+    lines = [path for each in axes.collections[1:4] for path in each.get_paths()]
+    assert [np.unique(path.vertices[:, 0].round(9)) for path in lines] == [[-0.25], [0.25], [0.75]]
+    drawn = [each.get_offsets() for each in axes.collections[4:]]
+    for offsets, label in zip(drawn, (0, 1)):
+        np.testing.assert_array_equal(offsets, X[Y == label])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["class -1", "class 1"]
+
+
+def test_a_program_predicts():
+    model = vgrad.nn.MLP(2, [3, 1])
+    program = vgrad.compile(model, parameters=model.parameters())
+    vgrad.plot_boundary(lambda points: program(program.theta(), points), X, Y)
+
+
+def test_three_classes_and_scores_that_are_not_finite():
+    def predict(points):
+        return np.stack([points[:, 0], points[:, 1], np.full(len(points), 0.5)], axis=1)
+
+    classes = np.arange(30) % 3
+    assert len(vgrad.plot_boundary(predict, X, classes).axes[0].get_legend().get_texts()) == 3
+    for odd in (np.nan, np.inf, -np.inf):
+        vgrad.plot_boundary(lambda p, odd=odd: np.where(p[:, 0] > 0, odd, p[:, 1]), X, Y)
+        vgrad.plot_boundary(lambda p, odd=odd: np.full(len(p), odd), X, Y, margin=1.0)
+
+
+def test_on_a_figure_that_is_given(tmp_path):
+    figure = Figure()
+    left, right = figure.subfigures(1, 2)
+    assert vgrad.plot_training([1.0], figure=left) is left
+    vgrad.plot_boundary(lambda points: points[:, 0], X, Y, tmp_path / "both.png", figure=right)
+    assert len(figure.axes) == 2 and (tmp_path / "both.png").exists()
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: vgrad.plot_training({}), ValueError, "history must have numbers"),
+        (lambda: vgrad.plot_training({"loss": []}), ValueError, "history must have numbers"),
+        (lambda: vgrad.plot_training({"loss": ["a"]}), TypeError, "must hold real numbers"),
+        (lambda: vgrad.plot_boundary(len, X[:, 0], Y), ValueError, "X must be (B, 2)"),
+        (lambda: vgrad.plot_boundary(len, X, Y[1:]), ValueError, "y (B,)"),
+        (lambda: vgrad.plot_boundary(len, X, Y), ValueError, "predict must return scores"),
+        (lambda: vgrad.plot_boundary(lambda p: p[:, 0], X, np.arange(30)), ValueError, "classes"),
+        (lambda: vgrad.LivePlot(len), ValueError, "must be given together"),
+        (lambda: vgrad.LivePlot(), RuntimeError, "must have a backend that opens windows"),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+# --- while it goes on ----------------------------------------------------------------------------
+
+
+def test_a_live_picture_is_drawn_at_once_then_now_and_then_and_at_the_end(tmp_path):
+    path = tmp_path / "training.png"
+    live = vgrad.LivePlot(lambda p: p[:, 0], X, Y, path=path, seconds=1000, resolution=20)
+    written = []
+    for k in range(3):
+        live(loss=1 / (k + 1), accuracy=0.5)
+        written.append(path.read_bytes())
+    assert written[0].startswith(b"\x89PNG") and written[0] == written[1] == written[2]
+    live.finish()
+    assert path.read_bytes() != written[0]
+    assert live.history == {"loss": [1.0, 1 / 2, 1 / 3], "accuracy": [0.5] * 3}
+
+
+def test_a_live_picture_in_a_notebook(monkeypatch):
+    """IPython is no dependency: what it is asked for is played by a stand-in."""
+    shown = []
+    handle = types.SimpleNamespace(update=lambda image: shown.append(image))
+    display = types.SimpleNamespace(
+        Image=lambda data, format: data, display=lambda image, display_id: handle
+    )
+    shell = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    live = vgrad.LivePlot(seconds=0)
+    live(loss=1.0)
+    live(loss=0.5)
+    assert len(shown) == 2 and all(png.startswith(b"\x89PNG") for png in shown)

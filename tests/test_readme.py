@@ -26,8 +26,23 @@ def test_there_are_snippets_and_two_commands():
     assert sum(language == "sh" for language, _ in BLOCKS) == 2
 
 
-def test_snippets_run_in_order_and_print_what_the_readme_says():
+def test_the_pictures_are_there_and_small():
+    paths = re.findall(r"^!\[.*?\]\((.*?)\)", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(paths) >= 3
+    for path in paths:
+        assert 1000 < (README.parent / path).stat().st_size < 150_000, path
+
+
+def test_the_demos_it_names_are_there_and_have_those_options():
+    for name, options in re.findall(r"`demos/(\w+\.py)([^`]*)`", README.read_text()):
+        source = (README.parent / "demos" / name).read_text()
+        source += (README.parent / "demos" / "terminal.py").read_text()
+        assert all(f'"{option}"' in source for option in re.findall(r"--[a-z-]+", options)), name
+
+
+def test_snippets_run_in_order_and_print_what_the_readme_says(tmp_path, monkeypatch):
     """In one namespace, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for code, printed in snippets():
         out = io.StringIO()

@@ -197,7 +197,7 @@ class _Stage:
         self.figure = self._picture.figure
         y = self._picture.bottom + LINE
         self._picture.legend({state: (COMPUTED, fill) for state, fill in FILL.items()}, y)
-        self._count = self._picture.write("", (self._picture.right, y), ha="right", va="top")
+        self._count = self._picture.write("", (self._picture.right, y + LINE / 2), ha="right")
         place = self._picture.left, y + 2 * LINE
         self._caption = self._picture.write("", place, ha="left", va="top")
         self._into: dict[int, list[int]] = {}  # the edges into each box, in order

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from helpers import COMPUTED, random_program
 from matplotlib.colors import to_hex
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.text import Text
 from PIL import Image
 from test_draw import assert_nothing_overlaps, neuron, texts
@@ -70,6 +70,20 @@ def test_what_passes_nothing_on_says_so():
     assert any(line.endswith("passes nothing on: gt has derivative 0") for line in said)
     said = lines(vgrad.exp(a.relu()) * 0.0)
     assert any(line.endswith("passes nothing on: its gradient is 0.0") for line in said)
+
+
+def test_a_power_with_a_constant_exponent_reads_as_in_a_textbook():
+    a = Value(-3.0, "a")
+    assert lines(a**2, forward=True)[1:4] == [
+        "v1.data = a.data ** 2.0 = (-3.0) ** 2.0 = 9.0",
+        "v1.grad = 1.0, the derivative of v1 by itself",
+        "a.grad += v1.grad * 2.0 * a.data ** 1.0 = 1.0 * 2.0 * (-3.0) ** 1.0 = -6.0",
+    ]
+
+
+def test_a_label_that_reads_like_arithmetic_is_put_in_parentheses():
+    a, b = Value(1.0, "a + b"), Value(2.0, "x[0]")
+    assert lines(a * b)[1] == "(a + b).grad += x[0].data * v1.grad = 2.0 * 1.0 = 2.0"
 
 
 # --- every rule of the table ---------------------------------------------------------------------
@@ -189,7 +203,22 @@ def test_a_step_shows_three_states_and_its_numbers():
     assert shown[shown.index("x1") + 2] == "grad —"
 
 
+def test_the_edges_of_a_step_stand_out():
+    edges = vgrad.animate(neuron()["o"]).draw(2).findobj(PathPatch)
+    assert sorted(edge.get_linewidth() for edge in edges)[-4:] == [1.0, 2.5, 2.5, 2.5]
+
+
+def test_a_long_line_is_broken_so_that_the_figure_stays_narrow():
+    a, b = Value(2.0, "a long name of some value"), Value(3.0, "another long name")
+    figure = vgrad.animate(a**b).draw(1)
+    assert figure.get_figwidth() < 13
+    (caption,) = [text for text in texts(figure) if "+=" in text]
+    assert "\n        = where(" in caption
+
+
 def test_a_forward_step_shows_what_is_known():
+    colour = fills(vgrad.animate(neuron()["o"], forward=True).draw(3))
+    assert colour["sum"] != colour["x1w1"]  # though both are -6.0
     shown = texts(vgrad.animate(neuron()["o"], forward=True).draw(1))
     assert [shown[shown.index(x) + 1] for x in ("x1w1", "n")] == ["data -6.0", "data —"]
 
@@ -213,9 +242,11 @@ def test_nothing_overlaps_in_a_step(step):
 def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
     values = neuron()
     values["n"].label = "</script>FRAMES <b>"
+    values["o"].label = "<o>"
     animation = vgrad.animate(values["o"])
     animation.save(tmp_path / "backprop.html", seconds=2)
     text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
+    assert "<title>Backpropagation of (&lt;o&gt;)</title>" in text
     assert "http" not in text and text.count("</script>") == 1 and "INTERVAL" not in text
     frames = json.loads(re.search(r"const frames = (.*);", text)[1])
     assert [words for _, words in frames] == ["\n".join(x.lines) for x in animation.steps]

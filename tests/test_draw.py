@@ -20,6 +20,7 @@ from matplotlib.text import Text
 
 import vgrad
 from vgrad import Value, nn
+from vgrad.layout import layout
 from vgrad.value import reachable
 
 
@@ -117,7 +118,7 @@ def test_kinds_are_told_apart_by_colour_and_border():
 
 def random_value(seed: int) -> Value:
     """A graph of all ops, with reuse, constants, long labels and long numbers."""
-    program = random_program(seed, edges=seed % 2 == 0)
+    program = random_program(seed, edges=seed % 2 == 0, size=12)
     rng = random.Random(seed)
     numbers = [Value(rng.uniform(-2, 2), trainable=False) for _ in range(program.inputs)]
     value = program(*numbers)[0]
@@ -183,10 +184,37 @@ def test_a_node_used_five_times_has_one_box_and_five_edges():
     assert_nothing_overlaps(figure)
 
 
+def test_edges_into_one_box_end_at_it_one_below_the_other():
+    columns, sizes = [0] * 20 + [1], [(0.5, 0.3)] * 21
+    ends = [way[-1][1] for way in layout(columns, sizes, [(k, 20) for k in range(20)], [20]).ways]
+    middle = layout(columns, sizes, [(k, 20) for k in range(20)], [20]).centres[20][1]
+    assert ends == sorted(ends) and middle - 0.15 < ends[0] < ends[-1] < middle + 0.15
+
+
+def test_an_op_stands_between_its_operands():
+    values = neuron()
+    (axes,) = vgrad.draw(values["o"]).axes
+    y = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert y["x1"] < y["w1"] < y["x2"] < y["w2"] and y["x1w1"] < y["x2w2"] < y["b"]
+    for x, z, label in (("x1", "w1", "x1w1"), ("x2", "w2", "x2w2"), ("x1w1", "x2w2", "sum")):
+        assert y[x] < y[label] < y[z] + 0.1, label
+    assert y["n"] == pytest.approx(y["o"], abs=0.02)  # a chain is a straight line
+
+
+def test_crossings_are_taken_out():
+    """Depth first puts box 2 on top, whose two edges then cross those of 3 and 4."""
+    centres = layout(
+        [0, 0, 1, 1, 1], [(1.0, 0.5)] * 5, [(0, 2), (1, 2), (0, 3), (1, 4)], [2]
+    ).centres
+    y = [y for _, y in centres]
+    assert y[3] < y[2] < y[4] if y[0] < y[1] else y[4] < y[2] < y[3]
+
+
 def test_a_label_is_shown_whole_and_as_it_is():
     label = "a label_with $dollars$, {braces} | bars\nand a line of " + "x" * 60
     shown = "".join("".join(texts(vgrad.draw(Value(1.0, label)))).split())
     assert "".join(label.split()) in shown
+    assert not any(text.get_parse_math() for text in vgrad.draw(Value(1.0, label)).axes[0].texts)
 
 
 def test_left_to_right_by_level():
@@ -225,13 +253,22 @@ def test_a_large_graph_is_drawn_as_its_plan():
     shown = texts(vgrad.draw(graph))
     assert len(graph) > 1000 and len(shown) < 40
     assert {"16 × dot of 3, matmul", "16 × relu", "x: 2 inputs", "272 parameters"} <= set(shown)
-    assert len(texts(vgrad.draw(graph, limit=10_000))) > 1000
+    assert "result" in shown
+
+
+def test_the_limit_is_where_the_plan_begins():
+    x = Value(1.0)
+    y = sum([x] * 10)
+    assert len(reachable(y)) == 12
+    assert "+" in texts(vgrad.draw(y, limit=12)) and "+" not in texts(vgrad.draw(y, limit=11))
 
 
 def test_a_value_of_a_large_graph_is_drawn_as_its_plan():
     _, parameters = moons_loss()
     penalty = sum(p * p for p in parameters)
     assert {"1 × dot of 337, matmul", "337 parameters"} <= set(texts(vgrad.draw(penalty)))
+    total = sum(p.tanh() for p in parameters)
+    assert {"337 × tanh", "1 × sum of 337, matmul"} <= set(texts(vgrad.draw(total)))
 
 
 def test_a_program_is_drawn_as_its_plan():

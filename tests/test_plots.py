@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import vgrad
@@ -16,6 +17,18 @@ X, Y = vgrad.datasets.make_moons(30, noise=0.1, seed=0)
 
 def curve(axes):
     return axes.lines[0].get_ydata().tolist()
+
+
+def column(figure, x):
+    """The pixels at x on the axis, (height, 3), and the one beside, as a line may lie on either."""
+    (axes,) = figure.axes
+    axes.get_legend().set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    _, bottom, _, top = axes.get_window_extent().extents.astype(int)
+    place = int(axes.transData.transform((x, 0.0))[0])
+    image = np.asarray(canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    return image[bottom + 3 : top - 3, place - 1 : place + 1].reshape(-1, 3)
 
 
 def test_training_curves():
@@ -46,12 +59,19 @@ def test_the_boundary_takes_one_batch_and_lies_where_the_score_is_0():
     assert points.shape == (2500, 2)
     assert (points.min(axis=0) < X.min(axis=0)).all() and (points.max(axis=0) > X.max(axis=0)).all()
     (axes,) = figure.axes
-    lines = [path for each in axes.collections[1:4] for path in each.get_paths()]
-    assert [np.unique(path.vertices[:, 0].round(9)) for path in lines] == [[-0.25], [0.25], [0.75]]
-    drawn = [each.get_offsets() for each in axes.collections[4:]]
-    for offsets, label in zip(drawn, (0, 1)):
-        np.testing.assert_array_equal(offsets, X[Y == label])
+    for scatter, label in zip(axes.collections[-2:], (0, 1)):
+        np.testing.assert_array_equal(scatter.get_offsets(), X[Y == label])
+        scatter.set_visible(False)  # out of the way of what comes next
+    low, high = (column(figure, x).max(axis=0).tolist() for x in (0.2, 0.3))
+    assert low[2] > low[0] and high[2] < high[0]  # bluish and reddish
+    darkest = {x: int(column(figure, x).sum(axis=1).min()) for x in (-0.25, 0.0, 0.25, 0.5, 0.75)}
+    assert [x for x, light in darkest.items() if light < 400] == [-0.25, 0.25, 0.75]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["class -1", "class 1"]
+
+
+def test_a_boundary_that_is_not_in_the_picture_is_not_drawn():
+    """matplotlib would warn, and a warning is an error here."""
+    vgrad.plot_boundary(lambda points: points[:, 0] + 100, X, Y, margin=1.0)
 
 
 def test_a_program_predicts():

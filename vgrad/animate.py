@@ -15,6 +15,7 @@ from .diagram import COMPUTED, Diagram, number, whole_number
 from .draw import (
     EDGE,
     LINE,
+    SLIDER,
     Path,
     Picture,
     new_figure,
@@ -190,7 +191,7 @@ class _Stage:
         self._captions = [_wrapped(step.lines) for step in steps]
         lines = [caption.split("\n") for caption in self._captions]
         width = max(text_width(line) for text in lines for line in text)
-        below = LINE * (max(map(len, lines)) + 3)
+        below = LINE * (max(map(len, lines)) + 3) + (SLIDER if make_figure is window else 0.0)
         self._picture = Picture(
             replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from .diagram import MORE, OP, RESULT, STYLES, Box, Diagram, dot
@@ -276,7 +276,9 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
-    return Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure._repr_svg_ = partial(svg, figure)  # type: ignore[attr-defined]  # for notebooks
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -286,6 +288,16 @@ def save(figure: Figure, path: Path) -> None:
     dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with mpl.rc_context({"svg.hashsalt": "vgrad", "svg.fonttype": "path"}):
         figure.savefig(path, metadata=dateless.get(os.path.splitext(path)[1].lower()))
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG."""
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path"}):
+        figure.savefig(text, format="svg")
+    return text.getvalue()
 
 
 def png(figure: Figure, dpi: float) -> bytes:
@@ -307,6 +319,7 @@ def save_gif(figure: Figure, path: Path, frames: Iterable[Any], seconds: float) 
 
 # --- windows -------------------------------------------------------------------------------------
 
+SLIDER = 0.4  # inches at the bottom
 WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
 
 
@@ -317,13 +330,16 @@ def window(width: float, height: float) -> Figure:
     """
     from matplotlib import pyplot
 
-    backend = pyplot.get_backend()
-    if backend.lower() in WINDOWLESS or "inline" in backend:
-        raise RuntimeError(
-            f"matplotlib must have a backend that opens windows (got {backend}); "
-            "write to a file instead, such as save('backprop.html') or path='training.png'"
-        )
-    return pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
+    backend, error = pyplot.get_backend(), None
+    if backend.lower() not in WINDOWLESS and "inline" not in backend:
+        try:
+            return pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
+        except Exception as failure:  # each backend has an error of its own
+            error = failure
+    raise RuntimeError(
+        f"matplotlib must have a backend that opens windows (got {backend}); "
+        "write to a file instead, such as save('backprop.html') or path='training.png'"
+    ) from error
 
 
 def refresh(figure: Figure) -> None:
@@ -344,10 +360,15 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     """Open the window, with a slider and the arrow keys for `show` of step 0 to steps - 1."""
     from matplotlib.widgets import Slider
 
-    height = 0.2 / figure.get_figheight()
-    slider = Slider(
-        figure.add_axes((0.12, height / 4, 0.7, height)), "step", 1, steps, valinit=1, valstep=1
-    )
+    width, height = figure.get_size_inches()
+    fonts = [(text, text.get_fontsize()) for text in figure.axes[0].texts]
+    axes = figure.add_axes((0.12, 0.25 * SLIDER / height, 0.7, 0.5 * SLIDER / height))
+    slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
+
+    def fit(_: Any) -> None:  # boxes grow and shrink with the window, so must what is in them
+        scale = min(figure.get_figwidth() / width, figure.get_figheight() / height)
+        for text, size in fonts:
+            text.set_fontsize(size * scale)
 
     def turn(event: Any) -> None:
         by = {"left": -1, "right": 1}.get(event.key, 0)
@@ -355,19 +376,10 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
 
     slider.on_changed(lambda step: show(int(step) - 1))
     figure.canvas.mpl_connect("key_press_event", turn)
+    figure.canvas.mpl_connect("resize_event", fit)
     show(0)
     keep_open()
 
 
-def _svg(root: Root) -> str:
-    """What a notebook shows."""
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path"}):
-        draw(root).savefig(text, format="svg")
-    return text.getvalue()
-
-
 # Notebooks ask an object for its picture; the rooms of these stand below this one.
-Value._repr_svg_ = Graph._repr_svg_ = _svg  # type: ignore[attr-defined]
+Value._repr_svg_ = Graph._repr_svg_ = lambda self: svg(draw(self))  # type: ignore[attr-defined]

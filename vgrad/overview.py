@@ -128,7 +128,7 @@ def _title(kernel: Kernel, one: int) -> str:
         length = f"{group.u.shape[-1]:,}"
     if length == "1":
         return f"{n:,} × product, {kernel.name}"
-    what = "sum" if (group.v == one).all() else "dot"
+    what = "sum" if (group.u == one).all() or (group.v == one).all() else "dot"
     return f"{n:,} × {what} of {length}, {kernel.name}"
 
 

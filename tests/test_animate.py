@@ -81,6 +81,12 @@ def test_a_power_with_a_constant_exponent_reads_as_in_a_textbook():
     ]
 
 
+def test_what_a_constant_decides_is_not_asked_for():
+    a = Value(-3.0, "a")
+    assert lines(a**0.0)[1] == "a.grad += 0.0"
+    assert lines(vgrad.where(1.0, a, 2.0) * 1.0, forward=True)[1] == "v1.data = a.data = -3.0"
+
+
 def test_a_label_that_reads_like_arithmetic_is_put_in_parentheses():
     a, b = Value(1.0, "a + b"), Value(2.0, "x[0]")
     assert lines(a * b)[1] == "(a + b).grad += x[0].data * v1.grad = 2.0 * 1.0 = 2.0"

@@ -107,7 +107,8 @@ def plot_boundary(
         winner = np.where(np.isnan(scores).any(axis=1), np.nan, scores.argmax(axis=1))
     tints = [TINTS[k % len(TINTS)] for k in range(several)]
     levels = np.arange(several + 1) - 0.5
-    axes.contourf(across, up, winner.reshape(across.shape), levels=levels, colors=tints)
+    if not np.isnan(winner).all():
+        axes.contourf(across, up, winner.reshape(across.shape), levels=levels, colors=tints)
     if scores.ndim == 1:
         surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
         for level, style in _lines(threshold, margin):

@@ -52,12 +52,10 @@ def _forward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Step
     for node in nodes:
         if node.level:
             data[node] = node._data
-            symbols = [_symbol(x, f"{names[x]}.data", digits) for x in node.parents]
-            numbers = [_number(x._data, digits) for x in node.parents]
             line = _line(
                 f"{names[node]}.data = ",
-                Formula._apply(node.op, *symbols),
-                Formula._apply(node.op, *numbers),
+                Formula._apply(node.op, *_symbols(node, names)),
+                Formula._apply(node.op, *_numbers(node, digits)),
                 number(node._data, digits),
             )
             edges = tuple((node, k) for k in range(node.op.arity))
@@ -127,21 +125,12 @@ def _run(
 
 def _contribution(node: Value, k: int, part: float, names: dict[Value, str], digits: int) -> str:
     """In words, as in "x.grad += y.data * xy.grad = 3.0 * 0.5 = 1.5"."""
-    rule, parents = node.op.vjp[k], node.parents
+    rule, name = node.op.vjp[k], names[node]
     assert rule is not None
-    symbols = [
-        Formula.named(f"{names[node]}.grad"),
-        Formula.named(f"{names[node]}.data"),
-        *[_symbol(x, f"{names[x]}.data", digits) for x in parents],
-    ]
-    numbers = [
-        _number(node.grad, digits),
-        _number(node._data, digits),
-        *[x._data if x.op is ops.const else _number(x._data, digits) for x in parents],
-    ]
-    return _line(
-        f"{names[parents[k]]}.grad += ", rule(*symbols), rule(*numbers), number(part, digits)
-    )
+    symbols = [Formula.named(f"{name}.{x}") for x in ("grad", "data")] + _symbols(node, names)
+    numbers = [_number(x, digits) for x in (node.grad, node._data)] + _numbers(node, digits)
+    start = f"{names[node.parents[k]]}.grad += "
+    return _line(start, rule(*symbols), rule(*numbers), number(part, digits))
 
 
 def _line(start: str, *sides: Any) -> str:
@@ -153,8 +142,16 @@ def _line(start: str, *sides: Any) -> str:
 # --- formulas ------------------------------------------------------------------------------------
 
 
-def _symbol(x: Value, name: str, digits: int) -> Any:
-    return x._data if x.op is ops.const else Formula.named(name)
+def _symbols(node: Value, names: dict[Value, str]) -> list[Any]:
+    """The operands of a node by name; a constant is the number that it is."""
+    return [
+        x._data if x.op is ops.const else Formula.named(f"{names[x]}.data") for x in node.parents
+    ]
+
+
+def _numbers(node: Value, digits: int) -> list[Any]:
+    """The operands of a node as numbers to be written."""
+    return [x._data if x.op is ops.const else _number(x._data, digits) for x in node.parents]
 
 
 def _number(x: float, digits: int) -> Formula:

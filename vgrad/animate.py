@@ -8,19 +8,21 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import ops
-from .diagram import COMPUTED, Diagram, number, whole_number
+from .diagram import COMPUTED, Diagram, number, one_line, whole_number
 from .draw import (
     EDGE,
+    HEAD,
     LINE,
     SLIDER,
     Path,
     Picture,
+    encoded,
+    legend_width,
     new_figure,
     play,
-    png,
     save,
     save_gif,
     text_width,
@@ -36,11 +38,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 300  # nodes
-TO_COME, AT_WORK, FINISHED = "to come", "at work", "finished"
-FILL = {TO_COME: "#ffffff", AT_WORK: "#f0a830", FINISHED: "#bcdcf2"}
+STATES = "to come", "at work", "finished"
+FILLS = "#ffffff", "#f0a830", "#bcdcf2"
 ALONG = "#d55e00"  # the edges along which a step acts
 LONG = 9.0  # inches; a longer line of arithmetic is broken
-PAGE_DPI = 120
 
 
 def animate(
@@ -89,7 +90,7 @@ class Animation:
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._digits = digits
-        titles = {x: x.label or names[x] for x in nodes if x.op is not ops.const}
+        titles = {x: _without_parentheses(names[x]) for x in nodes if x.op is not ops.const}
         self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
@@ -97,13 +98,11 @@ class Animation:
 
     def draw(self, step: int, path: Path | None = None) -> Figure:
         """A picture of one step, counted from 0 or, where negative, from the end."""
-        try:
-            k = range(len(self))[step]
-        except (IndexError, TypeError):
-            last = len(self) - 1
-            raise ValueError(f"step must be a whole number, 0 to {last} (got {step!r})") from None
+        last = len(self) - 1
+        if not hasattr(step, "__index__") or not -last <= step + 1 <= last + 1:
+            raise ValueError(f"step must be a whole number, {-last - 1} to {last} (got {step!r})")
         stage = self._stage()
-        stage.show(k)
+        stage.show(range(len(self))[step])
         if path is not None:
             save(stage.figure, path)
         return stage.figure
@@ -112,13 +111,13 @@ class Animation:
         """Write all steps: as a web page (.html) with buttons and a slider, or as a .gif.
 
         The page is one file that asks for no other. `seconds` is how long a step stays when it
-        plays. Raises ValueError for another ending, and where `seconds` is not positive.
+        plays, from 0.01 to 60. Raises ValueError for another ending, and for other `seconds`.
         """
         kind = os.path.splitext(path)[1].lower()
         if kind not in (".html", ".gif"):
             raise ValueError(f"path must end in .html or .gif (got {os.fspath(path)!r})")
-        if not seconds > 0:
-            raise ValueError(f"seconds must be positive (got {seconds!r})")
+        if not 0.01 <= ops.number(seconds) <= 60:
+            raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
         if kind == ".gif":
             stage = self._stage()
             save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
@@ -141,34 +140,71 @@ class Animation:
         source = html.escape(self._page(1.5))
         return (
             f'<iframe srcdoc="{source}" style="border: 0; width: 100%; '
-            f'max-width: {96 * width + 40:.0f}px; height: {96 * height + 90:.0f}px"></iframe>'
+            f'max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px">'
+            "</iframe>"
         )
 
     def _page(self, seconds: float) -> str:
-        stage = self._stage()
-        frames = []
-        for k, step in enumerate(self.steps):
-            stage.show(k)
-            frames.append((png(stage.figure, PAGE_DPI), "\n".join(step.lines)))
-        width = round(96 * stage.figure.get_figwidth())
-        return page(self._title, frames, width, seconds)
+        """The graph as SVG, and what changes in it from step to step."""
+        stage = self._stage(captions=False)
+        stage.name_parts()
+        looks = [stage.look(k) for k in range(len(self))]
+        cells: dict[str, list[tuple[int, str]]] = {}
+        for k, look in enumerate(looks):
+            for name, text in look.cells.items():
+                if name not in cells or cells[name][-1][1] != text:
+                    cells.setdefault(name, []).append((k, text))
+        data = {
+            "fills": ["".join(map(str, look.states)) for look in looks],
+            "cells": cells,
+            "along": [sorted(look.along) for look in looks],
+            "backward": [look.backward for look in looks],
+            "words": ["\n".join(step.lines) for step in self.steps],
+        }
+        colours = {"fills": FILLS, "along": ALONG, "edge": EDGE}
+        svg = encoded(stage.figure, "svg", "none").decode()
+        return page(self._title, svg, data | {"colours": colours}, seconds)
 
-    def _stage(self, make_figure: Callable[[float, float], Figure] = new_figure) -> _Stage:
-        return _Stage(self._diagram, self.steps, self._digits, make_figure)
+    def _stage(
+        self,
+        make_figure: Callable[[float, float], Figure] = new_figure,
+        captions: bool = True,
+    ) -> _Stage:
+        return _Stage(self._diagram, self.steps, self._digits, make_figure, captions)
 
 
 def _names(nodes: list[Value], digits: int) -> dict[Value, str]:
-    """What formulas call each node: its label, a constant's number, or v1, v2 and so on."""
-    names = {x: " ".join(x.label.split()) for x in nodes}
-    for x, name in names.items():
-        if not re.fullmatch(r"[\w.\[\]]*", name):
-            names[x] = f"({name})"  # else "a + b.grad" could be taken for a sum
-    taken = set(names.values())
-    fresh = (f"v{k}" for k in count(1) if f"v{k}" not in taken)
+    """What formulas call each node: its label, a constant's number, or v1, v2 and so on.
+
+    No two have the same name, and one that reads like arithmetic is put in parentheses.
+    """
+    labels = {one_line(x.label) for x in nodes}
+    names: dict[Value, str] = {}
+    taken: set[str] = set()
     for x in nodes:
-        if not names[x]:
-            names[x] = number(x._data, digits) if x.op is ops.const else next(fresh)
+        name = one_line(x.label)
+        if not name and x.op is ops.const:
+            names[x] = number(x._data, digits)
+            continue
+        stem, tries = (name + "_", count(2)) if name else ("v", count(1))
+        while not name or name in taken or (name in labels and name != one_line(x.label)):
+            name = f"{stem}{next(tries)}"
+        taken.add(name)
+        names[x] = name if re.fullmatch(r"[\w.\[\]]*", name) else f"({name})"
     return names
+
+
+def _without_parentheses(name: str) -> str:
+    return name[1:-1] if name.startswith("(") else name
+
+
+class Look(NamedTuple):
+    """How one step looks."""
+
+    states: list[int]  # of each box
+    cells: dict[str, str]  # what is written in each cell, by its name
+    along: set[int]  # the edges that stand out
+    backward: bool  # and in which direction
 
 
 class _Stage:
@@ -180,65 +216,97 @@ class _Stage:
         steps: list[Step],
         digits: int,
         make_figure: Callable[[float, float], Figure],
+        captions: bool,
     ) -> None:
         self._steps, self._digits = steps, digits
         boxes = list(diagram.boxes)
         for value, k in diagram.value_of.items():  # room for the longest that a box will say
             every = {self._cells(value, step) for step in steps}
-            boxes[k] = boxes[k]._replace(
-                cells=tuple(max(texts, key=text_width) for texts in zip(*every))
-            )
-        self._captions = [_wrapped(step.lines) for step in steps]
+            longest = tuple(max(texts, key=text_width) for texts in zip(*every))
+            boxes[k] = boxes[k]._replace(cells=longest)
+        self._captions = [_wrapped(step.lines) if captions else "" for step in steps]
+        self._counts = [
+            f"step {k + 1} of {len(steps)}" if captions else "" for k in range(len(steps))
+        ]
         lines = [caption.split("\n") for caption in self._captions]
+        states = {state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}
         width = max(text_width(line) for text in lines for line in text)
-        below = LINE * (max(map(len, lines)) + 3) + (SLIDER if make_figure is window else 0.0)
+        width = max(width, legend_width(STATES) + text_width(self._counts[-1]))
+        below = LINE * (2 + captions * (1 + max(map(len, lines))))
+        below += SLIDER if make_figure is window else 0.0
         self._picture = Picture(
             replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
         )
         self.figure = self._picture.figure
         y = self._picture.bottom + LINE
-        self._picture.legend({state: (COMPUTED, fill) for state, fill in FILL.items()}, y)
+        self._picture.legend(states, y)
         self._count = self._picture.write("", (self._picture.right, y + LINE / 2), ha="right")
         place = self._picture.left, y + 2 * LINE
         self._caption = self._picture.write("", place, ha="left", va="top")
+        self._texts = {
+            _cell_name(k, i): text
+            for k, box in enumerate(boxes)
+            for i, text in enumerate(self._picture.texts[k][bool(box.title) :])
+        }
         self._into: dict[int, list[int]] = {}  # the edges into each box, in order
-        for k, (_, box) in enumerate(diagram.edges):
-            self._into.setdefault(box, []).append(k)
-        self._arrows: Artist | None = None
+        for k, (_, into) in enumerate(diagram.edges):
+            self._into.setdefault(into, []).append(k)
+        self._heads: Artist | None = None
+
+    def look(self, k: int) -> Look:
+        """How step k looks."""
+        step, diagram = self._steps[k], self._picture.diagram
+        active = set(step.active)  # as ==, which a tuple goes by, compares the numbers of Values
+        states = [0] * len(diagram.boxes)
+        cells = {}
+        for value, box in diagram.value_of.items():
+            state = 1 if value in active else 2 if value in step.finished else 0
+            states[box] = states[diagram.op_of.get(value, box)] = state
+            for i, text in enumerate(self._cells(value, step)):
+                cells[_cell_name(box, i)] = text
+        along = {self._into[diagram.op_of[node]][operand] for node, operand in step.edges}
+        along |= {self._into[diagram.value_of[node]][0] for node, _ in step.edges}
+        return Look(states, cells, along, bool(step.grads))
 
     def show(self, k: int) -> None:
         """Show step k."""
-        step, picture = self._steps[k], self._picture
-        diagram = picture.diagram
-        active = set(step.active)  # as ==, which a tuple goes by, compares the numbers of Values
-        for value, box in diagram.value_of.items():
-            done = FINISHED if value in step.finished else TO_COME
-            fill = FILL[AT_WORK if value in active else done]
-            for place in {box, diagram.op_of.get(value, box)}:
-                picture.boxes[place].set_facecolor(fill)
-            texts = picture.texts[box]
-            for text, cell in zip(
-                texts[-len(diagram.boxes[box].cells) :], self._cells(value, step)
-            ):
-                text.set_text(cell)
-        along = {self._into[diagram.op_of[node]][operand] for node, operand in step.edges}
-        along |= {self._into[diagram.value_of[node]][0] for node, _ in step.edges}
+        look, picture = self.look(k), self._picture
+        for box, state in zip(picture.boxes, look.states):
+            box.set_facecolor(FILLS[state])
+        for name, text in look.cells.items():
+            self._texts[name].set_text(text)
         for place, edge in enumerate(picture.edges):
-            edge.set(edgecolor=EDGE, linewidth=1.0, zorder=1)
-            if place in along:
-                edge.set(edgecolor=ALONG, linewidth=2.5, zorder=1.5)
-        if self._arrows is not None:
-            self._arrows.remove()
-            self._arrows = None
-        if along:
-            backward = bool(step.grads)
-            tips = [picture.ways[edge][0 if backward else -1] for edge in along]
-            self._arrows = picture.arrows(tips, ALONG, backward)
-        self._count.set_text(f"step {k + 1} of {len(self._steps)}")
+            stands_out = place in look.along
+            edge.set_edgecolor(ALONG if stands_out else EDGE)
+            edge.set(linewidth=2.5 if stands_out else 1.0, zorder=1.5 if stands_out else 1)
+        sizes = [0 if place in look.along else HEAD for place in range(len(picture.edges))]
+        picture.heads.set_sizes(sizes)
+        if self._heads is not None:
+            self._heads.remove()
+        tips = [picture.ways[edge][0 if look.backward else -1] for edge in sorted(look.along)]
+        self._heads = picture.arrows(tips, ALONG, look.backward)
+        self._count.set_text(self._counts[k])
         self._caption.set_text(self._captions[k])
+
+    def name_parts(self) -> None:
+        """Give all that changes a name for SVG; heads for each edge and direction among them."""
+        picture = self._picture
+        picture.heads.set_gid("plain")
+        for k, box in enumerate(picture.boxes):
+            box.set_gid(f"box{k}")
+        for name, text in self._texts.items():
+            text.set_gid(name)
+        for k, (edge, way) in enumerate(zip(picture.edges, picture.ways)):
+            edge.set_gid(f"edge{k}")
+            picture.arrows([way[-1]], ALONG).set_gid(f"head{k}")
+            picture.arrows([way[0]], ALONG, backward=True).set_gid(f"tail{k}")
 
     def _cells(self, value: Any, step: Step) -> tuple[str, ...]:
         return value_cells(value, step.data.get(value), step.grads.get(value), self._digits)
+
+
+def _cell_name(box: int, cell: int) -> str:
+    return f"cell{box}-{cell}"
 
 
 def _wrapped(lines: Sequence[str]) -> str:

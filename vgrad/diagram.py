@@ -82,14 +82,18 @@ def whole_number(name: str, x: Any) -> int:
 
 def number(x: float, digits: int = 6) -> str:
     """A number as Python writes it, with no more than so many significant digits."""
-    text = f"{x:.{digits}g}"
+    text = min(f"{x:.{digits}g}", repr(float(x)), key=len)
     return f"{text}.0" if text.removeprefix("-").isdigit() else text
 
 
 def label_lines(label: str) -> str:
-    """A label as it fits into a box: printable, in lines of no more than `LABEL_WIDTH`."""
-    text = "".join(c if c.isprintable() else " " for c in label)
-    return "\n".join(wrap(text, LABEL_WIDTH))
+    """A label as it fits into a box, in lines of no more than `LABEL_WIDTH`."""
+    return "\n".join(wrap(one_line(label), LABEL_WIDTH))
+
+
+def one_line(label: str) -> str:
+    """A label without what cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in label).split())
 
 
 # --- DOT -----------------------------------------------------------------------------------------
@@ -107,12 +111,14 @@ _DOT = {
 
 def dot(diagram: Diagram) -> str:
     """The diagram in the language of Graphviz."""
-    lines = ["digraph {", "  rankdir=LR", "  node [shape=record, height=0.3, margin=0.08]"]
+    lines = ["digraph {", "  rankdir=LR", "  ordering=in"]
+    lines.append("  node [shape=record, height=0.3, margin=0.08]")
     for k, box in enumerate(diagram.boxes):
         cells = " | ".join(_dot_text(text) for text in (box.title, *box.cells) if text)
         text = cells if box.kind in (OP, MORE) else f"{{{cells}}}"
         fill = f'fillcolor="{STYLES[box.kind].fill}"'
-        lines.append(f'  {k} [label="{text}", {_DOT[box.kind]}, {fill}]')
+        focus = ", penwidth=4" if k == diagram.focus else ""
+        lines.append(f'  {k} [label="{text}", {_DOT[box.kind]}, {fill}{focus}]')
     lines += [f"  {a} -> {b}" for a, b in diagram.edges]
     return "\n".join([*lines, "}"])
 
@@ -120,4 +126,4 @@ def dot(diagram: Diagram) -> str:
 def _dot_text(text: str) -> str:
     """Text for a quoted record label, in which some characters would have a meaning."""
     escaped = "".join(f"\\{c}" if c in '\\"{}|<>' else c for c in text)
-    return escaped.replace("\n", "\\n")
+    return escaped.replace("&", "&amp;").replace("\n", "\\n")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .diagram import MORE, OP, RESULT, STYLES, Box, Diagram, dot
 from .graph import Graph
@@ -74,6 +75,7 @@ def to_dot(
     >>> print(to_dot(Value(2.0, label="a")))
     digraph {
       rankdir=LR
+      ordering=in
       node [shape=record, height=0.3, margin=0.08]
       0 [label="{a | data 2.0 | grad —}", style="filled,bold", fillcolor="#fbe3b5"]
     }
@@ -89,6 +91,9 @@ FONT, SMALL = 9, 8  # points
 ROUND = 0.3  # the height of an op, twice its radius
 FRAME = 0.04  # between the two borders of a result
 LONGEST, LARGEST = 60_000, 60_000_000  # pixels of a side, and in all, of a PNG
+LARGEST_FRAME = 4_000_000  # the same of a GIF's frames, which are many
+DEEP = 3000  # levels
+HEAD = 90  # points squared: the size of an arrow head
 SWATCH = 0.22  # the width of a box in the legend
 INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
 
@@ -117,12 +122,12 @@ class Picture:
         places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, diagram.outs())
         kinds = {box.kind for box in diagram.boxes}
         legend = {kind: (kind, fills[kind]) for kind in STYLES if kind in kinds - {OP, MORE}}
-        width = max(places.width, width, MARGIN + max(map(_entry_width, legend)))
+        width = max(places.width, width, legend_width(legend))
         self.left = (places.width - width) / 2
         self.right = self.left + width
         self.ways = places.ways
         top = places.height + 1.5 * MARGIN
-        self.bottom = top + _legend_rows(legend, width) * LINE * 1.3
+        self.bottom = top + LINE
         size = width + 2 * MARGIN, self.bottom + below + 2 * MARGIN
         self.figure = (make_figure or new_figure)(*size)
         self.axes = self.figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
@@ -133,12 +138,12 @@ class Picture:
             for box, *place in zip(diagram.boxes, places.centres, sizes)
         ]
         if diagram.focus is not None:
-            self.boxes[diagram.focus].set_linewidth(3.5)
+            self.boxes[diagram.focus].set(linewidth=4, edgecolor=INK)
         self._rules: list[list[Point]] = []  # the lines between cells
         self.texts = [self._texts(*place) for place in zip(diagram.boxes, places.centres, sizes)]
         self.axes.add_artist(LineCollection(self._rules, colors=RULE, linewidths=0.6, zorder=3))
         self.edges = [self._edge(way) for way in self.ways]
-        self.arrows([way[-1] for way in self.ways], EDGE)
+        self.heads = self.arrows([way[-1] for way in self.ways], EDGE)
         self.legend(legend, top)
 
     def write(self, text: str, place: Point, **options: Any) -> Text:
@@ -156,19 +161,21 @@ class Picture:
 
     def arrows(self, tips: list[Point], colour: str, backward: bool = False) -> PathCollection:
         """Arrow heads that end at these places."""
+        from matplotlib.markers import MarkerStyle
         from matplotlib.path import Path
 
         back = 2.2 if backward else -2.2
-        head = Path([(back, 1), (0, 0), (back, -1), (back, 1)])
+        head = MarkerStyle(Path([(back, 1), (0, 0), (back, -1), (back, 1)]), fillstyle="full")
         x, y = [tip[0] for tip in tips], [tip[1] for tip in tips]
-        return self.axes.scatter(x, y, s=90, c=colour, marker=head, linewidth=0, zorder=2.5)
+        return self.axes.scatter(x, y, s=HEAD, c=colour, marker=head, linewidth=0, zorder=2.5)
 
     def legend(self, entries: Mapping[str, tuple[str, str]], top: float) -> None:
-        """Rows of small boxes with text, from this height on; of each the kind and the filling."""
-        for text, x, row in _legend_places(entries, self.right - self.left):
-            place = self.left + x + SWATCH / 2, top + (row + 0.5) * LINE * 1.3
-            self._frame(*entries[text], place, (SWATCH, 0.6 * SWATCH))
-            self.write(text, (place[0] + 0.8 * SWATCH, place[1]), ha="left", size=SMALL)
+        """A row of small boxes with text, at this height; of each box the kind and the filling."""
+        x, y = self.left, top + LINE / 2
+        for text, look in entries.items():
+            self._frame(*look, (x + SWATCH / 2, y), (SWATCH, 0.6 * SWATCH))
+            self.write(text, (x + 1.3 * SWATCH, y), ha="left", size=SMALL)
+            x += legend_width([text])
 
     def _frame(self, kind: str, fill: str, centre: Point, size: Point) -> Patch:
         from matplotlib.patches import FancyBboxPatch
@@ -206,11 +213,11 @@ class Picture:
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path
 
-        points, codes = way[:2], [Path.MOVETO, Path.LINETO]
+        points, codes = list(way[:2]), [Path.MOVETO, Path.LINETO]
         for k in range(2, len(way), 2):
             (x0, y0), (x1, y1) = way[k - 1], way[k]
             middle = (x0 + x1) / 2
-            points = [*points, (middle, y0), (middle, y1), way[k], way[k + 1]]
+            points += [(middle, y0), (middle, y1), way[k], way[k + 1]]
             codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
         patch = PathPatch(Path(points, codes), fill=False, edgecolor=EDGE, linewidth=1, zorder=1)
         self.axes.add_artist(patch)
@@ -237,35 +244,31 @@ def _cell_height(cell: str) -> float:
     return LINE * (1 + cell.count("\n")) + 2 * CELL_PAD
 
 
-@lru_cache(maxsize=4096)
 def text_width(text: str, weight: str = "normal", size: float = FONT) -> float:
-    """How many inches wide a line of text is."""
+    """How many inches wide a line of text is, in the font that the user has chosen."""
+    import matplotlib as mpl
+
+    fonts = mpl.rcParams["font.family"], mpl.rcParams["font.sans-serif"]
+    return _text_width(text, weight, size, *map(tuple, fonts))
+
+
+@lru_cache(maxsize=4096)
+def _text_width(text: str, weight: str, size: float, *fonts: tuple[str, ...]) -> float:
+    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(size=size, weight=weight)
+    # In an SVG the outlines count, in a PNG the glyphs as they are fitted to its pixels.
+    renderer: Any = RendererAgg(1, 1, 100)  # type: ignore[no-untyped-call]
     points: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
-    return points / 72
+    pixels: float = renderer.get_text_width_height_descent(text, font, ismath=False)[0]
+    return max(points / 72, pixels / 100)
 
 
-def _entry_width(text: str) -> float:
-    return 1.3 * SWATCH + text_width(text, size=SMALL)
-
-
-def _legend_places(texts: Iterable[str], width: float) -> list[tuple[str, float, int]]:
-    """Each text with the place and the row of its entry."""
-    places, x, row = [], 0.0, 0
-    for text in texts:
-        length = _entry_width(text)
-        if x and x + length > width:
-            x, row = 0.0, row + 1
-        places.append((text, x, row))
-        x += length + SWATCH
-    return places
-
-
-def _legend_rows(texts: Iterable[str], width: float) -> int:
-    return 1 + max((row for *_, row in _legend_places(texts, width)), default=-1)
+def legend_width(texts: Iterable[str]) -> float:
+    """How many inches wide a legend of these texts is."""
+    return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
 
 
 # --- figures and files ---------------------------------------------------------------------------
@@ -277,44 +280,53 @@ def new_figure(width: float, height: float) -> Figure:
 
     dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure._repr_svg_ = partial(svg, figure)  # type: ignore[attr-defined]  # for notebooks
+    figure.set_layout_engine("none")
+    figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]  # for notebooks
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a figure in the format that the path's ending names, the same bytes every time."""
-    import matplotlib as mpl
+    """Save a figure in the format that the path's ending names, the same bytes every time.
 
-    dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with mpl.rc_context({"svg.hashsalt": "vgrad", "svg.fonttype": "path"}):
-        figure.savefig(path, metadata=dateless.get(os.path.splitext(path)[1].lower()))
-
-
-def svg(figure: Figure) -> str:
-    """A figure as SVG."""
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path"}):
-        figure.savefig(text, format="svg")
-    return text.getvalue()
+    Raises ValueError where the path has no ending, or one that matplotlib does not know.
+    """
+    kind = os.path.splitext(path)[1].lower()
+    if not kind:
+        raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
+    with _own_settings():
+        figure.savefig(path, metadata=_DATELESS.get(kind))
 
 
-def png(figure: Figure, dpi: float) -> bytes:
-    """A figure as PNG."""
+def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path") -> bytes:
+    """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
+    with _own_settings({"svg.fonttype": fonttype}):
+        figure.savefig(file, format=kind, metadata=_DATELESS.get(f".{kind}"))
     return file.getvalue()
+
+
+_DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def save_gif(figure: Figure, path: Path, frames: Iterable[Any], seconds: float) -> None:
     """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
     from matplotlib.animation import PillowWriter
 
+    width, height = figure.get_size_inches()
+    dpi = min(100.0, (LARGEST_FRAME / (width * height)) ** 0.5)
     writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
-    with writer.saving(figure, os.fspath(path), dpi=100):
+    with _own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
         for _ in frames:
             writer.grab_frame()
+
+
+def _own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """matplotlib as it is without the user's settings for saving, as a picture has its own."""
+    import matplotlib as mpl
+
+    settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith("savefig.")}
+    settings |= {"svg.hashsalt": "vgrad", "svg.fonttype": "path"} | (more or {})
+    return mpl.rc_context(settings)
 
 
 # --- windows -------------------------------------------------------------------------------------
@@ -340,13 +352,6 @@ def window(width: float, height: float) -> Figure:
         f"matplotlib must have a backend that opens windows (got {backend}); "
         "write to a file instead, such as save('backprop.html') or path='training.png'"
     ) from error
-
-
-def refresh(figure: Figure) -> None:
-    """Show the figure in its window as it is now, and go on."""
-    figure.show()
-    figure.canvas.draw_idle()
-    figure.canvas.flush_events()
 
 
 def keep_open() -> None:
@@ -381,5 +386,15 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     keep_open()
 
 
+def _svg(figure: Figure) -> str:
+    return encoded(figure, "svg").decode()
+
+
+def _repr_svg(root: Value | Graph) -> str | None:
+    """What a notebook shows; of a graph so deep that its plan would take seconds, nothing."""
+    depth = root.level if isinstance(root, Value) else int(root.level.max(initial=0))
+    return None if depth > DEEP else _svg(draw(root))
+
+
 # Notebooks ask an object for its picture; the rooms of these stand below this one.
-Value._repr_svg_ = Graph._repr_svg_ = lambda self: svg(draw(self))  # type: ignore[attr-defined]
+Value._repr_svg_ = Graph._repr_svg_ = _repr_svg  # type: ignore[attr-defined]

@@ -22,8 +22,9 @@ LANE = 0.1  # the height that a passing edge takes
 SPACE = 0.16  # between boxes that stand one above the other
 GAP, STEEPEST, WIDEST = 0.28, 0.14, 1.6  # between columns: at least, per inch of height, at most
 PORT = 0.09  # between the ends of edges at one box
-ORDER_SWEEPS = 16
-HEIGHT_MOVES = 100_000  # of boxes and lanes, in all sweeps; in small pictures they come to rest
+# How many boxes and lanes may be moved in all sweeps; small pictures come to rest before that.
+ORDER_MOVES, HEIGHT_MOVES = 100_000, 200_000
+PATIENCE = 4  # sweeps without fewer crossings
 STILL = 0.002
 
 
@@ -135,8 +136,8 @@ def _first_order(lanes: _Lanes, outs: Iterable[int]) -> list[list[int]]:
 def _ordered(lanes: _Lanes, order: list[list[int]]) -> list[list[int]]:
     """The order with the fewest crossings among those that the sweeps come across."""
     best, fewest, waited = order, _crossings(lanes, order), 0
-    for sweep in range(ORDER_SWEEPS):
-        if not fewest or waited > 3:
+    for sweep in range(ORDER_MOVES // len(lanes.column)):
+        if not fewest or waited == PATIENCE:
             break
         order = [list(column) for column in order]
         forward = sweep % 2 == 1
@@ -194,7 +195,7 @@ def _heights(lanes: _Lanes, order: list[list[int]], heights: list[float]) -> lis
         + [(u, lanes.weight(v, u)) for u in lanes.right[v]]
         for v in range(len(y))
     ]
-    for sweep in range(10 + HEIGHT_MOVES // len(y)):
+    for sweep in range(1 + HEIGHT_MOVES // len(y)):
         moved = 0.0
         for k in range(len(order)) if sweep % 2 else reversed(range(len(order))):
             wanted, weights = [], []

@@ -147,17 +147,13 @@ def _find(around: Any, keys: Sequence[Hashable], nodes: list[Item]) -> int:
         if len(places) != 1:
             raise ValueError(f"around must be the label of one node (got {around!r}, of {places})")
         return places[0]
-    places = [k for k, key in enumerate(keys) if key is around or _same_number(key, around)]
-    if not places:
+    try:
+        return {key: k for k, key in enumerate(keys)}[around]
+    except (KeyError, TypeError):
         raise ValueError(
             "around must be a node of the graph: a Value, or of a Graph its number, 0 to "
             f"{len(nodes) - 1}, or a label (got {around!r})"
-        )
-    return places[0]
-
-
-def _same_number(key: Hashable, around: Any) -> bool:
-    return isinstance(key, int) and hasattr(around, "__index__") and key == int(around)
+        ) from None
 
 
 def _neighbourhood(middle: int, nodes: list[Item], hops: int, limit: int) -> list[int]:
@@ -165,7 +161,7 @@ def _neighbourhood(middle: int, nodes: list[Item], hops: int, limit: int) -> lis
     children = _children(nodes)
     near = dict.fromkeys([middle])
     edge = [middle]
-    for _ in range(hops):
+    for _ in range(min(hops, len(nodes))):
         edge = [x for k in edge for x in (*nodes[k].parents, *children[k])]
         edge = list(dict.fromkeys(x for x in edge if x not in near))
         near.update(dict.fromkeys(edge))
@@ -193,13 +189,9 @@ def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) ->
         node, key, column = nodes[k], keys[k], 2 * rank[k]
         if node.parents:
             op = source[k] = result.op_of[key] = result.add(OP, column - 1, node.op.symbol)
-            hidden = None
             for x in node.parents:
-                if x in source:
-                    result.edges.append((source[x], op))
-                elif hidden is None:
-                    hidden = result.add(MORE, column - 2, "…")
-                    result.edges.append((hidden, op))
+                operand = source[x] if x in source else result.add(MORE, column - 2, "…")
+                result.edges.append((operand, op))
         if node.label or node.cells:
             title = label_lines(node.label)
             box = result.value_of[key] = result.add(node.kind, column, title, *node.cells)

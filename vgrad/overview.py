@@ -34,8 +34,7 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
             raise ValueError("around must be left out for a Program, which is drawn as its plan")
         if not root.engines:
             raise ValueError(
-                "a Program must have been called, or given arrays by program.theta(*arrays), "
-                "before it is drawn: until then nothing is recorded"
+                "a Program must have been called before it is drawn: until then nothing is recorded"
             )
         return overview(list(root.engines.values())[-1])
     if isinstance(root, Graph):
@@ -87,18 +86,31 @@ def overview(engine: Engine) -> Diagram:
         ranks = list(range(len(works)))
     picture = Diagram()
     mixed = len({work.buffer for work in works}) > 1
-    results = set(producer[outputs].tolist())
+    results: dict[int, list[int]] = {}  # the outputs that each work computes; those of none at -1
+    for i, k in enumerate(producer[outputs].tolist()):
+        results.setdefault(k, []).append(i)
     for k, (work, rank) in enumerate(zip(works, ranks)):
-        kind = RESULT if k in results else COMPUTED
-        when = ["once per call"] if mixed and work.buffer == SHARED else []
-        picture.add(kind, rank + 1, work.title, _several(work.nodes, "node"), *when)
+        cells = [_several(work.nodes, "node")]
+        if mixed and work.buffer == SHARED:
+            cells.append("once per call")
+        if k in results:
+            cells.append(_outputs(results[k], len(outputs)))
+        picture.add(RESULT if k in results else COMPUTED, rank + 1, work.title, *cells)
         sources = np.unique(producer[work.operands])
         picture.edges += [(a, k) for a in sources.tolist() if a not in (-1, k)]
     for kind, text, users in _leaves(engine.graph, works, size):
         column = min((ranks[k] for k in users), default=0)
         box = picture.add(kind, column, text)
         picture.edges += [(box, k) for k in users]
+    if -1 in results:
+        picture.add(RESULT, 1, _outputs(results[-1], len(outputs)), "as given")
     return picture.close_ranks()
+
+
+def _outputs(which: list[int], count: int) -> str:
+    if len(which) > 3:
+        return f"{len(which):,} outputs"
+    return "output" if count == 1 else f"output {', '.join(map(str, which))}"
 
 
 def _several(n: int, what: str) -> str:

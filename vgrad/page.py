@@ -1,12 +1,11 @@
-"""A web page that plays pictures: one file, which asks for nothing else."""
+"""A web page that plays steps: one file, which asks for nothing else."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
-from base64 import b64encode
-from collections.abc import Sequence
+from typing import Any
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -16,29 +15,59 @@ _PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,">
 <style>
   body { font: 16px sans-serif; margin: 1em; color: #222; background: #fff; }
-  img { display: block; width: WIDTHpx; max-width: 100%; height: auto; }
-  nav { display: flex; gap: .4em; align-items: center; max-width: WIDTHpx; margin: .6em 0; }
+  #graph { overflow: auto; max-height: 72vh; }
+  #graph svg { display: block; }
+  #graph.fit svg { width: 100%; height: auto; max-height: 72vh; }
+  #graph [id^="head"], #graph [id^="tail"] { display: none; }
+  nav { display: flex; gap: .4em; align-items: center; max-width: 56em; margin: .6em 0; }
   button { font: inherit; min-width: 5em; padding: .3em; }
   input { flex: 1; }
+  #words { font: 15px monospace; white-space: pre-wrap; min-height: LINESem; margin: 0; }
 </style>
-<img id="picture" alt="">
+<div id="graph">
+SVG
+</div>
 <nav>
   <button id="play">play</button>
   <button id="back" title="left arrow key">back</button>
   <button id="next" title="right arrow key">next</button>
   <input id="slider" type="range" min="0" value="0" aria-label="step">
   <span id="count"></span>
+  <button id="fit" title="all of the graph">fit</button>
 </nav>
+<p id="words" aria-live="polite"></p>
 <script>
-  const frames = FRAMES;  // [picture, words]
+  const data = DATA;
+  const last = data.words.length - 1;
   const at = id => document.getElementById(id);
-  let step = 0, timer = null;
+  const path = id => at(id).querySelector("path");
+  const plain = at("plain").querySelectorAll("use");  // the head of each edge, at its end
+  let step = 0, timer = null, stands_out = [];
   function show(k) {
-    step = Math.max(0, Math.min(frames.length - 1, k));
-    at("picture").src = "data:image/png;base64," + frames[step][0];
-    at("picture").alt = frames[step][1];
+    step = Math.max(0, Math.min(last, k));
+    [...data.fills[step]].forEach((state, box) => {
+      path("box" + box).style.fill = data.colours.fills[state];
+    });
+    for (const [id, changes] of Object.entries(data.cells)) {
+      at(id).querySelector("text").textContent = changes.filter(([when]) => when <= step).pop()[1];
+    }
+    const end = data.backward[step] ? "tail" : "head";
+    for (const [edge, head] of stands_out) {
+      Object.assign(path(edge).style, { stroke: data.colours.edge, strokeWidth: 1 });
+      at(head).style.display = "none";
+      plain[edge.slice(4)].style.display = "inline";
+    }
+    stands_out = data.along[step].map(edge => ["edge" + edge, end + edge]);
+    for (const [edge, head] of stands_out) {
+      Object.assign(path(edge).style, { stroke: data.colours.along, strokeWidth: 2.5 });
+      at(head).style.display = "inline";
+      plain[edge.slice(4)].style.display = "none";
+    }
+    const active = data.fills[step].indexOf("1");
+    if (active >= 0) at("box" + active).scrollIntoView({ block: "center", inline: "center" });
+    at("words").textContent = data.words[step];
     at("slider").value = step;
-    at("count").textContent = (step + 1) + " / " + frames.length;
+    at("count").textContent = (step + 1) + " / " + (last + 1);
   }
   function pause() {
     clearInterval(timer);
@@ -46,19 +75,20 @@ _PAGE = """<!DOCTYPE html>
     at("play").textContent = "play";
   }
   function play() {
-    if (step === frames.length - 1) show(0);
+    if (step === last) show(0);
     at("play").textContent = "pause";
     timer = setInterval(() => {
       show(step + 1);
-      if (step === frames.length - 1) pause();
+      if (step === last) pause();
     }, INTERVAL);
   }
   function turn(by) { pause(); show(step + by); }
-  at("slider").max = frames.length - 1;
+  at("slider").max = last;
   at("slider").oninput = event => { pause(); show(Number(event.target.value)); };
   at("play").onclick = () => timer === null ? play() : pause();
   at("back").onclick = () => turn(-1);
   at("next").onclick = () => turn(1);
+  at("fit").onclick = () => at("graph").classList.toggle("fit");
   document.onkeydown = event => {
     const keys = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), " ": at("play").onclick };
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
@@ -69,13 +99,18 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def page(title: str, frames: Sequence[tuple[bytes, str]], width: int, interval: float) -> str:
-    """The page's text. Frames are PNGs and what they say in words; `interval` is in seconds."""
-    encoded = json.dumps([[b64encode(png).decode(), words] for png, words in frames])
+def page(title: str, svg: str, data: dict[str, Any], seconds: float) -> str:
+    """The page's text.
+
+    The SVG has elements called box0, edge0, head0, tail0 and so on, "plain" for the heads of edges
+    that do not stand out, and those named in `data["cells"]`. `data` says, mostly per step, how
+    they look. `seconds` is how long a step stays when it plays.
+    """
     parts = {
         "TITLE": html.escape(title),
-        "WIDTH": str(width),
-        "INTERVAL": str(round(1000 * interval)),
-        "FRAMES": encoded.replace("<", "\\u003c"),  # no label can end the script
+        "SVG": svg[svg.index("<svg") :],
+        "DATA": json.dumps(data).replace("<", "\\u003c"),  # no label can end the script
+        "LINES": f"{1.3 * max(words.count(chr(10)) + 1 for words in data['words']):.1f}",
+        "INTERVAL": str(round(1000 * seconds)),
     }
-    return re.sub("|".join(parts), lambda match: parts[match[0]], _PAGE)
+    return re.sub(rf"\b({'|'.join(parts)})", lambda match: parts[match[0]], _PAGE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .draw import Path, keep_open, new_figure, png, refresh, save, window
+from .draw import Path, encoded, keep_open, new_figure, save, window
 from .errors import ShapeError
 from .graph import as_numbers
 from .ops import number
@@ -220,9 +220,11 @@ class LivePlot:
         if self._path is not None:
             save(figure, self._path)
         elif self._notebook is not None:
-            self._notebook(png(figure, 100))
+            self._notebook(encoded(figure, "png"))
         else:
-            refresh(figure)
+            figure.show()
+            figure.canvas.draw_idle()
+            figure.canvas.flush_events()
         self._drawn = time.monotonic()
 
 

@@ -31,8 +31,9 @@ def steps(
 
     The numbers are those of the engine, whose gradients are left as they are.
     """
-    result = list(_forward(root, names, digits)) if forward else []
-    result += _backward(root, names, digits)
+    words = _Words(names, digits)
+    result = list(_forward(root, words)) if forward else []
+    result += _backward(root, words)
     if by == "node":
         return result
     sweeps = groupby(result, lambda step: (bool(step.grads), step.active and step.active[0].level))
@@ -44,7 +45,7 @@ def _together(level: list[Step]) -> Step:
     return level[-1]._replace(active=active, edges=edges, lines=lines)
 
 
-def _forward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Step]:
+def _forward(root: Value, words: _Words) -> Iterator[Step]:
     nodes = reachable(root)[::-1]
     data = {x: x._data for x in nodes if not x.level}
     lines = ("The leaves are given; every other value is computed from its parents.",)
@@ -52,27 +53,22 @@ def _forward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Step
     for node in nodes:
         if node.level:
             data[node] = node._data
-            line = _line(
-                f"{names[node]}.data = ",
-                Formula._apply(node.op, *_symbols(node, names)),
-                Formula._apply(node.op, *_numbers(node, digits)),
-                number(node._data, digits),
-            )
+            line = words.forward(node)
             edges = tuple((node, k) for k in range(node.op.arity))
             yield Step((node,), edges, (line,), dict(data), {}, frozenset(data) - {node})
 
 
-def _backward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Step]:
+def _backward(root: Value, words: _Words) -> Iterator[Step]:
     nodes = reachable(root)
     data = {x: x._data for x in nodes}
     waiting = {x: 0 for x in nodes}  # how many times a node is still to be an operand
     for node in nodes:
         for x in node.parents:
             waiting[x] += 1
-    seed, parts = _run(root, names, digits)
+    seed, parts = _run(root, words)
     grads, finished = {root: seed}, {x for x in nodes if x.op is ops.const}
-    name = names[root]
-    line = f"{name}.grad = {number(seed, digits)}, the derivative of {name} by itself"
+    name = words.names[root]
+    line = f"{name}.grad = {number(seed, words.digits)}, the derivative of {name} by itself"
     yield Step((root,), (), (line,), data, dict(grads), frozenset(finished))
     for node in nodes:
         if node.level:
@@ -84,7 +80,7 @@ def _backward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Ste
                 grads[node.parents[k]] = total
             if not lines:
                 why = f"{node.op.name} has derivative 0" if grads[node] else "its gradient is 0.0"
-                lines = [f"{names[node]} passes nothing on: {why}"]
+                lines = [f"{words.names[node]} passes nothing on: {why}"]
             for x in node.parents:
                 waiting[x] -= 1
                 if not waiting[x] and not x.level:
@@ -96,25 +92,25 @@ def _backward(root: Value, names: dict[Value, str], digits: int) -> Iterator[Ste
     yield Step((), (), ("All gradients are known.",), data, grads, frozenset(nodes))
 
 
-def _run(
-    root: Value, names: dict[Value, str], digits: int
-) -> tuple[float, dict[Value, list[tuple[int, str, float]]]]:
+Parts = dict[Value, list[tuple[int, str, float]]]
+
+
+def _run(root: Value, words: _Words) -> tuple[float, Parts]:
     """What the engine does: the root's gradient, and for each node what it passes on.
 
     That is to which operand, in words, and the gradient that this has then.
     """
     before = {x: x.grad for x in reachable(root)}
     had = dict.fromkeys(before, 0.0)
-    parts: dict[Value, list[tuple[int, str, float]]] = {x: [] for x in before}
+    parts: Parts = {x: [] for x in before}
     try:
         for x in before:
             x.grad = 0.0
         for node, k, part in backpropagation(root):
             x = node.parents[k]
-            line = _contribution(node, k, part, names, digits)
+            line = words.contribution(node, k, part)
             if had[x]:
-                numbers = [number(n, digits) for n in (had[x], part, x.grad)]
-                line += "\n    {}.grad = {} + {} = {}".format(names[x], *numbers)
+                line += f"\n    {words.sum(x, had[x], part)}"
             parts[node].append((k, line, x.grad))
             had[x] = x.grad
         return root.grad, parts
@@ -123,68 +119,81 @@ def _run(
             x.grad = grad
 
 
-def _contribution(node: Value, k: int, part: float, names: dict[Value, str], digits: int) -> str:
-    """In words, as in "x.grad += y.data * xy.grad = 3.0 * 0.5 = 1.5"."""
-    rule, name = node.op.vjp[k], names[node]
-    assert rule is not None
-    symbols = [Formula.named(f"{name}.{x}") for x in ("grad", "data")] + _symbols(node, names)
-    numbers = [_number(x, digits) for x in (node.grad, node._data)] + _numbers(node, digits)
-    start = f"{names[node.parents[k]]}.grad += "
-    return _line(start, rule(*symbols), rule(*numbers), number(part, digits))
+# --- the arithmetic in words ---------------------------------------------------------------------
 
 
-def _line(start: str, *sides: Any) -> str:
-    """The sides joined by "=", one that says what the one before says left out."""
-    texts = [x if isinstance(x, str) else str(Formula.of(x)) for x in sides]
-    return start + " = ".join(text for text, _ in groupby(texts))
+class _Words(NamedTuple):
+    """Says what a node does, with these names and so many significant digits."""
 
+    names: dict[Value, str]
+    digits: int
 
-# --- formulas ------------------------------------------------------------------------------------
+    def forward(self, node: Value) -> str:
+        """As in "z.data = x.data * y.data = 2.0 * 3.0 = 6.0"."""
+        symbols = Formula._apply(node.op, *self._symbols(node))
+        numbers = Formula._apply(node.op, *self._numbers(node))
+        return self._line(f"{self.names[node]}.data = ", symbols, numbers, node._data)
 
+    def contribution(self, node: Value, k: int, part: float) -> str:
+        """As in "x.grad += y.data * z.grad = 3.0 * 0.5 = 1.5"."""
+        rule, name = node.op.vjp[k], self.names[node]
+        assert rule is not None
+        own = [Formula.named(f"{name}.{what}", self.digits) for what in ("grad", "data")]
+        symbols = rule(*own, *self._symbols(node))
+        own = [Formula.number(x, self.digits) for x in (node.grad, node._data)]
+        numbers = rule(*own, *self._numbers(node))
+        return self._line(f"{self.names[node.parents[k]]}.grad += ", symbols, numbers, part)
 
-def _symbols(node: Value, names: dict[Value, str]) -> list[Any]:
-    """The operands of a node by name; a constant is the number that it is."""
-    return [
-        x._data if x.op is ops.const else Formula.named(f"{names[x]}.data") for x in node.parents
-    ]
+    def sum(self, x: Value, before: float, part: float) -> str:
+        """As in "x.grad = 1.0 + 0.5 = 1.5"."""
+        old, new, total = (number(n, self.digits) for n in (before, part, x.grad))
+        return f"{self.names[x]}.grad = {old} + {new} = {total}"
 
+    def _symbols(self, node: Value) -> list[Any]:
+        """The operands of a node by name; a constant is the number that it is."""
+        return [
+            x._data if x.op is ops.const else Formula.named(f"{self.names[x]}.data", self.digits)
+            for x in node.parents
+        ]
 
-def _numbers(node: Value, digits: int) -> list[Any]:
-    """The operands of a node as numbers to be written."""
-    return [x._data if x.op is ops.const else _number(x._data, digits) for x in node.parents]
+    def _numbers(self, node: Value) -> list[Any]:
+        """The operands of a node as numbers to be written."""
+        return [
+            x._data if x.op is ops.const else Formula.number(x._data, self.digits)
+            for x in node.parents
+        ]
 
-
-def _number(x: float, digits: int) -> Formula:
-    """A number as text, which Python's operators leave standing as it is."""
-    text = number(x, digits)
-    if text.startswith("-"):
-        return Formula(ast.UnaryOp(ast.USub(), ast.Name(text[1:])))
-    return Formula.named(text)
+    def _line(self, start: str, *sides: Any) -> str:
+        """The sides joined by "=", save one that says what the one before it says."""
+        texts = [str(x) if isinstance(x, Formula) else number(x, self.digits) for x in sides]
+        return start + " = ".join(text for text, _ in groupby(texts))
 
 
 class Formula(Operand):
     """An operand that writes down what is done with it, so that a rule of the op table tells.
 
-    >>> from vgrad import ops
     >>> g, out, x = map(Formula.named, ["o.grad", "o.data", "x.data"])
     >>> print(ops.tanh.vjp[0](g, out, x))
     o.grad * (1.0 - o.data * o.data)
     """
 
-    __slots__ = ("tree",)
+    __slots__ = ("tree", "digits")
 
-    def __init__(self, tree: ast.expr) -> None:
+    def __init__(self, tree: ast.expr, digits: int) -> None:
         self.tree = tree
+        self.digits = digits  # of the numbers that it meets
 
     @staticmethod
-    def named(text: str) -> Formula:
+    def named(text: str, digits: int = 6) -> Formula:
         """What stands in formulas as this text."""
-        return Formula(ast.Name(text))
+        return Formula(ast.Name(text), digits)
 
     @staticmethod
-    def of(x: Any) -> Formula:
-        """A formula, or a plain number as one."""
-        return x if isinstance(x, Formula) else _number(float(x), 6)
+    def number(x: float, digits: int) -> Formula:
+        """A number, with its sign as an operation, so that -3.0 squared is (-3.0) ** 2."""
+        text = number(x, digits)
+        name = ast.Name(text.removeprefix("-"))
+        return Formula(ast.UnaryOp(ast.USub(), name) if text.startswith("-") else name, digits)
 
     def __str__(self) -> str:
         return ast.unparse(self.tree)
@@ -193,13 +202,17 @@ class Formula(Operand):
     def _apply(op: ops.Op, *operands: Any) -> Any:
         if op is ops.where and not isinstance(operands[0], Formula):
             return operands[1] if operands[0] else operands[2]  # decided by a constant
+        digits = max((x.digits for x in operands if isinstance(x, Formula)), default=6)
+        formulas = [
+            x if isinstance(x, Formula) else Formula.number(float(x), digits) for x in operands
+        ]
         places = "xyz"[: op.arity]
         if op.symbol.isalpha():
             pattern = f"{op.name}({', '.join(places)})"
         else:
             pattern = op.symbol.join(places) if op.arity > 1 else f"{op.symbol}x"
-        filling = {place: Formula.of(x).tree for place, x in zip(places, operands)}
-        return Formula(_Fill(filling).visit(ast.parse(pattern, mode="eval").body))
+        filling = {place: x.tree for place, x in zip(places, formulas)}
+        return Formula(_Fill(filling).visit(ast.parse(pattern, mode="eval").body), digits)
 
 
 class _Fill(ast.NodeTransformer):

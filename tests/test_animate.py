@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from helpers import COMPUTED, random_program
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.text import Text
 from PIL import Image
-from test_draw import assert_nothing_overlaps, neuron, texts
+from test_draw import assert_nothing_overlaps, neuron, texts, within
 
 import vgrad
 from vgrad import Value
@@ -79,6 +80,13 @@ def test_a_power_with_a_constant_exponent_reads_as_in_a_textbook():
         "v1.grad = 1.0, the derivative of v1 by itself",
         "a.grad += v1.grad * 2.0 * a.data ** 1.0 = 1.0 * 2.0 * (-3.0) ** 1.0 = -6.0",
     ]
+
+
+def test_two_of_one_name_are_told_apart_and_digits_hold_for_constants_too():
+    w, v = Value(0.1, "w"), Value(2.0, "w")
+    assert lines(w * v)[1] == "w.grad += w_2.data * v1.grad = 2.0 * 1.0 = 2.0"
+    said = lines(w + 314159.26535897929, forward=True, digits=9)
+    assert said[1] == "v1.data = w.data + 314159.265 = 0.1 + 314159.265 = 314159.365"
 
 
 def test_what_a_constant_decides_is_not_asked_for():
@@ -233,13 +241,17 @@ def test_a_forward_step_shows_what_is_known():
 def test_nothing_overlaps_in_a_step(step):
     x = Value(-1.23456e-7, "a label of several words")
     y = x * x + (x * 1e300).exp() + (x - 1).tanh() * x
-    animation = vgrad.animate(y, forward=True)
-    figure = animation.draw(step)
-    for text in figure.findobj(Text):  # below the graph
-        if text.get_ha() != "center":
-            text.set_visible(False)
+    for root in (y, Value(3.0, "a"), y > y):  # the last two are narrow
+        figure = vgrad.animate(root, forward=True).draw(step if root is y else 0)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        below = [text for text in figure.axes[0].texts if text.get_ha() != "center"]
+        extents = [text.get_window_extent(renderer) for text in below]
+        for k, a in enumerate(extents):
+            assert within(a.extents, figure.bbox.extents), below[k]
+            assert not any(a.overlaps(b) for b in extents[:k]), below[k]
+        for text in below:
             text.set_text("")
-    assert_nothing_overlaps(figure)
+        assert_nothing_overlaps(figure)
 
 
 # --- files ---------------------------------------------------------------------------------------

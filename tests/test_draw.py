@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from helpers import random_program
@@ -322,6 +323,31 @@ def test_around_in_a_graph_of_any_size():
     assert len(texts(vgrad.draw(graph, around=last, hops=50, limit=30))) < 100
 
 
+def test_a_neighbourhood_of_ops_alone():
+    graph = vgrad.trace(lambda x: x.exp().sin().cos().tanh().exp().sin(), ())
+    shown = texts(vgrad.draw(graph, around=4, hops=1))
+    assert sorted(shown) == sorted(["…", "cos", "tanh", "exp", "…"])
+
+
+def test_every_hidden_operand_has_its_own_sign():
+    a, b = Value(1.0), Value(2.0)
+    difference = a * b - b / a
+    assert texts(vgrad.draw(difference, around=difference, hops=1)).count("…") == 4
+    assert len(texts(vgrad.draw(difference, around=difference, hops=10**9))) > 10
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_plan_tells_which_outputs_it_computes_and_which_are_given(fuse):
+    w = Value(2.0)
+    program = vgrad.compile(lambda x, y: (w * x, y, x - y), parameters=[w], fuse=fuse)
+    program([3.0], [1.0], [1.0])
+    shown = texts(vgrad.draw(program))
+    assert {"output 0", "output 1", "output 2", "as given"} <= set(shown)
+    nothing = vgrad.compile(lambda: Value(3.0, trainable=False), parameters=[], fuse=fuse)
+    nothing([])
+    assert texts(vgrad.draw(nothing)) == ["output", "as given", "result"]
+
+
 # --- DOT -----------------------------------------------------------------------------------------
 
 
@@ -332,13 +358,15 @@ def test_dot_has_every_number_and_edge(tmp_path):
     for line in ("{w1 | data -3.0 | grad 1.0}", "{x2 | data 0.0 | grad 0.5}"):
         assert line in text
     assert text.count(" -> ") == 9 + 5  # operands and results
-    odd = Value(1.0, 'a "label" {with|all} <that> \\ means\nsomething')
+    assert "ordering=in" in text  # else a - b may come out with b on top
+    odd = Value(1.0, '&amp; a "label" {with|all} <that> \\ means\nsomething')
     source = tmp_path / "graph.dot"
     source.write_text(vgrad.to_dot(odd * values["o"]), encoding="utf-8")
     if shutil.which("dot"):
         command = ["dot", "-Tsvg", str(source)]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
-        assert done.stderr == "" and "a &quot;label&quot; {with|all}" in done.stdout
+        assert done.stderr == ""
+        assert "&amp;amp; a &quot;label&quot;" in done.stdout and "{with|all}" in done.stdout
 
 
 # --- files, notebooks, errors --------------------------------------------------------------------
@@ -369,13 +397,17 @@ def test_drawing_needs_no_screen(tmp_path):
     assert (tmp_path / "graph.png").exists()
 
 
-def test_a_picture_does_not_depend_on_the_users_settings():
-    import matplotlib as mpl
-
-    value = neuron()["o"]
-    with mpl.rc_context({"axes.xmargin": 0.5, "text.color": "white", "font.size": 20}):
-        figure = vgrad.draw(value)
-        assert_nothing_overlaps(figure)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"axes.xmargin": 0.5, "text.color": "white", "font.size": 20},
+        {"font.family": "monospace"},
+        {"figure.autolayout": True, "savefig.bbox": "tight", "savefig.transparent": True},
+    ],
+)
+def test_a_picture_suits_the_users_settings(settings, tmp_path):
+    with mpl.rc_context(settings):
+        assert_nothing_overlaps(vgrad.draw(neuron()["o"], tmp_path / "graph.png"))
 
 
 @pytest.mark.parametrize(
@@ -388,6 +420,7 @@ def test_a_picture_does_not_depend_on_the_users_settings():
         (lambda: vgrad.draw(Value(1.0), digits=2.5), ValueError, "digits must be a whole number"),
         (lambda: vgrad.draw(Value(1.0), around="x"), ValueError, "around must be the label of one"),
         (lambda: vgrad.draw(Value(1.0), around=Value(1.0)), ValueError, "around must be a node"),
+        (lambda: vgrad.draw(Value(1.0), "graph"), ValueError, "path must end in .svg"),
         (lambda: vgrad.draw(vgrad.trace(abs, ()), around=9), ValueError, "its number, 0 to 1"),
     ],
 )

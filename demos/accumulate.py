@@ -1,7 +1,7 @@
 """Why gradients are accumulated, and in topological order: a = 1, b = a + a, c = b + b.
 
-`backward()` adds up all that arrives at a node before the node passes it on. Here are two ways to
-get that wrong, beside the right one and what a small change of a does to c.
+`backward()` waits until all parts of a node's gradient have come, and passes their sum on, once.
+Here are two ways to get that wrong, beside the right one and what a small change of a does to c.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     start = 1.0 if args.seed is None else round(random.Random(args.seed).uniform(-2, 2), 2)
     roots = []
     print(f"a = {start}, b = a + a, c = b + b\n")
-    print(f"{'':52}  c.grad  b.grad  a.grad")
+    print(f"{'':58}  c.grad  b.grad  a.grad")
     for name, (what, way) in WAYS.items():
         a, b, c = graph(start, name)
         way(c)
         roots.append(c)
-        print(f"{name:20}{what:32}{c.grad:8.1f}{b.grad:8.1f}{a.grad:8.1f}")
+        print(f"{name:20}{what:38}{c.grad:8.1f}{b.grad:8.1f}{a.grad:8.1f}")
     step = 1e-3
     change = (graph(start + step)[2].data - graph(start - step)[2].data) / (2 * step)
-    print(f"{'how much c changes with a, measured':52}{change:24.1f}")
+    print(f"{'how much c changes with a, measured':58}{change:24.1f}")
     if not args.no_plot:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "accumulate.svg"
@@ -53,12 +53,12 @@ def graph(start: float, name: str = "") -> tuple[Value, Value, Value]:
 
 
 def topological(root: Value) -> None:
-    """Adds up all that comes to a node, and then sends it on."""
+    """Passes a sum on when all of its parts have come."""
     root.backward()
 
 
-def at_once(root: Value) -> None:
-    """Sends each part of a gradient on as it comes, without waiting for the others."""
+def too_soon(root: Value) -> None:
+    """Passes a sum on each time a part has come, so that the earlier parts are passed on again."""
     arrive(root, 1.0)
 
 
@@ -69,7 +69,7 @@ def arrive(node: Value, part: float) -> None:
 
 
 def overwritten(root: Value) -> None:
-    """Replaces a gradient where it should be added to."""
+    """Keeps the part that came last, and loses the others."""
     root.grad = 1.0
     for node in reachable(root):
         for parent, vjp in zip(node.parents, node.op.vjp):
@@ -82,9 +82,9 @@ def derivative(vjp: Callable[..., float] | None, node: Value) -> float:
 
 
 WAYS = {
-    "right": ("all is added up, then sent on", topological),
-    "wrong: at once": ("each part is sent on as it comes", at_once),
-    "wrong: overwritten": ("= stands in place of +=", overwritten),
+    "right": ("passes its sum on, once all has come", topological),
+    "wrong: too soon": ("passes its sum on at each part", too_soon),
+    "wrong: overwritten": ("keeps only the last part", overwritten),
 }
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from terminal import positive
+from terminal import Progress, positive
 
 import vgrad
 
@@ -75,12 +75,14 @@ def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str
         if not math.isclose(got, expected, rel_tol=1e-9):
             raise SystemExit(f"{peer.name} must agree with {peers[0].name} ({got} and {expected})")
     seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for k in range(args.repeats):
-        for peer in peers:
-            if peer.share == 1.0 or k < args.slow_repeats:
-                start = time.perf_counter()
-                peer.run()
-                seconds[peer.name].append((time.perf_counter() - start) / peer.share)
+    with Progress(lasting=False) as progress:
+        for k in range(args.repeats):
+            for peer in peers:
+                if peer.share == 1.0 or k < args.slow_repeats:
+                    progress(f"repeat {k + 1} of {args.repeats}: {peer.name}")
+                    start = time.perf_counter()
+                    peer.run()
+                    seconds[peer.name].append((time.perf_counter() - start) / peer.share)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     print(title)
     for name, median in medians.items():
@@ -516,12 +518,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
     add("--depth", type=positive, default=1000, help="of the chain in f")
     add("--repeats", type=positive, default=21, help="how often each peer runs")
-    add(
-        "--slow-repeats",
-        type=positive,
-        default=3,
-        help="how often those that take seconds do",
-    )
+    add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")
     add("--threads", choices=["one", "all"], help="for each peer; both when left out")
     add("--here", action="store_true", help="in this process, with the threads it has")
     add("--plot", action="store_true", help="draw the scaling curves, benchmark.png")

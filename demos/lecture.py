@@ -40,13 +40,13 @@ def squared_error(prediction: Any, target: Any) -> Any:
 def scalar(model: nn.MLP, X: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> list[float]:
     """Builds the sum over the samples out of `Value`s, at every epoch."""
     optimiser = optim.SGD(args.rate)
-    losses = []
+    losses: list[float] = []
     for epoch in range(args.epochs + 1):
         loss = sum(squared_error(model(x), target) for x, target in zip(X, y))
         report(epoch, loss.data, losses)
-        model.zero_grad()
-        loss.backward()
         if epoch < args.epochs:
+            model.zero_grad()
+            loss.backward()
             optimiser.step(model.parameters())
     return losses
 

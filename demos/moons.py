@@ -55,16 +55,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name} engine: {args.steps} steps in {run.seconds:.3f} s")
     if args.engine == "both":
         compare(runs["scalar"], runs["vector"])
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw_boundary = boundary(model, X, y)
     if not args.no_plot:
+        args.out.mkdir(parents=True, exist_ok=True)
+        draw_boundary = boundary(model, X, y)
         path = args.out / "moons.png"
         plot(runs[name], draw_boundary, path)
         print(f"wrote {path}")
-    if args.animate:
-        path = args.out / "moons.gif"
-        animate(runs[name], draw_boundary, path)
-        print(f"wrote {path}")
+        if args.animate:
+            path = args.out / "moons.gif"
+            animate(runs[name], draw_boundary, path)
+            print(f"wrote {path}")
     return 0
 
 
@@ -239,6 +239,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--animate", action="store_true", help="write the boundary over the training, moons.gif")
     add("--live", action="store_true", help="show the training in a window while it goes on")
     args = parser.parse_args(argv)
+    if args.no_plot and args.animate:
+        parser.error("--animate writes a picture: leave --no-plot out")
     if args.noise < 0:
         parser.error(f"argument --noise: must not be negative (got {args.noise})")
     return args

@@ -33,10 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     path = args.out / "graph.svg"
     vgrad.draw(o, path)
     print(f"wrote {path}")
-    animation = vgrad.animate(o, forward=True, by=args.by)
+    if args.step is not None or args.visualize:
+        step_through(vgrad.animate(o, forward=True, by=args.by), args)
+    return 0
+
+
+def step_through(animation: vgrad.Animation, args: argparse.Namespace) -> None:
     if args.step is not None:
+        if args.step > len(animation):
+            raise SystemExit(f"--step must be at most {len(animation)} (got {args.step})")
         path = args.out / "backprop.png"
-        animation.draw(min(args.step, len(animation)) - 1, path)
+        animation.draw(args.step - 1, path)
         print(f"wrote {path}")
     if args.visualize:
         path = args.out / "backprop.html"
@@ -44,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wrote {path}")
         if not webbrowser.open(path.resolve().as_uri()):
             print("open it in a browser")
-    return 0
 
 
 def neuron(numbers: dict[str, float]) -> tuple[list[Value], Value]:
@@ -73,7 +79,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--step", type=positive, help="write this step of it, 1 or more, as backprop.png")
     add("--by", choices=["node", "level"], default="node", help="what makes a step")
     add("--seed", type=int, help="of random numbers; the lecture's numbers when left out")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.no_plot and (args.visualize or args.step):
+        parser.error("--visualize and --step write pictures: leave --no-plot out")
+    return args
 
 
 if __name__ == "__main__":

@@ -15,9 +15,17 @@ def options(description: str | None, writes: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("."), help=f"folder for {writes}")
+    parser.add_argument("--out", type=folder, default=Path("."), help=f"folder for {writes}")
     parser.add_argument("--no-plot", action="store_true", help="write no picture")
     return parser
+
+
+def folder(text: str) -> Path:
+    """A folder, or what can become one."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder (got {text!r}, which is a file)")
+    return path
 
 
 def positive(text: str) -> int:
@@ -29,9 +37,13 @@ def positive(text: str) -> int:
 
 
 class Progress:
-    """Prints the state of a loop: over itself in a terminal, a line each time elsewhere."""
+    """Prints the state of a loop: over itself in a terminal, a line each time elsewhere.
 
-    def __init__(self) -> None:
+    With `lasting=False` it prints nothing elsewhere, and in a terminal nothing stays.
+    """
+
+    def __init__(self, lasting: bool = True) -> None:
+        self._lasting = lasting
         self._terminal = sys.stdout.isatty()
         self._line = ""  # what the terminal shows
         self._waiting = ""  # what came too soon after that
@@ -41,14 +53,18 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._waiting:
+        if self._waiting and self._lasting:
             self._write(self._waiting)
-        if self._line:
+        if self._line and self._lasting:
             print()
+        elif self._line:
+            self._write("")
+            print("\r", end="", flush=True)
 
     def __call__(self, line: str) -> None:
         if not self._terminal:
-            print(line)
+            if self._lasting:
+                print(line, flush=True)
         elif time.monotonic() - self._written < REFRESH:
             self._waiting = line
         else:

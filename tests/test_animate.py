@@ -7,12 +7,17 @@ import json
 import math
 import random
 import re
+import sys
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import COMPUTED, random_program
+from matplotlib import pyplot
+from matplotlib.backend_bases import KeyEvent, ResizeEvent
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.text import Text
@@ -95,7 +100,15 @@ def test_what_a_constant_decides_is_not_asked_for():
     assert lines(vgrad.where(1.0, a, 2.0) * 1.0, forward=True)[1] == "v1.data = a.data = -3.0"
 
 
+def test_signs_and_comparisons_keep_apart():
+    a = Value(-2.0, "a")
+    said = lines(-a + (a > 0), forward=True)
+    assert "v1.data = -a.data = -(-2.0) = 2.0" in said
+    assert "v2.data = (a.data > 0.0) = (-2.0 > 0.0) = 0.0" in said
+
+
 def test_a_label_that_reads_like_arithmetic_is_put_in_parentheses():
+    assert lines(Value(1.0, "2.5") * Value(2.0, "x"))[1].startswith("(2.5).grad += x.data")
     a, b = Value(1.0, "a + b"), Value(2.0, "x[0]")
     assert lines(a * b)[1] == "(a + b).grad += x[0].data * v1.grad = 2.0 * 1.0 = 2.0"
 
@@ -265,7 +278,8 @@ def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
     animation.save(tmp_path / "backprop.html", seconds=2)
     text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
     assert "<title>Backpropagation of (&lt;o&gt;)</title>" in text
-    assert text.count("</script>") == 1 and "INTERVAL" not in text
+    assert text.count("</script>") == 1 and "    }, 2000);" in text
+    assert "document.onkeydown = " in text and "ArrowRight" in text
     data = json.loads(re.search(r"const data = (.*);", text)[1])
     assert data["words"] == ["\n".join(x.lines) for x in animation.steps]
     parts = set(re.findall(r'id="([a-z]+[\d-]*)"', text))
@@ -294,6 +308,52 @@ def test_the_gif_has_every_step(tmp_path):
     animation.save(str(tmp_path / "backprop.gif"), seconds=0.5)
     with Image.open(tmp_path / "backprop.gif") as image:
         assert image.n_frames == len(animation) and image.info["duration"] == 500
+
+
+def test_a_frame_shows_nothing_of_the_steps_before_it(tmp_path):
+    """All frames are drawn on one figure, a single step on a new one: they must look the same."""
+    animation = vgrad.animate(neuron()["o"], forward=True)
+    animation.save(tmp_path / "backprop.gif")
+    with Image.open(tmp_path / "backprop.gif") as image:
+        for k in (0, 4, len(animation) - 1):
+            image.seek(k)
+            animation.draw(k, tmp_path / "step.png")
+            with Image.open(tmp_path / "step.png") as alone:
+                pair = [np.asarray(x.convert("RGB")).astype(int) for x in (image, alone)]
+            # 256 colours in a GIF shift a colour somewhat, but turn no edge orange
+            assert (np.abs(pair[0] - pair[1]).max(axis=2) > 60).mean() < 1e-4
+
+
+def test_gradients_run_backward():
+    def heads(figure: Any) -> list[float]:
+        orange = figure.findobj(PathCollection)[-1]
+        return sorted(orange.get_offsets()[:, 0])
+
+    animation = vgrad.animate(Value(2.0, "a") * Value(3.0, "b"), forward=True)
+    forward, backward = heads(animation.draw(1)), heads(animation.draw(3))
+    assert all(left < right for left, right in zip(backward, forward))
+
+
+def test_the_window(monkeypatch):
+    """Played by a figure without one: the slider and the arrow keys, and what they show."""
+    shown = []
+
+    def use() -> None:
+        canvas = pyplot.gcf().canvas
+        for key in ("right", "right", "left", "x", *["right"] * 9):
+            canvas.callbacks.process("key_press_event", KeyEvent("key_press_event", canvas, key))
+            shown.extend(text for text in texts(canvas.figure) if text.startswith("step "))
+        canvas.figure.set_size_inches(canvas.figure.get_size_inches() / 2)
+        canvas.callbacks.process("resize_event", ResizeEvent("resize_event", canvas))
+        shown.append(canvas.figure.axes[0].texts[0].get_fontsize())
+        pyplot.close()
+
+    monkeypatch.setattr(sys.modules["vgrad.draw"], "WINDOWLESS", set())
+    monkeypatch.setattr(pyplot, "show", use)
+    vgrad.animate(neuron()["o"]).show()
+    *steps, size = shown
+    assert steps[:4] == [f"step {k} of 7" for k in (2, 3, 2, 2)] and steps[-1] == "step 7 of 7"
+    assert size == 4.5
 
 
 def test_a_notebook_shows_the_page():

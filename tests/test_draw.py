@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,13 @@ def test_a_gradient_that_was_not_computed_is_no_zero():
     values["n"].backward()
     shown = written(vgrad.draw(values["o"]))
     assert (shown["o"][1], shown["n"][1], shown["w2"][1]) == ("—", "1.0", "0.0")
+    below = Value(-2.0, "x") * 3.0
+    (below.relu() * 2.0).backward()
+    assert written(vgrad.draw(below))["x"][1] == "0.0"  # computed, though it is 0
+    for value in values.values():
+        value.grad = 0.0  # by hand, as micrograd's loops do it
+    fresh = values["w1"] * values["x1"]
+    assert written(vgrad.draw(fresh))["w1"][1] == "—"
     values["o"].zero_grad()
     assert {grad for _, grad in written(vgrad.draw(values["o"])).values()} == {"—"}
 
@@ -218,6 +226,19 @@ def test_a_label_is_shown_whole_and_as_it_is():
     assert not any(text.get_parse_math() for text in vgrad.draw(Value(1.0, label)).axes[0].texts)
 
 
+def test_a_label_of_spaces_and_an_array_of_values():
+    graph = vgrad.trace(lambda x: with_label(x * 2.0, " \t") + 1.0, ())
+    assert "output" in texts(vgrad.draw(graph))
+    assert texts(vgrad.draw(np.array([Value(1.0, "a"), Value(2.0, "b")]))) == texts(
+        vgrad.draw([Value(1.0, "a"), Value(2.0, "b")])
+    )
+
+
+def with_label(node: Value, label: str) -> Value:
+    node.label = label
+    return node
+
+
 def test_left_to_right_by_level():
     o = neuron()["o"]
     figure = vgrad.draw(o)
@@ -254,7 +275,11 @@ def test_a_large_graph_is_drawn_as_its_plan():
     shown = texts(vgrad.draw(graph))
     assert len(graph) > 1000 and len(shown) < 40
     assert {"16 × dot of 3, matmul", "16 × relu", "x: 2 inputs", "272 parameters"} <= set(shown)
-    assert "result" in shown
+    assert {"result", "once per call"} <= set(shown)
+    dot = vgrad.to_dot(graph)
+    for many, uses in ((48, 2), (272, 2), (17, 2)):
+        (box,) = re.findall(rf'(\d+) \[label="{{{many} parameters}}"', dot)
+        assert dot.count(f"  {box} -> ") == uses
 
 
 def test_the_limit_is_where_the_plan_begins():
@@ -312,6 +337,9 @@ def test_around(hops):
     )
     assert ("…" in texts(figure)) == (hops < 9)
     assert texts(figure) == texts(vgrad.draw(values["o"], around="n", hops=hops))
+    (focus,) = [x for x in figure.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
+    assert focus.get_x() < figure.axes[0].texts[texts(figure).index("n")].get_position()[0]
+    assert vgrad.to_dot(values["o"], around="n").count("penwidth=4") == 1
     assert_nothing_overlaps(figure)
 
 
@@ -381,7 +409,7 @@ def test_files(ending, start, tmp_path):
     first = path.read_bytes()
     assert first.startswith(start)
     vgrad.draw(neuron()["o"], str(path))
-    assert path.read_bytes() == first
+    assert path.read_bytes() == first and b"CreationDate" not in first
 
 
 def test_notebooks_show_values_and_graphs():
@@ -418,7 +446,8 @@ def test_a_picture_suits_the_users_settings(settings, tmp_path):
         (lambda: vgrad.draw(vgrad.compile(abs)), ValueError, "must have been called"),
         (lambda: vgrad.draw(Value(1.0), limit=0), ValueError, "limit must be a whole number"),
         (lambda: vgrad.draw(Value(1.0), digits=2.5), ValueError, "digits must be a whole number"),
-        (lambda: vgrad.draw(Value(1.0), around="x"), ValueError, "around must be the label of one"),
+        (lambda: vgrad.draw(Value(1.0), around="x"), ValueError, "which no node has"),
+        (lambda: vgrad.draw(Value(1.0, "x") + Value(1.0, "x"), around="x"), ValueError, "2 nodes"),
         (lambda: vgrad.draw(Value(1.0), around=Value(1.0)), ValueError, "around must be a node"),
         (lambda: vgrad.draw(Value(1.0), "graph"), ValueError, "path must end in .svg"),
         (lambda: vgrad.draw(vgrad.trace(abs, ()), around=9), ValueError, "its number, 0 to 1"),

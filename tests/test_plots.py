@@ -80,6 +80,16 @@ def test_a_program_predicts():
     vgrad.plot_boundary(lambda points: program(program.theta(), points), X, Y)
 
 
+def test_scores_in_a_column_classes_by_name_and_accuracy_in_percent():
+    names = np.where(Y > 0, "new", "old")
+    axes = vgrad.plot_boundary(lambda points: points[:, :1], X, names, resolution=1).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["class new", "class old"]
+    (axes,) = vgrad.plot_training({"accuracy": [50.0, 100.0]}).axes
+    assert curve(axes) == [50.0, 100.0]
+    (axes,) = vgrad.plot_training([vgrad.Value(2.0), 1.0]).axes
+    assert curve(axes) == [2.0, 1.0]
+
+
 def test_three_classes_and_scores_that_are_not_finite():
     def predict(points):
         return np.stack([points[:, 0], points[:, 1], np.full(len(points), 0.5)], axis=1)
@@ -149,3 +159,20 @@ def test_a_live_picture_in_a_notebook(monkeypatch):
     live(loss=1.0)
     live(loss=0.5)
     assert len(shown) == 2 and all(png.startswith(b"\x89PNG") for png in shown)
+
+
+def test_a_live_window_that_is_closed_does_not_stop_the_training(monkeypatch):
+    """A window is played by a figure without one; what would show it is noted."""
+    shown = []
+    monkeypatch.setattr(sys.modules["vgrad.draw"], "WINDOWLESS", set())
+    monkeypatch.setattr(Figure, "show", lambda figure: shown.append(figure))
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append("kept open"))
+    live = vgrad.LivePlot(seconds=0)
+    live(loss=vgrad.Value(1.0))
+    live(loss=0.5)
+    live.finish()
+    assert len(shown) == 4 and shown[-1] == "kept open"
+    shown[0].canvas.callbacks.process("close_event", None)
+    live(loss=0.25)
+    live.finish()
+    assert len(shown) == 4 and live.history == {"loss": [1.0, 0.5, 0.25]}

@@ -29,6 +29,7 @@ from .draw import (
     window,
 )
 from .nodes import value_cells, value_diagram
+from .overview import LIMIT
 from .page import page
 from .steps import Step, steps
 from .value import Value, reachable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-MOST = 300  # nodes
 STATES = "to come", "at work", "finished"
 FILLS = "#ffffff", "#f0a830", "#bcdcf2"
 ALONG = "#d55e00"  # the edges along which a step acts
@@ -81,9 +81,9 @@ class Animation:
             raise ValueError(f'by must be "node" or "level" (got {by!r})')
         digits = whole_number("digits", digits)
         nodes = reachable(root)[::-1]
-        if len(nodes) > MOST:
+        if len(nodes) > LIMIT:
             raise ValueError(
-                f"animate takes a graph of at most {MOST} nodes (got {len(nodes):,}); "
+                f"animate takes a graph of at most {LIMIT} nodes (got {len(nodes):,}); "
                 "vgrad.draw shows a larger one as its plan"
             )
         names = _names(nodes, digits)
@@ -190,7 +190,7 @@ def _names(nodes: list[Value], digits: int) -> dict[Value, str]:
         while not name or name in taken or (name in labels and name != one_line(x.label)):
             name = f"{stem}{next(tries)}"
         taken.add(name)
-        names[x] = name if re.fullmatch(r"[\w.\[\]]*", name) else f"({name})"
+        names[x] = name if re.fullmatch(r"[^\W\d][\w.\[\]]*", name) else f"({name})"
     return names
 
 

@@ -45,6 +45,11 @@ class Box(NamedTuple):
     cells: tuple[str, ...]
     column: int
 
+    def texts(self) -> list[tuple[str, str]]:
+        """All that is written in it, each text with its weight."""
+        title = [(self.title, "bold" if self.cells else "normal")] if self.title else []
+        return title + [(cell, "normal") for cell in self.cells]
+
 
 @dataclass
 class Diagram:

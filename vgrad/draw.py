@@ -43,8 +43,9 @@ def draw(
 
     A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
     backward pass has computed. A graph of more than `limit` nodes, and a `Program`, is drawn as
-    its plan, a box for each kernel. `around` shows only what is up to `hops` edges from one node:
-    a `Value`, of a `Graph` a node's number, or a label. Numbers have `digits` significant digits.
+    its plan, a box for each kernel; a program's for the arrays that were new last. `around` shows
+    what is up to `hops` edges from one node, no more than `limit` nodes: it is a `Value`, of a
+    `Graph` a node's number, or a label. Numbers have `digits` significant digits.
 
     Returns a matplotlib Figure, its size in inches that of what is on it. The path ends in .svg,
     .png or .pdf. Raises TypeError for what is no graph, ValueError for arguments out of range.
@@ -200,8 +201,8 @@ class Picture:
     def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
         texts: list[Text] = []
         half = size[0] / 2 - (FRAME if box.kind == RESULT else 0.0)
-        y = centre[1] - sum(_cell_height(text) for text, _ in _cells(box)) / 2
-        for text, weight in _cells(box):
+        y = centre[1] - sum(_cell_height(text) for text, _ in box.texts()) / 2
+        for text, weight in box.texts():
             if texts:
                 self._rules.append([(centre[0] - half, y), (centre[0] + half, y)])
             height = _cell_height(text)
@@ -215,7 +216,7 @@ class Picture:
 
         points, codes = list(way[:2]), [Path.MOVETO, Path.LINETO]
         for k in range(2, len(way), 2):
-            (x0, y0), (x1, y1) = way[k - 1], way[k]
+            (x0, y0), (x1, y1) = way[k - 1 : k + 1]
             middle = (x0 + x1) / 2
             points += [(middle, y0), (middle, y1), way[k], way[k + 1]]
             codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
@@ -224,15 +225,9 @@ class Picture:
         return patch
 
 
-def _cells(box: Box) -> list[tuple[str, str]]:
-    """The text in each cell of a box, and its weight."""
-    weight = "bold" if box.cells else "normal"
-    return [(box.title, weight)] * bool(box.title) + [(cell, "normal") for cell in box.cells]
-
-
 def _size(box: Box) -> Point:
     """Width and height of a box with what is written in it."""
-    cells = _cells(box)
+    cells = box.texts()
     width = max(text_width(line, weight) for text, weight in cells for line in text.split("\n"))
     if box.kind in (OP, MORE):
         return max(width + 1.3 * PAD, ROUND), ROUND
@@ -380,6 +375,8 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
         slider.set_val(min(max(slider.val + by, 1), steps))
 
     slider.on_changed(lambda step: show(int(step) - 1))
+    if figure.canvas.manager is not None:  # to whom the arrow keys mean to go through zooms
+        figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id or -1)
     figure.canvas.mpl_connect("key_press_event", turn)
     figure.canvas.mpl_connect("resize_event", fit)
     show(0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import ops
 from .errors import ShapeError
-from .value import Value
+from .value import NO_GRADIENT, Value
 
 Activation = Literal["relu", "tanh"]
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
@@ -32,7 +32,7 @@ class Module:
     def zero_grad(self) -> None:
         """Set every parameter's gradient to 0."""
         for p in self.parameters():
-            p.grad = 0.0
+            p.grad = NO_GRADIENT
 
 
 class Neuron(Module):

@@ -24,7 +24,7 @@ from .diagram import (
     number,
 )
 from .graph import Graph
-from .value import Value, reachable
+from .value import NO_GRADIENT, Value, reachable
 
 
 class Item(NamedTuple):
@@ -108,14 +108,16 @@ def value_cells(
 def _has_gradient(values: Sequence[Value]) -> dict[Value, bool]:
     """For each, parents before children, whether a backward pass has computed its gradient.
 
-    A pass begins with 1 at its root. So a 0 to which nothing in the picture can have passed
-    anything is one that no pass has touched.
+    A pass goes from children to parents. So a 0 that somebody has set by hand does not count as
+    long as no child has a gradient.
     """
     computed: dict[Value, bool] = {}
+    by_child: dict[Value, bool] = {}  # whether a child has one, where there is a child
     for value in reversed(values):
-        computed[value] = value.grad != 0 or computed.get(value, False)
+        touched = value.grad is not NO_GRADIENT and by_child.get(value, True)
+        computed[value] = value.grad != 0 or touched
         for parent in value.parents:
-            computed[parent] = computed.get(parent, False) or computed[value]
+            by_child[parent] = by_child.get(parent, False) or computed[value]
     return computed
 
 
@@ -145,7 +147,11 @@ def _find(around: Any, keys: Sequence[Hashable], nodes: list[Item]) -> int:
     if isinstance(around, str):
         places = [k for k, node in enumerate(nodes) if node.label == around]
         if len(places) != 1:
-            raise ValueError(f"around must be the label of one node (got {around!r}, of {places})")
+            have = f"{len(places)} nodes have" if places else "no node has"
+            raise ValueError(
+                f"around must be the label of one node (got {around!r}, which {have}); "
+                "a Value, or of a Graph a node's number, says which"
+            )
         return places[0]
     try:
         return {key: k for k, key in enumerate(keys)}[around]
@@ -192,8 +198,8 @@ def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) ->
             for x in node.parents:
                 operand = source[x] if x in source else result.add(MORE, column - 2, "…")
                 result.edges.append((operand, op))
-        if node.label or node.cells:
-            title = label_lines(node.label)
+        title = label_lines(node.label)
+        if title or node.cells:
             box = result.value_of[key] = result.add(node.kind, column, title, *node.cells)
             if node.parents:
                 result.edges.append((source[k], box))

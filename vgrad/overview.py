@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from reprlib import repr
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,11 +43,11 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         if around is None and len(root) > limit:
             return overview(Engine(root, fuse=True, tile=None))
         return graph_diagram(root, around, hops, limit, digits)
-    roots = list(root) if isinstance(root, list | tuple) else [root]
+    roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
     if not roots or not all(isinstance(x, Value) for x in roots):
         raise TypeError(
             "draw takes a Value or a list of them, a Graph or a Program "
-            f"(got {root!r}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
+            f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
     if around is None and len(reachable(*roots)) > limit:
         return overview(Engine(capture(*roots), fuse=True, tile=None))

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .diagram import whole_number
 from .draw import Path, encoded, keep_open, new_figure, save, window
 from .errors import ShapeError
 from .graph import as_numbers
 from .ops import number
+from .value import Value
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 Array = NDArray[np.float64]
@@ -45,7 +48,7 @@ def plot_training(
     Raises TypeError for what are no numbers, ValueError where there are none.
     """
     curves = history if isinstance(history, Mapping) else {"loss": history}
-    arrays = {name: as_numbers(x, f"history[{name!r}]") for name, x in curves.items()}
+    arrays = {name: as_numbers(_plain(x), f"history[{name!r}]") for name, x in curves.items()}
     if not arrays or any(x.ndim != 1 or not len(x) for x in arrays.values()):
         shapes = {name: x.shape for name, x in arrays.items()}
         raise ValueError(f"history must have numbers, a list of them by each name (got {shapes})")
@@ -53,7 +56,8 @@ def plot_training(
     panels = target.subplots(len(arrays), sharex=True, squeeze=False)[:, 0]
     for k, (axes, (name, numbers)) in enumerate(zip(panels, arrays.items())):
         percent = "accuracy" in name
-        axes.plot(numbers * (100 if percent else 1), color=COLOURS[k % len(COLOURS)])
+        fraction = percent and np.nanmax(numbers, initial=0) <= 1
+        axes.plot(numbers * (100 if fraction else 1), color=COLOURS[k % len(COLOURS)])
         axes.set_ylabel(f"{name}, %" if percent else name)
         axes.grid(alpha=0.3)
         if percent:
@@ -93,27 +97,18 @@ def plot_boundary(
         raise ShapeError(f"X must be (B, 2) and y (B,), B at least 1 (got {X.shape}, {y.shape})")
     low, high = X.min(axis=0), X.max(axis=0)
     room = 0.15 * np.maximum(high - low, 1e-3)
-    across, up = np.meshgrid(*np.linspace(low - room, high + room, resolution).T)
+    lines = np.linspace(low - room, high + room, max(2, whole_number("resolution", resolution))).T
+    across, up = np.meshgrid(*lines)
     scores = _scores(predict, np.column_stack([across.ravel(), up.ravel()]))
-    classes = np.unique(y)
     several = 2 if scores.ndim == 1 else scores.shape[1]
+    classes = np.unique(y)
     if len(classes) > several:
         raise ValueError(f"y must have no more than {several} classes (got {len(classes)})")
     target = figure or _new_figure(6, 5)
     axes = target.subplots()
+    _draw_regions(axes, across, up, scores, threshold)
     if scores.ndim == 1:
-        winner = np.where(np.isnan(scores), np.nan, scores > threshold)
-    else:
-        winner = np.where(np.isnan(scores).any(axis=1), np.nan, scores.argmax(axis=1))
-    tints = [TINTS[k % len(TINTS)] for k in range(several)]
-    levels = np.arange(several + 1) - 0.5
-    if not np.isnan(winner).all():
-        axes.contourf(across, up, winner.reshape(across.shape), levels=levels, colors=tints)
-    if scores.ndim == 1:
-        surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
-        for level, style in _lines(threshold, margin):
-            if (surface < level).any() and (surface > level).any():
-                axes.contour(across, up, surface, [level], colors="#444444", linestyles=style)
+        _draw_lines(axes, across, up, scores, threshold, margin)
     for k, name in enumerate(classes):
         shade = _class_number(k, name, classes, several)
         axes.scatter(
@@ -122,15 +117,42 @@ def plot_boundary(
             c=COLOURS[shade % len(COLOURS)],
             marker=MARKERS[shade % len(MARKERS)],
             edgecolors="white",
-            label=f"class {name:g}",
+            label=f"class {name}",
         )
     axes.set(xlabel="x[0]", ylabel="x[1]")
     axes.legend(loc="lower left")
     return _finished(target, path)
 
 
+def _draw_regions(axes: Axes, across: Array, up: Array, scores: Array, threshold: float) -> None:
+    """Where which class is seen; nothing where a score is nan."""
+    if scores.ndim == 1:
+        winner, several = np.greater(scores, threshold).astype(np.intp), 2
+        unknown: Any = np.isnan(scores)
+    else:
+        winner, several = scores.argmax(axis=1), scores.shape[1]
+        unknown = np.isnan(scores).any(axis=1)
+    if not unknown.all():
+        surface = np.where(unknown, np.nan, winner).reshape(across.shape)
+        tints = [TINTS[k % len(TINTS)] for k in range(several)]
+        axes.contourf(across, up, surface, levels=np.arange(several + 1) - 0.5, colors=tints)
+
+
+def _draw_lines(
+    axes: Axes, across: Array, up: Array, scores: Array, threshold: float, margin: float | None
+) -> None:
+    """The boundary, and the margins where they are asked for."""
+    surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
+    for offset in (0.0,) if margin is None else (-margin, 0.0, margin):
+        level, style = threshold + offset, "--" if offset else "-"
+        if (surface < level).any() and (surface > level).any():  # else matplotlib may warn
+            axes.contour(across, up, surface, [level], colors="#444444", linestyles=style)
+
+
 def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
     scores = as_numbers(predict(grid), "what predict returns")
+    if scores.shape == (len(grid), 1):
+        scores = scores[:, 0]
     if scores.ndim not in (1, 2) or len(scores) != len(grid):
         raise ShapeError(
             f"predict must return scores (N,) or (N, classes) for its N = {len(grid):,} points "
@@ -139,27 +161,27 @@ def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
     return scores
 
 
-def _lines(threshold: float, margin: float | None) -> list[tuple[float, str]]:
-    """At which scores to draw a line, from the lowest, and of what style."""
-    if margin is None:
-        return [(threshold, "-")]
-    return [(threshold - margin, "--"), (threshold, "-"), (threshold + margin, "--")]
-
-
 def _class_number(k: int, name: Any, classes: NDArray[Any], several: int) -> int:
     """Which score speaks for a class: that of its number, or of its place among the classes."""
     if several == 2:
-        return int(name > 0) if len(classes) == 1 else k
+        return int(name in (1, True)) if len(classes) == 1 else k
     return int(name) if np.isin(classes, np.arange(several)).all() else k
+
+
+def _plain(numbers: Any) -> Any:
+    """The numbers of a list, some of which may be `Value`s."""
+    if isinstance(numbers, list | tuple):
+        return [x._data if isinstance(x, Value) else x for x in numbers]
+    return numbers
 
 
 class LivePlot:
     """A picture of the training that is refreshed while it goes on: call it at every step.
 
     It shows what it is given by name, and with `predict`, `X` and `y` the decision boundary, as
-    `plot_boundary` does with `options`. It is drawn anew every so many seconds: to a file where
-    there is a `path`, else in the notebook that it runs in, or in a window. `history` has all that
-    it was given, for `plot_training`.
+    `plot_boundary` does with the last three options. It is drawn anew every so many seconds: to a
+    file where there is a `path`, else in the notebook that it runs in, or in a window. `history`
+    has all that it was given, for `plot_training`.
 
     >>> import os, tempfile
     >>> live = LivePlot(path=os.path.join(tempfile.mkdtemp(), "training.png"))
@@ -180,24 +202,37 @@ class LivePlot:
         *,
         path: Path | None = None,
         seconds: float = 0.5,
-        **options: Any,
+        threshold: float = 0.0,
+        margin: float | None = None,
+        resolution: int = 200,
     ) -> None:
-        if (predict is None) != (X is None) or (X is None) != (y is None):
+        if len({x is None for x in (predict, X, y)}) > 1:
             raise ValueError("predict, X and y must be given together, or none of them")
         self.history: dict[str, list[float]] = {}
         self._boundary = predict and (predict, X, y)
-        self._options, self._path, self._seconds = options, path, seconds
+        self._options: dict[str, Any] = {
+            "threshold": threshold,
+            "margin": margin,
+            "resolution": whole_number("resolution", resolution),
+        }
+        self._path, self._seconds = path, seconds
         self._drawn = -math.inf
         size = (11.0, 5.0) if predict else (6.0, 4.0)
         self._notebook = None if path else _notebook()
         self._window = not (path or self._notebook)
+        self._open = True
         self._figure = (window if self._window else new_figure)(*size)
         self._figure.set_layout_engine("constrained")
+        self._figure.canvas.mpl_connect("close_event", self._close)
+
+    def _close(self, _: Any) -> None:
+        """The user has had enough of the window; the training goes on."""
+        self._window = self._open = False
 
     def __call__(self, **numbers: float) -> None:
         """Take the numbers of one step, and draw them if it is time to."""
         for name, x in numbers.items():
-            self.history.setdefault(name, []).append(number(x))
+            self.history.setdefault(name, []).append(number(_plain([x])[0]))
         if time.monotonic() - self._drawn >= self._seconds:
             self._draw()
 
@@ -208,6 +243,8 @@ class LivePlot:
             keep_open()
 
     def _draw(self) -> None:
+        if not self._open:
+            return
         figure = self._figure
         figure.clear()
         curves: Figure | SubFigure = figure

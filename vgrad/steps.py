@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from . import ops
 from .diagram import number
 from .operators import Operand
-from .value import Value, backpropagation, reachable
+from .value import Value, backpropagate, reachable
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Step:
     """What happens at once, and what is known after it."""
 
     active: tuple[Value, ...]  # the nodes at work
@@ -41,8 +43,12 @@ def steps(
 
 
 def _together(level: list[Step]) -> Step:
-    active, edges, lines = (sum(parts, ()) for parts in list(zip(*level))[:3])
-    return level[-1]._replace(active=active, edges=edges, lines=lines)
+    return replace(
+        level[-1],
+        active=tuple(x for step in level for x in step.active),
+        edges=tuple(edge for step in level for edge in step.edges),
+        lines=tuple(line for step in level for line in step.lines),
+    )
 
 
 def _forward(root: Value, words: _Words) -> Iterator[Step]:
@@ -103,16 +109,21 @@ def _run(root: Value, words: _Words) -> tuple[float, Parts]:
     before = {x: x.grad for x in reachable(root)}
     had = dict.fromkeys(before, 0.0)
     parts: Parts = {x: [] for x in before}
+
+    def note(node: Value, x: Value, part: float) -> None:
+        after = parts[node][-1][0] + 1 if parts[node] else 0
+        operands = list(zip(node.parents, node.op.vjp))
+        k = next(k for k in range(after, len(operands)) if operands[k][0] is x and operands[k][1])
+        line = words.contribution(node, k, part)
+        if had[x]:
+            line += f"\n    {words.sum(x, had[x], part)}"
+        parts[node].append((k, line, x.grad))
+        had[x] = x.grad
+
     try:
         for x in before:
             x.grad = 0.0
-        for node, k, part in backpropagation(root):
-            x = node.parents[k]
-            line = words.contribution(node, k, part)
-            if had[x]:
-                line += f"\n    {words.sum(x, had[x], part)}"
-            parts[node].append((k, line, x.grad))
-            had[x] = x.grad
+        backpropagate(root, note)
         return root.grad, parts
     finally:
         for x, grad in before.items():
@@ -165,7 +176,7 @@ class _Words(NamedTuple):
 
     def _line(self, start: str, *sides: Any) -> str:
         """The sides joined by "=", save one that says what the one before it says."""
-        texts = [str(x) if isinstance(x, Formula) else number(x, self.digits) for x in sides]
+        texts = [x.side() if isinstance(x, Formula) else number(x, self.digits) for x in sides]
         return start + " = ".join(text for text, _ in groupby(texts))
 
 
@@ -198,6 +209,10 @@ class Formula(Operand):
     def __str__(self) -> str:
         return ast.unparse(self.tree)
 
+    def side(self) -> str:
+        """As a side of an equation, where a comparison needs parentheses."""
+        return f"({self})" if isinstance(self.tree, ast.Compare) else str(self)
+
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
         if op is ops.where and not isinstance(operands[0], Formula):
@@ -212,6 +227,8 @@ class Formula(Operand):
         else:
             pattern = op.symbol.join(places) if op.arity > 1 else f"{op.symbol}x"
         filling = {place: x.tree for place, x in zip(places, formulas)}
+        if op.arity == 1 and str(formulas[0]).startswith(op.symbol):
+            filling["x"] = ast.Name(f"({formulas[0]})")  # -(-2.0) and not --2.0
         return Formula(_Fill(filling).visit(ast.parse(pattern, mode="eval").body), digits)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
 from . import ops
 from .operators import Operand, look
+
+# The 0.0 of a gradient that no backward pass has computed. It is told from others by identity, for
+# drawings; in arithmetic it is like any other.
+NO_GRADIENT = float("0")
 
 
 class Value(Operand):
@@ -33,7 +37,7 @@ class Value(Operand):
         if not isinstance(label, str):
             raise TypeError(f"label must be a string (got {label!r}, a {type(label).__name__})")
         self._data = ops.number(data)
-        self.grad = 0.0
+        self.grad = NO_GRADIENT
         self.op = ops.parameter
         self._x: Value | None = None
         self._y: Value | None = None
@@ -76,13 +80,12 @@ class Value(Operand):
         plain numbers of an expression, get none.
         """
         look(self, "backward")
-        for _ in backpropagation(self):
-            pass
+        backpropagate(self)
 
     def zero_grad(self) -> None:
         """Set the gradient of this value, and of all it was computed from, to 0."""
         for node in reachable(self):
-            node.grad = 0.0
+            node.grad = NO_GRADIENT
 
     def learn(self, rate: float) -> None:
         """`backward()`, then one step of gradient descent on the trainable leaves it reaches.
@@ -117,28 +120,31 @@ class Value(Operand):
         return self._data != 0.0
 
 
-def backpropagation(root: Value) -> Iterator[tuple[Value, int, float]]:
-    """`backward()` one step after the other: a node, which of its parents, and what this got.
+def backpropagate(
+    root: Value, on_part: Callable[[Value, Value, float], None] | None = None
+) -> None:
+    """What `backward()` does; `on_part` is told of each part that a node gives to a parent.
 
     A node comes after all that were computed from it. One whose gradient is 0 passes nothing on.
     """
     nodes = reachable(root)
     for node in nodes:
-        if node.level:
+        if node.level or node.grad is NO_GRADIENT:
             node.grad = 0.0
     root.grad += 1.0
     for node in nodes:
         if node.grad:
             parents = node.parents
             arguments = (node.grad, node._data, *[x._data for x in parents])
-            for k, (x, vjp) in enumerate(zip(parents, node.op.vjp)):
+            for x, vjp in zip(parents, node.op.vjp):
                 if vjp is not None and x.op is not ops.const:
                     try:
                         part = vjp(*arguments)
                     except ArithmeticError:
                         part = ops.evaluate(vjp, *arguments)
                     x.grad += part
-                    yield node, k, part
+                    if on_part is not None:
+                        on_part(node, x, part)
 
 
 def reachable(*roots: Value) -> list[Value]:
@@ -158,7 +164,7 @@ def reachable(*roots: Value) -> list[Value]:
 
 def _node(op: ops.Op, parents: tuple[Value, ...]) -> Value:
     node = _new(Value)
-    node.grad = 0.0
+    node.grad = NO_GRADIENT
     node.label = ""
     node.op = op
     node.trainable = False

@@ -340,6 +340,7 @@ def test_the_window(monkeypatch):
 
     def use() -> None:
         canvas = pyplot.gcf().canvas
+        assert "step 1 of 7" in texts(canvas.figure)
         for key in ("right", "right", "left", "x", *["right"] * 9):
             canvas.callbacks.process("key_press_event", KeyEvent("key_press_event", canvas, key))
             shown.extend(text for text in texts(canvas.figure) if text.startswith("step "))

@@ -11,13 +11,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import ops
-from .diagram import COMPUTED, Diagram, number, one_line, whole_number
+from .diagram import COMPUTED, Diagram, numeral, one_line, whole_number
 from .draw import (
     EDGE,
     HEAD,
     LINE,
     SLIDER,
-    Path,
+    FilePath,
     Picture,
     encoded,
     legend_width,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-STATES = "to come", "at work", "finished"
+STATES = "to come", "at work", "finished"  # a box's state is a place in here
 FILLS = "#ffffff", "#f0a830", "#bcdcf2"
 ALONG = "#d55e00"  # the edges along which a step acts
 LONG = 9.0  # inches; a longer line of arithmetic is broken
@@ -96,18 +96,18 @@ class Animation:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def draw(self, step: int, path: Path | None = None) -> Figure:
+    def draw(self, step: int, path: FilePath | None = None) -> Figure:
         """A picture of one step, counted from 0 or, where negative, from the end."""
-        last = len(self) - 1
-        if not hasattr(step, "__index__") or not -last <= step + 1 <= last + 1:
-            raise ValueError(f"step must be a whole number, {-last - 1} to {last} (got {step!r})")
+        n = len(self)
+        if not hasattr(step, "__index__") or not -n <= step < n:
+            raise ValueError(f"step must be a whole number, {-n} to {n - 1} (got {step!r})")
         stage = self._stage()
-        stage.show(range(len(self))[step])
+        stage.show(step % n)
         if path is not None:
             save(stage.figure, path)
         return stage.figure
 
-    def save(self, path: Path, seconds: float = 1.5) -> None:
+    def save(self, path: FilePath, seconds: float = 1.5) -> None:
         """Write all steps: as a web page (.html) with buttons and a slider, or as a .gif.
 
         The page is one file that asks for no other. `seconds` is how long a step stays when it
@@ -184,7 +184,7 @@ def _names(nodes: list[Value], digits: int) -> dict[Value, str]:
     for x in nodes:
         name = one_line(x.label)
         if not name and x.op is ops.const:
-            names[x] = number(x._data, digits)
+            names[x] = numeral(x._data, digits)
             continue
         stem, tries = (name + "_", count(2)) if name else ("v", count(1))
         while not name or name in taken or (name in labels and name != one_line(x.label)):

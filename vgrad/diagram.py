@@ -85,7 +85,7 @@ def whole_number(name: str, x: Any) -> int:
     return int(x)
 
 
-def number(x: float, digits: int = 6) -> str:
+def numeral(x: float, digits: int = 6) -> str:
     """A number as Python writes it, with no more than so many significant digits."""
     text = min(f"{x:.{digits}g}", repr(float(x)), key=len)
     return f"{text}.0" if text.removeprefix("-").isdigit() else text

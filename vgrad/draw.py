@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
     from matplotlib.text import Text
 
-Path = str | os.PathLike[str]
+FilePath = str | os.PathLike[str]
 Root = Value | Sequence[Value] | Graph | Program
 
 
 def draw(
     root: Root,
-    path: Path | None = None,
+    path: FilePath | None = None,
     *,
     around: Value | int | str | None = None,
     hops: int = 2,
@@ -280,7 +280,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: FilePath) -> None:
     """Save a figure in the format that the path's ending names, the same bytes every time.
 
     Raises ValueError where the path has no ending, or one that matplotlib does not know.
@@ -303,7 +303,7 @@ def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path")
 _DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
-def save_gif(figure: Figure, path: Path, frames: Iterable[Any], seconds: float) -> None:
+def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
     """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
     from matplotlib.animation import PillowWriter
 

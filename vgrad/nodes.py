@@ -21,7 +21,7 @@ from .diagram import (
     RESULT,
     Diagram,
     label_lines,
-    number,
+    numeral,
 )
 from .graph import Graph
 from .value import NO_GRADIENT, Value, reachable
@@ -100,8 +100,8 @@ def value_cells(
 ) -> tuple[str, ...]:
     """What is told of a value whose numbers are these, None where it is not known yet."""
     if value.op is ops.const:
-        return (number(value._data, digits),)
-    texts = ["—" if x is None else number(x, digits) for x in (data, grad)]
+        return (numeral(value._data, digits),)
+    texts = ["—" if x is None else numeral(x, digits) for x in (data, grad)]
     return f"data {texts[0]}", f"grad {texts[1]}"
 
 
@@ -133,7 +133,7 @@ def _of_graph(graph: Graph, digits: int) -> Iterator[Item]:
         kind = kinds.get(op) or (RESULT if i in outputs else COMPUTED)
         cells = [outputs[i]] if i in outputs else []
         if kind in (PARAMETER, CONSTANT):
-            text = number(float(graph.value[i]), digits)
+            text = numeral(float(graph.value[i]), digits)
             cells.append(text if kind == CONSTANT else f"data {text}")
         label = graph.labels.get(i, "") or (kind if kind == INPUT else "")
         yield Item(op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .diagram import whole_number
-from .draw import Path, encoded, keep_open, new_figure, save, window
+from .draw import FilePath, encoded, keep_open, new_figure, save, window
 from .errors import ShapeError
 from .graph import as_numbers
 from .ops import number
@@ -33,7 +33,7 @@ MARKERS = ["o", "^", "s", "D", "v", "P"]
 
 
 def plot_training(
-    history: History, path: Path | None = None, *, figure: Figure | SubFigure | None = None
+    history: History, path: FilePath | None = None, *, figure: Figure | SubFigure | None = None
 ) -> Figure | SubFigure:
     """Plot how training went: the loss, the accuracy and whatever else, one above the other.
 
@@ -72,7 +72,7 @@ def plot_boundary(
     predict: Callable[[Array], Any],
     X: Any,
     y: Any,
-    path: Path | None = None,
+    path: FilePath | None = None,
     *,
     threshold: float = 0.0,
     margin: float | None = None,
@@ -200,7 +200,7 @@ class LivePlot:
         X: Any = None,
         y: Any = None,
         *,
-        path: Path | None = None,
+        path: FilePath | None = None,
         seconds: float = 0.5,
         threshold: float = 0.0,
         margin: float | None = None,
@@ -281,7 +281,7 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _finished(figure: Figure | SubFigure, path: Path | None) -> Figure | SubFigure:
+def _finished(figure: Figure | SubFigure, path: FilePath | None) -> Figure | SubFigure:
     if path is not None:
         save(figure.canvas.figure, path)
     return figure

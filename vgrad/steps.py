@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from . import ops
-from .diagram import number
+from .diagram import numeral
 from .operators import Operand
 from .value import Value, backpropagate, reachable
 
@@ -74,7 +74,7 @@ def _backward(root: Value, words: _Words) -> Iterator[Step]:
     seed, parts = _run(root, words)
     grads, finished = {root: seed}, {x for x in nodes if x.op is ops.const}
     name = words.names[root]
-    line = f"{name}.grad = {number(seed, words.digits)}, the derivative of {name} by itself"
+    line = f"{name}.grad = {numeral(seed, words.digits)}, the derivative of {name} by itself"
     yield Step((root,), (), (line,), data, dict(grads), frozenset(finished))
     for node in nodes:
         if node.level:
@@ -157,7 +157,7 @@ class _Words(NamedTuple):
 
     def sum(self, x: Value, before: float, part: float) -> str:
         """As in "x.grad = 1.0 + 0.5 = 1.5"."""
-        old, new, total = (number(n, self.digits) for n in (before, part, x.grad))
+        old, new, total = (numeral(n, self.digits) for n in (before, part, x.grad))
         return f"{self.names[x]}.grad = {old} + {new} = {total}"
 
     def _symbols(self, node: Value) -> list[Any]:
@@ -176,7 +176,7 @@ class _Words(NamedTuple):
 
     def _line(self, start: str, *sides: Any) -> str:
         """The sides joined by "=", save one that says what the one before it says."""
-        texts = [x.side() if isinstance(x, Formula) else number(x, self.digits) for x in sides]
+        texts = [x.side() if isinstance(x, Formula) else numeral(x, self.digits) for x in sides]
         return start + " = ".join(text for text, _ in groupby(texts))
 
 
@@ -202,7 +202,7 @@ class Formula(Operand):
     @staticmethod
     def number(x: float, digits: int) -> Formula:
         """A number, with its sign as an operation, so that -3.0 squared is (-3.0) ** 2."""
-        text = number(x, digits)
+        text = numeral(x, digits)
         name = ast.Name(text.removeprefix("-"))
         return Formula(ast.UnaryOp(ast.USub(), name) if text.startswith("-") else name, digits)
 

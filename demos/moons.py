@@ -241,8 +241,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.no_plot and args.animate:
         parser.error("--animate writes a picture: leave --no-plot out")
-    if args.noise < 0:
-        parser.error(f"argument --noise: must not be negative (got {args.noise})")
+    if not 0 <= args.noise < 1e3:
+        parser.error(f"argument --noise: must not be negative, nor 1000 or more (got {args.noise})")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"argument --seed: must be from 0 to {2**32 - 1} (got {args.seed})")
     return args
 
 

@@ -23,8 +23,8 @@ def options(description: str | None, writes: str) -> argparse.ArgumentParser:
 def folder(text: str) -> Path:
     """A folder, or what can become one."""
     path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder (got {text!r}, which is a file)")
+    if not next(x for x in (path, *path.absolute().parents) if x.exists()).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder (got {text!r})")
     return path
 
 

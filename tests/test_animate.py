@@ -11,6 +11,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from helpers import COMPUTED, random_program
@@ -20,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from PIL import Image
 from test_draw import assert_nothing_overlaps, neuron, texts, within
@@ -301,6 +303,16 @@ def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
     assert "url(http" not in text and "@import" not in text
     for name in ("play", "back", "next", "slider"):
         assert f'id="{name}"' in text
+
+
+def test_the_page_has_its_texts_whatever_the_users_settings(tmp_path):
+    settings = {"path.effects": [withStroke(linewidth=4)], "font.family": "monospace"}
+    animation = vgrad.animate(neuron()["o"])
+    for more in ({}, settings):
+        with mpl.rc_context(more):
+            animation.save(tmp_path / "backprop.html")
+        text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
+        assert len(re.findall(r'<g id="cell[^"]*">\s*(?:<!--.*?-->)?\s*<text', text)) == 20
 
 
 def test_the_gif_has_every_step(tmp_path):

@@ -80,7 +80,8 @@ def test_both_engines_agree_on_random_batches(tmp_path):
         (["--noise", -1], "must not be negative"),
         (["--engine", "gpu"], "invalid choice"),
         (["--no-plot", "--animate"], "leave --no-plot out"),
-        (["--out", __file__], "must be a folder"),
+        (["--out", __file__ + "/below"], "must be a folder"),
+        (["--seed", -1], "must be from 0 to"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, message):

@@ -90,6 +90,18 @@ def test_scores_in_a_column_classes_by_name_and_accuracy_in_percent():
     assert curve(axes) == [2.0, 1.0]
 
 
+def test_labels_in_place_of_scores_have_a_boundary_too():
+    figure = vgrad.plot_boundary(lambda points: (points[:, 0] > 0.25) * 1.0, X, Y)
+    assert column(figure, 0.25).sum(axis=1).min() < 400
+
+
+def test_a_point_that_stands_alone_is_seen_and_a_nan_keeps_the_scale():
+    for numbers in ([1.0], [np.nan, 0.4, np.nan], [1.0, np.nan, 0.1]):
+        (axes,) = vgrad.plot_training(numbers).axes
+        assert axes.lines[0].get_marker() == "." and axes.get_yscale() == "log"
+    assert vgrad.plot_training([1.0] * 50).axes[0].lines[0].get_marker() == ""
+
+
 def test_three_classes_and_scores_that_are_not_finite():
     def predict(points):
         return np.stack([points[:, 0], points[:, 1], np.full(len(points), 0.5)], axis=1)
@@ -119,6 +131,7 @@ def test_on_a_figure_that_is_given(tmp_path):
         (lambda: vgrad.plot_boundary(len, X, Y[1:]), ValueError, "y (B,)"),
         (lambda: vgrad.plot_boundary(len, X, Y), ValueError, "predict must return scores"),
         (lambda: vgrad.plot_boundary(lambda p: p[:, 0], X, np.arange(30)), ValueError, "classes"),
+        (lambda: vgrad.plot_boundary(len, X * np.nan, Y), ValueError, "X must be finite"),
         (lambda: vgrad.LivePlot(len), ValueError, "must be given together"),
         (lambda: vgrad.LivePlot(), RuntimeError, "must have a backend that opens windows"),
     ],
@@ -143,6 +156,15 @@ def test_a_live_picture_is_drawn_at_once_then_now_and_then_and_at_the_end(tmp_pa
     live.finish()
     assert path.read_bytes() != written[0]
     assert live.history == {"loss": [1.0, 1 / 2, 1 / 3], "accuracy": [0.5] * 3}
+
+
+def test_a_number_that_is_not_given_at_every_step_stays_at_its_own(tmp_path):
+    live = vgrad.LivePlot(path=tmp_path / "training.png", seconds=1000)
+    live(loss=3.0)
+    live(loss=2.0, validation=2.5)
+    live(loss=1.0)
+    np.testing.assert_array_equal(live.history["validation"], [np.nan, 2.5, np.nan])
+    assert live.history["loss"] == [3.0, 2.0, 1.0]
 
 
 def test_a_live_picture_in_a_notebook(monkeypatch):

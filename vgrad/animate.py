@@ -22,6 +22,7 @@ from .draw import (
     encoded,
     legend_width,
     new_figure,
+    own_settings,
     play,
     save,
     save_gif,
@@ -234,9 +235,10 @@ class _Stage:
         width = max(width, legend_width(STATES) + text_width(self._counts[-1]))
         below = LINE * (2 + captions * (1 + max(map(len, lines))))
         below += SLIDER if make_figure is window else 0.0
-        self._picture = Picture(
-            replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
-        )
+        with own_settings():
+            self._picture = Picture(
+                replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
+            )
         self.figure = self._picture.figure
         y = self._picture.bottom + LINE
         self._picture.legend(states, y)

@@ -57,7 +57,8 @@ def draw(
     >>> [text.get_text() for text in figure.axes[0].texts][:3]
     ['a', 'data 2.0', 'grad -3.0']
     """
-    picture = Picture(diagram_of(root, around, hops, limit, digits))
+    with own_settings():
+        picture = Picture(diagram_of(root, around, hops, limit, digits))
     if path is not None:
         save(picture.figure, path)
     return picture.figure
@@ -288,14 +289,14 @@ def save(figure: Figure, path: FilePath) -> None:
     kind = os.path.splitext(path)[1].lower()
     if not kind:
         raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
-    with _own_settings():
+    with own_settings():
         figure.savefig(path, metadata=_DATELESS.get(kind))
 
 
 def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path") -> bytes:
     """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
     file = io.BytesIO()
-    with _own_settings({"svg.fonttype": fonttype}):
+    with own_settings({"svg.fonttype": fonttype}):
         figure.savefig(file, format=kind, metadata=_DATELESS.get(f".{kind}"))
     return file.getvalue()
 
@@ -310,16 +311,17 @@ def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: flo
     width, height = figure.get_size_inches()
     dpi = min(100.0, (LARGEST_FRAME / (width * height)) ** 0.5)
     writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
-    with _own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
+    with own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
         for _ in frames:
             writer.grab_frame()
 
 
-def _own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """matplotlib as it is without the user's settings for saving, as a picture has its own."""
+def own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """matplotlib without those of the user's settings that would spoil a picture."""
     import matplotlib as mpl
 
-    settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith("savefig.")}
+    own = ("savefig.", "path.", "svg.")
+    settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
     settings |= {"svg.hashsalt": "vgrad", "svg.fonttype": "path"} | (more or {})
     return mpl.rc_context(settings)
 

@@ -79,7 +79,6 @@ def _of_values(
 ) -> list[Item]:
     place = {value: k for k, value in enumerate(values)}
     results = set(roots)
-    computed = _has_gradient(values)
     nodes = []
     for value in values:
         if value.level:
@@ -89,10 +88,16 @@ def _of_values(
         else:
             kind = PARAMETER if value.trainable else INPUT
         parents = tuple(place[x] for x in value.parents)
-        cells = value_cells(value, value._data, value.grad if computed[value] else None, digits)
+        cells = value_cells(value, value._data, _gradient(value), digits)
         label = names.get(value, value.label)
         nodes.append(Item(value.op, parents, value.level, kind, label, cells))
     return nodes
+
+
+def _gradient(value: Value) -> float | None:
+    """The gradient, or None where no backward pass has computed it since it was set to 0."""
+    untouched = value.grad is NO_GRADIENT or (value.grad == 0 and isinstance(value.grad, int))
+    return None if untouched else value.grad  # an int is micrograd's `p.grad = 0`
 
 
 def value_cells(
@@ -103,22 +108,6 @@ def value_cells(
         return (numeral(value._data, digits),)
     texts = ["—" if x is None else numeral(x, digits) for x in (data, grad)]
     return f"data {texts[0]}", f"grad {texts[1]}"
-
-
-def _has_gradient(values: Sequence[Value]) -> dict[Value, bool]:
-    """For each, parents before children, whether a backward pass has computed its gradient.
-
-    A pass goes from children to parents. So a 0 that somebody has set by hand does not count as
-    long as no child has a gradient.
-    """
-    computed: dict[Value, bool] = {}
-    by_child: dict[Value, bool] = {}  # whether a child has one, where there is a child
-    for value in reversed(values):
-        touched = value.grad is not NO_GRADIENT and by_child.get(value, True)
-        computed[value] = value.grad != 0 or touched
-        for parent in value.parents:
-            by_child[parent] = by_child.get(parent, False) or computed[value]
-    return computed
 
 
 def _of_graph(graph: Graph, digits: int) -> Iterator[Item]:

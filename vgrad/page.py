@@ -64,10 +64,15 @@ SVG
       plain[edge.slice(4)].style.display = "none";
     }
     const active = data.fills[step].indexOf("1");
-    if (active >= 0) at("box" + active).scrollIntoView({ block: "center", inline: "center" });
+    if (active >= 0) bring(at("box" + active).getBoundingClientRect());
     at("words").textContent = data.words[step];
     at("slider").value = step;
     at("count").textContent = (step + 1) + " / " + (last + 1);
+  }
+  function bring(box) {  // into the middle, without moving the page around the graph
+    const graph = at("graph"), frame = graph.getBoundingClientRect();
+    graph.scrollLeft += (box.left + box.right - frame.left - frame.right) / 2;
+    graph.scrollTop += (box.top + box.bottom - frame.top - frame.bottom) / 2;
   }
   function pause() {
     clearInterval(timer);
@@ -91,6 +96,7 @@ SVG
   at("fit").onclick = () => at("graph").classList.toggle("fit");
   document.onkeydown = event => {
     const keys = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), " ": at("play").onclick };
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
   };
   show(0);

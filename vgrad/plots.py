@@ -28,6 +28,7 @@ History = Mapping[str, Sequence[float]] | Sequence[float]
 # Okabe and Ito 2008, in an order in which neighbours differ in brightness too.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
+FEW = 20  # numbers; more make a curve that can do without dots
 HUGE = 1e100  # a score of inf, where a line is drawn between it and another
 MARKERS = ["o", "^", "s", "D", "v", "P"]
 
@@ -57,12 +58,14 @@ def plot_training(
     for k, (axes, (name, numbers)) in enumerate(zip(panels, arrays.items())):
         percent = "accuracy" in name
         fraction = percent and np.nanmax(numbers, initial=0) <= 1
-        axes.plot(numbers * (100 if fraction else 1), color=COLOURS[k % len(COLOURS)])
+        known = numbers[np.isfinite(numbers)]
+        dots = "." if len(numbers) <= FEW or len(known) < len(numbers) else ""  # none stands alone
+        axes.plot(numbers * (100 if fraction else 1), color=COLOURS[k % len(COLOURS)], marker=dots)
         axes.set_ylabel(f"{name}, %" if percent else name)
         axes.grid(alpha=0.3)
         if percent:
             axes.set_ylim(0, 103)
-        elif "loss" in name and (numbers > 0).all():
+        elif "loss" in name and len(known) and (known > 0).all():
             axes.set_yscale("log")
     panels[-1].set_xlabel("step")
     return _finished(target, path)
@@ -95,6 +98,8 @@ def plot_boundary(
     X, y = as_numbers(X, "X"), np.asarray(y)
     if X.ndim != 2 or X.shape[1] != 2 or y.shape != X.shape[:1] or not len(X):
         raise ShapeError(f"X must be (B, 2) and y (B,), B at least 1 (got {X.shape}, {y.shape})")
+    if not np.isfinite(X).all() or (y != y).any():
+        raise ValueError("X must be finite, and y without nan (got a point that is not)")
     low, high = X.min(axis=0), X.max(axis=0)
     room = 0.15 * np.maximum(high - low, 1e-3)
     lines = np.linspace(low - room, high + room, max(2, whole_number("resolution", resolution))).T
@@ -145,12 +150,15 @@ def _draw_lines(
     surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
     for offset in (0.0,) if margin is None else (-margin, 0.0, margin):
         level, style = threshold + offset, "--" if offset else "-"
-        if (surface < level).any() and (surface > level).any():  # else matplotlib may warn
-            axes.contour(across, up, surface, [level], colors="#444444", linestyles=style)
+        heights: Any = surface
+        if not (surface < level).any():  # a plateau at the level, as of labels 0 and 1
+            heights, level = (surface > level) * 1.0, 0.5
+        if (heights < level).any() and (heights > level).any():  # else matplotlib may warn
+            axes.contour(across, up, heights, [level], colors="#444444", linestyles=style)
 
 
 def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
-    scores = as_numbers(predict(grid), "what predict returns")
+    scores = as_numbers(_plain(predict(grid)), "what predict returns")
     if scores.shape == (len(grid), 1):
         scores = scores[:, 0]
     if scores.ndim not in (1, 2) or len(scores) != len(grid):
@@ -209,6 +217,7 @@ class LivePlot:
         if len({x is None for x in (predict, X, y)}) > 1:
             raise ValueError("predict, X and y must be given together, or none of them")
         self.history: dict[str, list[float]] = {}
+        self._steps = 0
         self._boundary = predict and (predict, X, y)
         self._options: dict[str, Any] = {
             "threshold": threshold,
@@ -231,8 +240,11 @@ class LivePlot:
 
     def __call__(self, **numbers: float) -> None:
         """Take the numbers of one step, and draw them if it is time to."""
-        for name, x in numbers.items():
-            self.history.setdefault(name, []).append(number(_plain([x])[0]))
+        given = {name: number(_plain([x])[0]) for name, x in numbers.items()}
+        for name in {**self.history, **given}:  # what is not given at a step is nan there
+            row = self.history.setdefault(name, [math.nan] * self._steps)
+            row.append(given.get(name, math.nan))
+        self._steps += 1
         if time.monotonic() - self._drawn >= self._seconds:
             self._draw()
 

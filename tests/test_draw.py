@@ -225,6 +225,13 @@ def test_a_label_is_shown_whole_and_as_it_is():
     assert not any(text.get_parse_math() for text in vgrad.draw(Value(1.0, label)).axes[0].texts)
 
 
+def test_a_label_that_is_no_string():
+    x, y = Value(1.0), Value(2.0)
+    x.label, y.label = 7, None
+    assert "7" in texts(vgrad.draw(x * y)) and "None" not in texts(vgrad.draw(x * y))
+    assert "7" in texts(vgrad.animate(x * y).draw(0))
+
+
 def test_a_label_of_spaces_and_an_array_of_values():
     graph = vgrad.trace(lambda x: with_label(x * 2.0, " \t") + 1.0, ())
     assert "output" in texts(vgrad.draw(graph))

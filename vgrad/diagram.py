@@ -91,14 +91,15 @@ def numeral(x: float, digits: int = 6) -> str:
     return f"{text}.0" if text.removeprefix("-").isdigit() else text
 
 
-def label_lines(label: str) -> str:
+def label_lines(label: Any) -> str:
     """A label as it fits into a box, in lines of no more than `LABEL_WIDTH`."""
     return "\n".join(wrap(one_line(label), LABEL_WIDTH))
 
 
-def one_line(label: str) -> str:
-    """A label without what cannot be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in label).split())
+def one_line(label: Any) -> str:
+    """A label without what cannot be printed; a user may have set it to anything."""
+    text = "" if label is None else str(label)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 # --- DOT -----------------------------------------------------------------------------------------

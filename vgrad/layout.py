@@ -23,7 +23,7 @@ SPACE = 0.16  # between boxes that stand one above the other
 GAP, STEEPEST, WIDEST = 0.28, 0.14, 1.6  # between columns: at least, per inch of height, at most
 PORT = 0.09  # between the ends of edges at one box
 # How many boxes and lanes may be moved in all sweeps; small pictures come to rest before that.
-ORDER_MOVES, HEIGHT_MOVES = 100_000, 200_000
+ORDER_MOVES, HEIGHT_MOVES = 100_000, 100_000
 PATIENCE = 4  # sweeps without fewer crossings
 STILL = 0.002
 

@@ -87,11 +87,13 @@ class Animation:
                 f"animate takes a graph of at most {LIMIT} nodes (got {len(nodes):,}); "
                 "vgrad.draw shows a larger one as its plan"
             )
-        names = _names(nodes, digits)
+        titles = _titles(nodes)
+        names = {
+            x: _in_formulas(titles[x]) if x in titles else numeral(x._data, digits) for x in nodes
+        }
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._digits = digits
-        titles = {x: _without_parentheses(names[x]) for x in nodes if x.op is not ops.const}
         self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
@@ -123,7 +125,7 @@ class Animation:
             stage = self._stage()
             save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
             return
-        text = self._page(seconds)
+        text = self._page(self._stage(captions=False), seconds)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
 
@@ -137,17 +139,18 @@ class Animation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        width, height = self._stage().figure.get_size_inches()
-        source = html.escape(self._page(1.5))
+        stage = self._stage(captions=False)
+        width, height = stage.figure.get_size_inches()
+        height += LINE * (1 + max(len(step.lines) for step in self.steps))  # the words below it
+        source = html.escape(self._page(stage, 1.5))
         return (
             f'<iframe srcdoc="{source}" style="border: 0; width: 100%; '
             f'max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px">'
             "</iframe>"
         )
 
-    def _page(self, seconds: float) -> str:
+    def _page(self, stage: _Stage, seconds: float) -> str:
         """The graph as SVG, and what changes in it from step to step."""
-        stage = self._stage(captions=False)
         stage.name_parts()
         looks = [stage.look(k) for k in range(len(self))]
         cells: dict[str, list[tuple[int, str]]] = {}
@@ -174,29 +177,27 @@ class Animation:
         return _Stage(self._diagram, self.steps, self._digits, make_figure, captions)
 
 
-def _names(nodes: list[Value], digits: int) -> dict[Value, str]:
-    """What formulas call each node: its label, a constant's number, or v1, v2 and so on.
+def _titles(nodes: list[Value]) -> dict[Value, str]:
+    """What each node is called, no two alike: its label, or v1, v2 and so on.
 
-    No two have the same name, and one that reads like arithmetic is put in parentheses.
+    A constant without a label has no title.
     """
-    labels = {one_line(x.label) for x in nodes}
-    names: dict[Value, str] = {}
+    labels = {x: one_line(x.label) for x in nodes}
+    reserved = set(labels.values())
+    titles: dict[Value, str] = {}
     taken: set[str] = set()
-    for x in nodes:
-        name = one_line(x.label)
-        if not name and x.op is ops.const:
-            names[x] = numeral(x._data, digits)
-            continue
-        stem, tries = (name + "_", count(2)) if name else ("v", count(1))
-        while not name or name in taken or (name in labels and name != one_line(x.label)):
-            name = f"{stem}{next(tries)}"
-        taken.add(name)
-        names[x] = name if re.fullmatch(r"[^\W\d][\w.\[\]]*", name) else f"({name})"
-    return names
+    for x, label in labels.items():
+        if label or x.op is not ops.const:
+            others = (f"{label}_{k}" for k in count(2)) if label else (f"v{k}" for k in count(1))
+            free = (name for name in others if name not in taken | reserved)
+            titles[x] = label if label and label not in taken else next(free)
+            taken.add(titles[x])
+    return titles
 
 
-def _without_parentheses(name: str) -> str:
-    return name[1:-1] if name.startswith("(") else name
+def _in_formulas(title: str) -> str:
+    """In parentheses where it reads like arithmetic, as "a + b" does before ".grad"."""
+    return title if re.fullmatch(r"[^\W\d][\w.\[\]]*", title) else f"({title})"
 
 
 class Look(NamedTuple):

@@ -117,8 +117,8 @@ _DOT = {
 
 def dot(diagram: Diagram) -> str:
     """The diagram in the language of Graphviz."""
-    lines = ["digraph {", "  rankdir=LR", "  ordering=in"]
-    lines.append("  node [shape=record, height=0.3, margin=0.08]")
+    node = "node [shape=record, height=0.3, margin=0.08]"
+    lines = ["digraph {", "  rankdir=LR", "  ordering=in", f"  {node}"]
     for k, box in enumerate(diagram.boxes):
         cells = " | ".join(_dot_text(text) for text in (box.title, *box.cells) if text)
         text = cells if box.kind in (OP, MORE) else f"{{{cells}}}"

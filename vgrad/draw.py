@@ -72,7 +72,7 @@ def to_dot(
     limit: int = LIMIT,
     digits: int = 6,
 ) -> str:
-    """The picture that `draw` makes, as text in the DOT language of Graphviz.
+    """The picture that `draw` makes, as text in the DOT language of Graphviz; raises as that does.
 
     >>> print(to_dot(Value(2.0, label="a")))
     digraph {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram, whole_number
 from .engine import Engine
 from .fuse import Fused, Ints
-from .graph import SHARED, Graph
+from .graph import SHARED, Graph, count
 from .kernels import Kernel
 from .nodes import graph_diagram, value_diagram
 from .program import Program
@@ -108,10 +108,10 @@ def overview(engine: Engine) -> Diagram:
     return picture.close_ranks()
 
 
-def _outputs(which: list[int], count: int) -> str:
+def _outputs(which: list[int], total: int) -> str:
     if len(which) > 3:
         return f"{len(which):,} outputs"
-    return "output" if count == 1 else f"output {', '.join(map(str, which))}"
+    return "output" if total == 1 else f"output {', '.join(map(str, which))}"
 
 
 def _several(n: int, what: str) -> str:
@@ -124,8 +124,8 @@ def _several(n: int, what: str) -> str:
 def _fused_work(kernel: Kernel, fused: Fused) -> Work:
     group = kernel.group
     operands = np.concatenate([x.reshape(-1) for x in (*group.operands, group.u, group.v)])
-    count = int(fused.stands[group.nodes].sum())
-    return Work(_title(kernel, fused.one), count, kernel.buffer, group.nodes, operands)
+    stands = int(fused.stands[group.nodes].sum())
+    return Work(_title(kernel, fused.one), stands, kernel.buffer, group.nodes, operands)
 
 
 def _title(kernel: Kernel, one: int) -> str:
@@ -206,7 +206,7 @@ def _leaves(graph: Graph, works: list[Work], size: int) -> Iterator[tuple[str, s
             users.setdefault(node, []).append(k)
     start = 0
     for i, shape in enumerate(graph.input_shapes):
-        nodes = graph.inputs[start : start + int(np.prod(shape))].tolist()
+        nodes = graph.inputs[start : start + count(shape)].tolist()
         start += len(nodes)
         used = sorted({k for node in nodes for k in users.get(node, [])})
         name = graph.labels.get(nodes[0], f"input {i}").split("[")[0] if nodes else f"input {i}"
@@ -217,5 +217,5 @@ def _leaves(graph: Graph, works: list[Work], size: int) -> Iterator[tuple[str, s
         sets[key] = sets.get(key, 0) + 1
     if len(sets) > MOST_SETS:
         sets = {tuple(sorted(set().union(*sets))): sum(sets.values())}
-    for key, count in sets.items():
-        yield PARAMETER, _several(count, "parameter"), list(key)
+    for key, size in sets.items():
+        yield PARAMETER, _several(size, "parameter"), list(key)

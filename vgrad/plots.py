@@ -172,7 +172,7 @@ def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:
 def _class_number(k: int, name: Any, classes: NDArray[Any], several: int) -> int:
     """Which score speaks for a class: that of its number, or of its place among the classes."""
     if several == 2:
-        return int(name in (1, True)) if len(classes) == 1 else k
+        return int(name == 1) if len(classes) == 1 else k
     return int(name) if np.isin(classes, np.arange(several)).all() else k
 
 

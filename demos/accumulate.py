@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
+from functools import partial
 
-from terminal import options
+from terminal import options, write
 
 import vgrad
 from vgrad import Value
@@ -32,10 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     change = (graph(start + step)[2].data - graph(start - step)[2].data) / (2 * step)
     print(f"{'how much c changes with a, measured':58}{change:24.1f}")
     if not args.no_plot:
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / "accumulate.svg"
-        vgrad.draw(roots, path)
-        print(f"\nwrote {path}")
+        print()
+        write(args.out / "accumulate.svg", partial(vgrad.draw, roots))
     return 0
 
 

@@ -20,11 +20,12 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from terminal import Progress, positive
+from terminal import Progress, positive, write
 
 import vgrad
 
@@ -496,9 +497,7 @@ def plot(args: argparse.Namespace) -> None:
         ax.set_xscale("log")
         ax.grid(alpha=0.3)
         ax.legend(loc="upper right" if ax is left else "best", fontsize=8)
-    args.out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out / "benchmark.png", dpi=100)
-    print(f"wrote {args.out / 'benchmark.png'}")
+    write(args.out / "benchmark.png", partial(figure.savefig, dpi=100))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

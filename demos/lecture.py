@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from terminal import options, positive
+from terminal import options, positive, write
 
 import vgrad
 from vgrad import nn, optim
@@ -26,10 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     show("final predictions:", model, X)
     print("targets:          ", *(f"{target:+.4f}" for target in y))
     if not args.no_plot:
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / "lecture.png"
-        vgrad.plot_training(losses, path)
-        print(f"wrote {path}")
+        write(args.out / "lecture.png", partial(vgrad.plot_training, losses))
     return 0
 
 

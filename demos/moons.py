@@ -10,13 +10,14 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
-from terminal import Progress, options, positive
+from terminal import Progress, options, positive, write
 
 import vgrad
 from vgrad import nn, optim
@@ -56,15 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.engine == "both":
         compare(runs["scalar"], runs["vector"])
     if not args.no_plot:
-        args.out.mkdir(parents=True, exist_ok=True)
         draw_boundary = boundary(model, X, y)
-        path = args.out / "moons.png"
-        plot(runs[name], draw_boundary, path)
-        print(f"wrote {path}")
+        write(args.out / "moons.png", partial(plot, runs[name], draw_boundary))
         if args.animate:
-            path = args.out / "moons.gif"
-            animate(runs[name], draw_boundary, path)
-            print(f"wrote {path}")
+            write(args.out / "moons.gif", partial(animate, runs[name], draw_boundary))
     return 0
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import random
 import webbrowser
+from functools import partial
 
-from terminal import options, positive
+from terminal import options, positive, write
 
 import vgrad
 from vgrad import Value
@@ -29,10 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{value.label:2}  data {value.data:9.4f}  grad {value.grad:9.4f}")
     if args.no_plot:
         return 0
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "graph.svg"
-    vgrad.draw(o, path)
-    print(f"wrote {path}")
+    write(args.out / "graph.svg", partial(vgrad.draw, o))
     if args.step is not None or args.visualize:
         step_through(vgrad.animate(o, forward=True, by=args.by), args)
     return 0
@@ -42,13 +40,10 @@ def step_through(animation: vgrad.Animation, args: argparse.Namespace) -> None:
     if args.step is not None:
         if args.step > len(animation):
             raise SystemExit(f"--step must be at most {len(animation)} (got {args.step})")
-        path = args.out / "backprop.png"
-        animation.draw(args.step - 1, path)
-        print(f"wrote {path}")
+        write(args.out / "backprop.png", partial(animation.draw, args.step - 1))
     if args.visualize:
         path = args.out / "backprop.html"
-        animation.save(path)
-        print(f"wrote {path}")
+        write(path, animation.save)
         if not webbrowser.open(path.resolve().as_uri()):
             print("open it in a browser")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REFRESH = 0.05  # seconds
 
@@ -34,6 +36,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
     return number
+
+
+def write(path: Path, picture: Callable[[Path], Any]) -> None:
+    """Have a picture written to a path, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(path)
+    print(f"wrote {path}")
 
 
 class Progress:

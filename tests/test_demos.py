@@ -8,6 +8,8 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,15 +27,19 @@ PUBLISHED = {
 }
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def moons(*arguments: object) -> str:
-    result = run(MOONS, *arguments)
+def demo(name: str, *arguments: object, **options: Any) -> str:
+    """What a demo prints, after it has come to a good end."""
+    result = run(DEMOS / f"{name}.py", *arguments, **options)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     return result.stdout
+
+
+moons = partial(demo, "moons")
 
 
 def steps_of(output: str) -> list[tuple[float, float]]:
@@ -131,13 +137,6 @@ def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(tmp_pat
 
 
 # --- the lecture ---------------------------------------------------------------------------------
-
-
-def demo(name: str, *arguments: object, **options: object) -> str:
-    command = [sys.executable, str(DEMOS / f"{name}.py"), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    return result.stdout
 
 
 def test_the_neuron(tmp_path):

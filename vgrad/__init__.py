@@ -1,9 +1,10 @@
 """vgrad: write scalar code, run it at array speed."""
 
-from . import datasets, nn, optim
+from . import datasets, derivatives, nn, optim
 from .animate import Animation, animate
 from .draw import draw, to_dot
 from .errors import GraphFormatError, ShapeError, TraceError, VgradError
+from .functions import clip, logsumexp, softmax, take
 from .graph import Graph
 from .ops import (
     abs,
@@ -16,6 +17,7 @@ from .ops import (
     sigmoid,
     sin,
     sqrt,
+    stop_gradient,
     tanh,
     where,
 )
@@ -37,12 +39,14 @@ __all__ = [
     "abs",
     "animate",
     "capture",
+    "clip",
     "compile",
     "cos",
     "datasets",
     "draw",
     "exp",
     "log",
+    "logsumexp",
     "maximum",
     "minimum",
     "nn",
@@ -52,7 +56,10 @@ __all__ = [
     "relu",
     "sigmoid",
     "sin",
+    "softmax",
     "sqrt",
+    "stop_gradient",
+    "take",
     "tanh",
     "to_dot",
     "trace",

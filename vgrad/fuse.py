@@ -7,6 +7,9 @@ and u and v are nodes. A neuron is one, whatever its width, and so is a penalty 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import FROM_INPUTS, Graph
-from .passes import origins
+from .passes import origins, reached
 
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
@@ -62,7 +65,7 @@ class Fused:
     origin: NDArray[np.uint8]  # (m,) FROM_... bits
     depth: Ints  # (m,) grows from parents to children; 0 for leaves
     stands: Ints  # (m,) for how many computed nodes of the graph each stands
-    alive: Mask  # (m,) False for what has vanished into a contraction
+    alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
     one: int  # the node that is 1
     terms: Terms
     outputs: Ints
@@ -76,8 +79,13 @@ def fuse(graph: Graph) -> Fused:
     value = np.append(graph.value, 1.0)
     origin = origins(graph)  # the node 1 is in the place of no parent: it comes from nothing
     same = _equal_constants(op, value, one)
+    guards = _needless_guards(graph)
+    same[guards] = graph.parents[guards, 1]
+    while (same[same] != same).any():  # a guard of a guard
+        same = same[same]
     parents = np.append(graph.parents, [[-1, -1, -1]], axis=0)
     parents = np.append(same, -1)[parents]
+    parents[guards] = -1
     outputs = same[graph.outputs]
     runs = _Runs(op, parents, value, origin, outputs)
     terms = runs.terms(one)
@@ -105,6 +113,33 @@ def _equal_constants(op: NDArray[np.uint8], value: NDArray[np.float64], one: int
     )
     same[constants] = constants[first][inverse.reshape(-1)]
     return same
+
+
+def _needless_guards(graph: Graph) -> Ints:
+    """The guards that the fused sweep can do without.
+
+    Where one is needed, nan goes through in its place. If nothing on the way hides that, it shows
+    in a result, and the plain sweep takes over, which has them all.
+    """
+    guards = np.flatnonzero(graph.op == ops.guard.code)
+    if len(guards):
+        behind = reached(graph, {1: guards})[graph.parents].astype(bool)
+        for op in ops.OPS:
+            if op is not ops.guard:
+                hidden = [_hides_nan(op, k) for k in range(op.arity)]
+                if behind[graph.op == op.code][:, : op.arity][:, hidden].any():
+                    return guards[:0]
+    return guards
+
+
+@cache
+def _hides_nan(op: ops.Op, k: int) -> bool:
+    """Whether a result may depend on operand k, and not be nan where that is."""
+    for xs in product(*[(0.0, 1.0, -1.0)] * op.arity):
+        results = [ops.evaluate(op.forward, *xs[:k], x, *xs[k + 1 :]) for x in (nan, 0.0, 1.0, -1.0)]
+        if not isnan(results[0]) and len(set(results[1:])) > 1:
+            return True
+    return False
 
 
 class _Runs:

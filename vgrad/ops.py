@@ -223,6 +223,10 @@ where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
     lambda g, out, c, x, y: where(c, 0.0, g)))
+guard: Op = Op(  # y, but 0 where it is nan for want of a gradient, x; graphs of gradients have it
+    "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
+    None,
+    lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)))
 
 neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
 exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))
@@ -241,6 +245,8 @@ abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),))
 sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))
 cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),))
+
+stop_gradient = Op("stop_gradient", "stop", operator.pos, None, ONE, (None,))
 
 gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
 lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))

@@ -19,10 +19,15 @@ WIDE = 32  # nodes; a level of fewer is quicker done in Python than by calls to 
 
 def origins(graph: Graph) -> NDArray[np.uint8]:
     """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent."""
+    return reached(graph, {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters})
+
+
+def reached(graph: Graph, marks: dict[int, NDArray[Any]]) -> NDArray[np.uint8]:
+    """(n + 1,) the marks of each node, and of all that it is computed from, by bitwise or."""
     bits = bytearray(len(graph) + 1)
     origin = np.frombuffer(bits, np.uint8)  # the same memory, for Python and for NumPy
-    origin[graph.inputs] = FROM_INPUTS
-    origin[graph.parameters] = FROM_PARAMETERS
+    for mark, nodes in marks.items():
+        origin[nodes] |= np.uint8(mark)
     for nodes, wide in by_level(graph.level):
         parents = graph.parents[nodes]
         if wide:

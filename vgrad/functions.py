@@ -1,0 +1,113 @@
+"""Functions of several ops: they work on floats, `Value`s and traced nodes alike, as the ops do."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .errors import ShapeError
+from .operators import Operand
+
+
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """`x`, but `low` where it is less and `high` where it is more, number by number.
+
+    The gradient is that of `minimum(maximum(x, low), high)`: half of it where `x` is a bound.
+
+    >>> clip(3.0, -1, 1), clip(np.array([-2.0, 0.5]), -1, 1)
+    (1.0, array([-1. ,  0.5]))
+    """
+    return ops.minimum(ops.maximum(x, low), high)
+
+
+def softmax(xs: Iterable[Any]) -> Any:
+    """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
+
+    The highest x is subtracted first, so that nothing overflows; as that changes no result, no
+    gradient goes through it. Raises ShapeError where there is none, or more than one axis.
+
+    >>> softmax([0.0, 1000.0])
+    [0.0, 1.0]
+    """
+    numbers = _numbers("softmax", xs)
+    highest = ops.stop_gradient(_tree(ops.maximum, numbers))
+    exps = [ops.exp(x - highest) for x in numbers]
+    total = _sum(exps)
+    result = [x / total for x in exps]
+    return np.array(result) if isinstance(xs, np.ndarray) else result
+
+
+def logsumexp(xs: Iterable[Any]) -> Any:
+    """The logarithm of the sum of exp(x) over a sequence, without overflow.
+
+    Raises ShapeError where there is none, or more than one axis.
+
+    >>> logsumexp([1000.0, 1000.0]) - 1000
+    0.6931471805599
+    """
+    numbers = _numbers("logsumexp", xs)
+    highest = ops.stop_gradient(_tree(ops.maximum, numbers))
+    # what is infinite must not be subtracted from itself
+    highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
+    return ops.log(_sum([ops.exp(x - highest) for x in numbers])) + highest
+
+
+def take(rows: Sequence[Any], index: Any) -> Any:
+    """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
+
+    A `Value` or traced node may be the index; then every row is looked at, and the result is nan
+    where there is no row of that number. Where the index is a plain number that raises IndexError.
+    Rows are lists or arrays of one length, or numbers. Raises ShapeError for rows of several.
+
+    >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
+    [3.0, 4.0]
+    """
+    if not isinstance(index, Operand):
+        return rows[_as_index(index, len(rows))]
+    lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
+    if len(lengths) != 1:
+        found = ", ".join(map(str, lengths)) or "none"
+        raise ShapeError(f"take needs one or more rows, all of one length (got {found})")
+    hits = [index == k for k in range(len(rows))]
+    missed = ops.where(_sum(hits), 0.0, math.nan)
+    if lengths == {None}:
+        return _picked(hits, rows, missed)
+    picked = [_picked(hits, column, missed) for column in zip(*rows)]
+    return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
+
+
+def _picked(hits: list[Any], column: Iterable[Any], missed: Any) -> Any:
+    return _sum([ops.where(hit, x, 0.0) for hit, x in zip(hits, column)]) + missed
+
+
+def _as_index(index: Any, size: int) -> int:
+    k = ops.number(index)
+    if not (k.is_integer() and 0 <= k < size):
+        raise IndexError(f"index must be an integer from 0 to {size - 1} (got {index!r})")
+    return int(k)
+
+
+def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
+    """`xs` as a list of single numbers."""
+    numbers = list(xs)
+    if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
+        raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
+    return numbers
+
+
+def _sum(xs: list[Any]) -> Any:
+    return reduce(operator.add, xs)
+
+
+def _tree(op: ops.Op, xs: list[Any]) -> Any:
+    """`op` between all of them, in pairs: as many levels as the logarithm of their number."""
+    while len(xs) > 1:
+        pairs = [op(x, y) for x, y in zip(xs[::2], xs[1::2])]
+        xs = pairs + xs[len(xs) & ~1 :]
+    return xs[0]

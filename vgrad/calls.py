@@ -16,17 +16,12 @@ from .passes import Segments, segments
 
 Array = NDArray[Any]
 
-_ITEM = np.dtype(np.float64).itemsize
-
 
 class Source(NamedTuple):
     """An array that a call reads, and whether its numbers are the same in every sweep."""
 
     array: Array
     constant: bool = False
-
-
-ZERO, ONE = (Source(np.array(x), True) for x in (0.0, 1.0))
 
 
 class Access:
@@ -81,13 +76,17 @@ class Calls:
     filled with zeros first; a row that gets none stays 0 from the start.
     """
 
-    def __init__(self, rows: tuple[int, int], width: int, exact: bool = False) -> None:
+    def __init__(
+        self, rows: tuple[int, int], width: int, exact: bool, dtype: np.dtype[Any]
+    ) -> None:
+        self.dtype = dtype  # of all numbers; masks are of booleans
+        self.zero, self.one = self.constant(0.0), self.constant(1.0)
         self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan
         self.calls: list[Callable[[], Any]] = []
         # With one sample a batch has no axis: what is left are matrices, not stacks of them.
         self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())
-        self.values = [np.zeros((rows[b], *self.tail[b])) for b in (SHARED, BATCHED)]
-        self.grads = [np.zeros((rows[b], *self.tail[b])) for b in (SHARED, BATCHED)]
+        self.values = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
+        self.grads = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
         self.fixed = [np.zeros(n, bool) for n in rows]  # whose values are constant
         self.fixed_grads = [np.zeros(n, bool) for n in rows]
         self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
@@ -100,6 +99,10 @@ class Calls:
         """What the buffers and the scratch arrays take."""
         arrays = (*self.values, *self.grads, *self._slots)
         return self._constant_bytes + sum(array.nbytes for array in arrays)
+
+    def constant(self, numbers: Any) -> Source:
+        """A number or array that is the same in every sweep."""
+        return Source(np.asarray(numbers, self.dtype), True)
 
     def next_kernel(self) -> None:
         """Let scratch arrays be used again: those of one kernel are of no use to another."""
@@ -272,15 +275,16 @@ class Calls:
         strides = tuple(step * memory.strides[0] for step in access.strides)
         return np.ndarray(
             access.shape + memory.shape[1:],
-            np.float64,
+            self.dtype,
             memory.data if memory.size else memory,
             access.base * memory.strides[0],
             strides + inner,
         )
 
-    def scratch(self, shape: Shape, constant: bool, dtype: type = float) -> Array:
+    def scratch(self, shape: Shape, constant: bool, dtype: Any = None) -> Array:
         """An array for what is not kept, or for a constant, which is."""
-        size = prod(shape) * _ITEM
+        size = prod(shape) * self.dtype.itemsize
+        dtype = dtype or self.dtype
         if constant:
             self._constant_bytes += size
             return np.empty(shape, dtype)  # its own, as it must last
@@ -293,10 +297,10 @@ class Calls:
         return np.ndarray(shape, dtype, slot.data if size else slot)
 
 
-def _dtype(function: Callable[..., Any], arrays: list[Array]) -> type:
-    """bool for comparisons, and for what is done to masks; else float."""
+def _dtype(function: Callable[..., Any], arrays: list[Array]) -> type | None:
+    """bool for comparisons, and for what is done to masks; else None."""
     signature = "".join(array.dtype.char for array in arrays) + "->?"
-    return bool if signature in getattr(function, "types", ()) else float
+    return bool if signature in getattr(function, "types", ()) else None
 
 
 _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import ops
-from .graph import Array, Graph, Shape
+from .graph import FLOAT64, Array, Graph, Shape
 from .plain import Sweep
 from .plan import Plan
 
@@ -33,8 +33,14 @@ class Engine:
     then by the plain sweep, which computes what the scalar engine does.
     """
 
-    def __init__(self, graph: Graph, fuse: bool, tile: int | None) -> None:
-        self.graph, self.fuse, self.tile = graph, fuse, tile
+    def __init__(
+        self,
+        graph: Graph,
+        fuse: bool = True,
+        tile: int | None = None,
+        dtype: np.dtype[Any] = FLOAT64,
+    ) -> None:
+        self.graph, self.fuse, self.tile, self.dtype = graph, fuse, tile, dtype
         shape = graph.output_shapes
         while isinstance(shape, list):
             shape = shape[0]
@@ -46,17 +52,17 @@ class Engine:
     @cached_property
     def _pickled(self) -> bytes:
         plain_data = replace(self.graph, leaves=())
-        return pickle.dumps((plain_data, self.fuse, self.tile), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((plain_data, self.fuse, self.tile, self.dtype), pickle.HIGHEST_PROTOCOL)
 
     @cached_property
     def plain(self) -> Sweep:
         """The plain sweep over the graph."""
-        return Sweep(self.graph, self.tile)
+        return Sweep(self.graph, self.tile, self.dtype)
 
     @cached_property
     def plan(self) -> Plan:
         """The fused sweeps over the graph."""
-        return Plan(self.graph, self.tile)
+        return Plan(self.graph, self.tile, self.dtype)
 
     @cached_property
     def _per_sample(self) -> Engine:
@@ -72,7 +78,7 @@ class Engine:
             input_shapes=(*graph.input_shapes, graph.parameters.shape),
             leaves=(),
         )
-        return Engine(as_inputs, self.fuse, self.tile)
+        return Engine(as_inputs, self.fuse, self.tile, self.dtype)
 
     def outputs(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
@@ -193,10 +199,11 @@ def _results(
 
 def _total(parts: Iterable[Any]) -> tuple[float, Array, Array | None]:
     """The sums of values and gradients, as they come, and all outputs side by side."""
-    value, gradient, columns = 0.0, np.zeros(()), []
+    value, gradient, columns = 0.0, None, []
     for more, part, outputs in parts:
-        value, gradient = value + more, gradient + part
+        value, gradient = value + more, part if gradient is None else gradient + part
         columns.append(outputs)
+    assert gradient is not None
     return value, gradient, None if columns[0] is None else _joined(columns)
 
 
@@ -227,7 +234,7 @@ def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array]:
     if not engine.fuse:
         outputs, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
         return float(np.add.reduce(outputs[0]) / divisor), gradient, outputs
-    outputs = np.empty((len(engine.graph.outputs), batch))
+    outputs = np.empty((len(engine.graph.outputs), batch), engine.dtype)
     value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact, outputs)
     return value, gradient, _with_exact(outputs, Sweep.outputs, task)
 
@@ -265,4 +272,6 @@ def _all_finite(gradient: Array) -> bool:
 
 def _rows(arrays: Arrays, batch: int) -> Array:
     """The inputs as the plain sweep takes them, (K, B)."""
-    return np.concatenate([np.empty((0, batch)), *(x.reshape(batch, -1).T for x in arrays)])
+    if not arrays:
+        return np.empty((0, batch))
+    return np.concatenate([x.reshape(batch, -1).T for x in arrays])

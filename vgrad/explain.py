@@ -27,7 +27,7 @@ def explain(engine: Engine, batch: int) -> str:
     """The kernels of a call with `batch` samples, and what they add up to."""
     if not engine.fuse:
         lines, tile = _plain_lines(engine, batch), min(engine.plain.tile, batch)
-        memory = 2 * 8 * sum(engine.plain.layout.rows) * tile
+        memory = 2 * engine.dtype.itemsize * sum(engine.plain.layout.rows) * tile
     else:
         lines, tile = _lines(engine.plan, batch), engine.plan.width(batch)
         memory = engine.plan.memory(tile, FROM_PARAMETERS)
@@ -52,7 +52,7 @@ def _line(plan: Plan, kernel: Kernel, batch: int) -> Line:
     samples = batch if kernel.buffer == BATCHED else 1
     touched = [kernel.out, *kernel.operands]
     size = sum(
-        8 * access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
+        plan.dtype.itemsize * access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
     )
     operands = ", ".join(map(_operand, kernel.operands))
     return Line(
@@ -66,7 +66,7 @@ def _line(plan: Plan, kernel: Kernel, batch: int) -> Line:
 
 
 def _plain_lines(engine: Engine, batch: int) -> list[Line]:
-    lines = []
+    lines, item = [], engine.dtype.itemsize
     for group in engine.plain.layout.groups:
         assert isinstance(group.out.rows, slice)
         n = group.out.rows.stop - group.out.rows.start
@@ -77,7 +77,7 @@ def _plain_lines(engine: Engine, batch: int) -> list[Line]:
         operands = ", ".join(f"{kind} {shape}" for kind, shape in zip(kinds, shapes[1:]))
         lines.append(
             Line(
-                group.level, group.op.name, n, f"{shapes[0]} = {operands}", sizes[0], 8 * sum(sizes)
+                group.level, group.op.name, n, f"{shapes[0]} = {operands}", sizes[0], item * sum(sizes)
             )
         )
     return lines

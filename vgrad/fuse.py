@@ -101,6 +101,7 @@ def fuse(graph: Graph) -> Fused:
         terms=terms,
         outputs=outputs,
     )
+    np.add.at(fused.stands, runs.top[same[guards]], 1)
     return _split_residuals(_split_mixed(_split_shared(fused)))
 
 

@@ -106,9 +106,9 @@ class Graph:
         return values
 
 
-def as_theta(theta: Any, size: int) -> NDArray[np.float64]:
-    """`theta` as a float64 array (size,); raises ShapeError or TypeError where it is none."""
-    array = as_numbers(theta, "theta")
+def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64) -> Array:
+    """`theta` as an array (size,); raises ShapeError or TypeError where it is none."""
+    array = as_numbers(theta, "theta", dtype)
     if array.shape != (size,):
         raise ShapeError(
             f"theta must have shape ({size},), one number per parameter (got {array.shape})"
@@ -116,9 +116,9 @@ def as_theta(theta: Any, size: int) -> NDArray[np.float64]:
     return array
 
 
-def as_numbers(x: Any, name: str) -> NDArray[np.float64]:
-    """`x` as a float64 array; raises ShapeError where it is ragged, TypeError where no number."""
-    if type(x) is np.ndarray and x.dtype is FLOAT64:
+def as_numbers(x: Any, name: str, dtype: np.dtype[Any] = FLOAT64) -> Array:
+    """`x` as an array of floats; raises ShapeError where ragged, TypeError where no numbers."""
+    if type(x) is np.ndarray and x.dtype is dtype:
         return x
     try:
         array = np.asarray(x)
@@ -133,7 +133,7 @@ def as_numbers(x: Any, name: str) -> NDArray[np.float64]:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers (got an array of {array.dtype})")
     with np.errstate(all="ignore"):
-        return array.astype(np.float64, copy=False)
+        return array.astype(dtype, copy=False)
 
 
 def _problems(graph: Graph) -> Iterator[str]:

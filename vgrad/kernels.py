@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .calls import ONE, ZERO, Access, Array, Calls, Source, take
+from .calls import Access, Array, Calls, Source, take
 from .fuse import Fused, Ints
 from .graph import BATCHED, FROM_INPUTS, Shape
 from .rules import add_op, add_rule, recorded
@@ -102,7 +102,7 @@ class Map(Kernel):
         rule = recorded(self.op.vjp[k], 2, self.numbers)
         result = add_rule(calls, rule, [g, own, *operands], out)
         if calls.exact and result.array is not g.array:
-            zero = calls.compute(np.equal, g, ZERO)
+            zero = calls.compute(np.equal, g, calls.zero)
             whole = np.broadcast_to(result.array, g.array.shape)
             return calls.compute(_choose_zero, zero, result._replace(array=whole), out=out)
         return result
@@ -164,8 +164,8 @@ class Chain(Kernel):
     def _coef(self, calls: Calls, coef: NDArray[np.float64]) -> Source:
         """One number where they are equal, else a column."""
         if (coef == coef[0]).all():
-            return Source(np.array(coef[0]), True)
-        return Source(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])), True)
+            return calls.constant(coef[0])
+        return calls.constant(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])))
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         total, negative = None, False
@@ -177,7 +177,7 @@ class Chain(Kernel):
                 values.append(coef)
             # What is constant stays out of `out`, which the calls of each sweep write over.
             into = out if total is None and not all(x.constant for x in values) else None
-            term = _product(calls, values, into) if values else ONE
+            term = _product(calls, values, into) if values else calls.one
             if total is None:
                 total, negative = term, subtract
                 continue
@@ -255,7 +255,7 @@ class Segments(Kernel):
         values = [calls.value(x.access, self.buffer) for x in factors if x]
         if self.coef is not None:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
-            values.append(Source(self.coef.reshape(column), True))
+            values.append(calls.constant(self.coef.reshape(column)))
         return values
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
@@ -309,7 +309,7 @@ class Grid(Kernel):
         self.u, self.v = self._access(group.u), self._access(group.v)
         self.name = "einsum" if self.u.buffer == BATCHED else group.kind
         self.operands = [self.u, self.v]
-        self.coef = None if (group.coef == 1).all() else Source(group.coef, True)
+        self.coef = None if (group.coef == 1).all() else group.coef
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.
         self.square = self.coef is None and np.array_equal(group.u, group.v) and len(group.u) == 1
 
@@ -317,8 +317,8 @@ class Grid(Kernel):
         u = calls.value(self.u, self.u.buffer)
         if self.coef is None:
             return u
-        coef = self.coef.array.reshape(self.u.shape + (1,) * (u.array.ndim - 2))
-        return calls.compute(np.multiply, u, Source(coef, True))
+        coef = self.coef.reshape(self.u.shape + (1,) * (u.array.ndim - 2))
+        return calls.compute(np.multiply, u, calls.constant(coef))
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         u, v = self._u(calls), calls.value(self.v, self.v.buffer)
@@ -364,8 +364,8 @@ class Grid(Kernel):
             calls.call(partial(np.add.reduce, each, 0, None, out), constant)
         if self.coef is None:
             return Source(out, constant)
-        coef = self.coef.array.reshape(self.u.shape + (1,) * (out.ndim - 2))
-        return calls.compute(np.multiply, Source(out, constant), Source(coef, True))
+        coef = self.coef.reshape(self.u.shape + (1,) * (out.ndim - 2))
+        return calls.compute(np.multiply, Source(out, constant), calls.constant(coef))
 
     def _grad_square(self, calls: Calls, out: Array | None) -> Source:
         g, u = calls.grad(self.out), calls.value(self.u, self.u.buffer)

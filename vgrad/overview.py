@@ -41,7 +41,7 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
     if isinstance(root, Graph):
         root.check()
         if around is None and len(root) > limit:
-            return overview(Engine(root, fuse=True, tile=None))
+            return overview(Engine(root))
         return graph_diagram(root, around, hops, limit, digits)
     roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
     if not roots or not all(isinstance(x, Value) for x in roots):
@@ -50,7 +50,7 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
             f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
     if around is None and len(reachable(*roots)) > limit:
-        return overview(Engine(capture(*roots), fuse=True, tile=None))
+        return overview(Engine(capture(*roots)))
     return value_diagram(roots, around, hops, limit, digits)
 
 

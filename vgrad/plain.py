@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,10 +190,10 @@ class Sweep:
     is batched once per tile. Nothing warns: results are IEEE 754's.
     """
 
-    def __init__(self, graph: Graph, tile: int | None = None) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, tile: int | None, dtype: np.dtype[Any]) -> None:
+        self.graph, self.dtype = graph, dtype
         self.layout = schedule(graph)
-        row_bytes = 2 * 8 * max(1, sum(self.layout.rows))
+        row_bytes = 2 * dtype.itemsize * max(1, sum(self.layout.rows))
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
         kernels = [Map(group) for group in self.layout.groups]
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
@@ -204,7 +204,7 @@ class Sweep:
 
     def outputs(self, theta: Array, inputs: Array) -> Array:
         """Every output for every sample, (M, B)."""
-        outputs = np.empty((len(self._outputs), inputs.shape[1]))
+        outputs = np.empty((len(self._outputs), inputs.shape[1]), self.dtype)
         with np.errstate(all="ignore"):
             shared = self._forward_shared(theta)
             for tile in self._tiles(inputs.shape[1]):
@@ -214,11 +214,11 @@ class Sweep:
 
     def gradient(self, theta: Array, inputs: Array, weight: float) -> tuple[Array, Array]:
         """Every output, (M, B), and the gradient of weight times the sum of output 0, (P,)."""
-        outputs = np.empty((len(self._outputs), inputs.shape[1]))
+        outputs = np.empty((len(self._outputs), inputs.shape[1]), self.dtype)
         with np.errstate(all="ignore"):
             shared = self._forward_shared(theta)
             for exact in (False, True):
-                shared_grads = np.zeros((self.layout.rows[SHARED], 1))
+                shared_grads = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
                 for tile in self._tiles(inputs.shape[1]):
                     values = self._forward(shared, inputs[:, tile])
                     self._read(values, outputs[:, tile])
@@ -249,16 +249,16 @@ class Sweep:
         return (slice(start, min(start + self.tile, batch)) for start in range(0, batch, self.tile))
 
     def _forward_shared(self, theta: Array) -> Array:
-        shared = np.empty((self.layout.rows[SHARED], 1))
+        shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
         shared[: len(theta), 0] = theta
         shared[self.layout.row[self._constants], 0] = self.graph.value[self._constants]
-        values = shared, np.empty((0, 1))
+        values = shared, np.empty((0, 1), self.dtype)
         for kernel in self._shared:
             kernel.forward(values)
         return shared
 
     def _forward(self, shared: Array, inputs: Array) -> Buffers:
-        values = shared, np.empty((self.layout.rows[BATCHED], inputs.shape[1]))
+        values = shared, np.empty((self.layout.rows[BATCHED], inputs.shape[1]), self.dtype)
         values[BATCHED][: len(inputs)] = inputs
         for kernel in self._batched:
             kernel.forward(values)

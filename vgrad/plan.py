@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .calls import Access, Calls, Source
+from .calls import Access, Calls
 from .fuse import fuse
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph, count
 from .kernels import KERNELS, Kernel
@@ -29,8 +29,8 @@ class Plan:
     (B,) for a single number.
     """
 
-    def __init__(self, graph: Graph, tile: int | None = None) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, tile: int | None, dtype: np.dtype[Any]) -> None:
+        self.graph, self.dtype = graph, dtype
         self.fused = fuse(graph)
         self.schedule = schedule(self.fused, graph.inputs, graph.parameters)
         self.kernels = [
@@ -39,13 +39,13 @@ class Plan:
         self.shared = [kernel for kernel in self.kernels if kernel.buffer == SHARED]
         self.batched = [kernel for kernel in self.kernels if kernel.buffer == BATCHED]
         scratch = max((kernel.scratch for kernel in self.batched), default=0)
-        sample = 8 * (2 * self.schedule.rows[BATCHED] + scratch)
+        sample = dtype.itemsize * (2 * self.schedule.rows[BATCHED] + scratch)
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B), by tiles of this width."""
-        outputs = np.empty((len(self.graph.outputs), batch))
+        outputs = np.empty((len(self.graph.outputs), batch), self.dtype)
         for width, starts in _tiles(batch, tile):
             bound = self._take(width, 0)
             bound.start(theta)
@@ -93,7 +93,7 @@ class Plan:
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, exact: bool
     ) -> Array:
         """The gradient of output 0 to the inputs, per sample, (K, B)."""
-        gradients = np.empty((len(self.graph.inputs), batch))
+        gradients = np.empty((len(self.graph.inputs), batch), self.dtype)
         for width, starts in _tiles(batch, tile):
             bound = self._take(width, FROM_INPUTS, exact)
             bound.start(theta)
@@ -226,7 +226,7 @@ class Bound:
         """Take the gradient of output 0 to what is wanted, or to what is shared."""
         for call in self._backward:
             call()
-        self._value += self._sum()
+        self._value += float(self._sum())
         if self._tiles:
             self._total[self._met] += self._part
         else:
@@ -256,7 +256,7 @@ class Bound:
 
 def _calls(plan: Plan, width: int, exact: bool) -> Calls:
     """New buffers, with what is constant in them."""
-    calls = Calls(plan.schedule.rows, width, exact)
+    calls = Calls(plan.schedule.rows, width, exact, plan.dtype)
     constants = np.flatnonzero(plan.fused.alive & (plan.fused.op == ops.const.code))
     rows = plan.schedule.row[constants]
     calls.values[SHARED][rows] = plan.fused.value[constants]
@@ -275,7 +275,7 @@ def _as_slice(rows: Any) -> Any:
 
 
 def _seed(calls: Calls, objective: Access) -> None:
-    one = Source(np.ones(objective.shape + calls.tail[objective.buffer]), True)
+    one = calls.constant(np.ones(objective.shape + calls.tail[objective.buffer]))
     calls.contribute(objective, one.array.shape, lambda out: one)
 
 

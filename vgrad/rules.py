@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .calls import ZERO, Array, Calls, Source
+from .calls import Array, Calls, Source
 from .graph import Graph
 from .trace import trace
 from .value import Value
@@ -62,7 +62,7 @@ def add_rule(calls: Calls, rule: Graph, operands: list[Source], out: Array | Non
     for node, code in enumerate(rule.op.tolist()):
         op = ops.OPS[code]
         if op is ops.const:
-            results[node] = Source(np.array(rule.value[node]), True)
+            results[node] = calls.constant(rule.value[node])
         elif op.arity:
             arguments = [results[x] for x in rule.parents[node, : op.arity].tolist()]
             if op is not ops.mul and op is not ops.where:
@@ -85,7 +85,7 @@ def _is_number(x: Source) -> bool:
 
 def _as_floats(calls: Calls, x: Source) -> Source:
     """A mask of booleans as 0.0 and 1.0, so that arithmetic on it is that of numbers."""
-    return x if x.array.dtype != bool else calls.compute(np.add, x, ZERO)
+    return x if x.array.dtype != bool else calls.compute(np.add, x, calls.zero)
 
 
 def _select(calls: Calls, c: Source, x: Source, y: Source, out: Array | None) -> Source:
@@ -113,7 +113,7 @@ def _mask(calls: Calls, c: Source, x: Source, y: Source, out: Array | None) -> S
 def _as_mask(calls: Calls, c: Source) -> Source:
     if c.array.dtype == bool:
         return c
-    return calls.compute(np.not_equal, c, ZERO)
+    return calls.compute(np.not_equal, c, calls.zero)
 
 
 def _choose(c: Array, x: Array, y: Array, out: Array) -> None:

@@ -207,6 +207,7 @@ FLOW = {
     "and": lambda x: x and 1,
     "not": lambda x: not x,
     "max": lambda x: max([x, x * 2]),
+    "min": lambda x: min(x, 1),
     "sorted": lambda x: sorted([x, -x]),
     "in": lambda x: x in [x + 1],
     "assert": lambda x: [x for _ in range(1) if x == 3],
@@ -228,11 +229,17 @@ FLOW = {
     "learn": lambda x: x.learn(0.1),
 }
 INSTEAD = {
-    "vgrad.where(condition": ["if", "while", "and", "not", "max", "sorted", "in", "assert",
-                              "np.maximum of arrays", "array comparison"],
+    "use vgrad.where(condition, a, b)": ["if", "in", "np.maximum of arrays", "array comparison"],
+    "x = vgrad.where(condition, step(x), x)": ["while"],
+    "x = vgrad.where(k < n, step(x), x)": ["range"],
+    "a * b, vgrad.maximum(a, b) and 1 - a": ["and", "not"],
+    "use vgrad.maximum(a, b), pair": ["max"],
+    "use vgrad.minimum(a, b), pair": ["min"],
+    "which put two in order": ["sorted"],
+    "and assert that": ["assert"],
     "vgrad.exp": ["float", "math.exp", "math.floor", "float array"],
     "arithmetic": ["int", "round"],
-    "vgrad.where(i == 0": ["index", "range"],
+    "vgrad.take(rows, index)": ["index"],
     "to look up": ["set", "dict"],
     "further output": ["data", "grad", "backward", "learn"],
 }  # fmt: skip

@@ -1,7 +1,8 @@
 """vgrad: write scalar code, run it at array speed."""
 
-from . import datasets, derivatives, nn, optim
+from . import datasets, nn, optim
 from .animate import Animation, animate
+from .derivatives import gradient as _gradient  # noqa: F401  # Graph.gradient
 from .draw import draw, to_dot
 from .errors import GraphFormatError, ShapeError, TraceError, VgradError
 from .functions import clip, logsumexp, softmax, take

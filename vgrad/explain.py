@@ -51,8 +51,8 @@ def _lines(plan: Plan, batch: int) -> list[Line]:
 def _line(plan: Plan, kernel: Kernel, batch: int) -> Line:
     samples = batch if kernel.buffer == BATCHED else 1
     touched = [kernel.out, *kernel.operands]
-    size = sum(
-        plan.dtype.itemsize * access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
+    numbers = sum(
+        access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
     )
     operands = ", ".join(map(_operand, kernel.operands))
     return Line(
@@ -61,24 +61,23 @@ def _line(plan: Plan, kernel: Kernel, batch: int) -> Line:
         int(plan.fused.stands[kernel.group.nodes].sum()),
         f"{_shape(kernel.out)} = {operands}",
         kernel.flops * samples,
-        size,
+        plan.dtype.itemsize * numbers,
     )
 
 
 def _plain_lines(engine: Engine, batch: int) -> list[Line]:
-    lines, item = [], engine.dtype.itemsize
+    lines = []
     for group in engine.plain.layout.groups:
         assert isinstance(group.out.rows, slice)
         n = group.out.rows.stop - group.out.rows.start
         places = [group.out, *group.operands]
         kinds = ["view" if isinstance(x.rows, slice) else "gather" for x in group.operands]
         sizes = [n * (batch if x.buffer == BATCHED else 1) for x in places]
+        size = engine.dtype.itemsize * sum(sizes)
         shapes = [f"{n} x B" if x.buffer == BATCHED else f"{n}" for x in places]
         operands = ", ".join(f"{kind} {shape}" for kind, shape in zip(kinds, shapes[1:]))
         lines.append(
-            Line(
-                group.level, group.op.name, n, f"{shapes[0]} = {operands}", sizes[0], item * sum(sizes)
-            )
+            Line(group.level, group.op.name, n, f"{shapes[0]} = {operands}", sizes[0], size)
         )
     return lines
 

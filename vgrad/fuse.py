@@ -136,9 +136,12 @@ def _needless_guards(graph: Graph) -> Ints:
 @cache
 def _hides_nan(op: ops.Op, k: int) -> bool:
     """Whether a result may depend on operand k, and not be nan where that is."""
-    for xs in product(*[(0.0, 1.0, -1.0)] * op.arity):
-        results = [ops.evaluate(op.forward, *xs[:k], x, *xs[k + 1 :]) for x in (nan, 0.0, 1.0, -1.0)]
-        if not isnan(results[0]) and len(set(results[1:])) > 1:
+    numbers = (0.0, 1.0, -1.0)
+    for xs in product(*[numbers] * op.arity):
+        of_nan, *others = [
+            ops.evaluate(op.forward, *xs[:k], x, *xs[k + 1 :]) for x in (nan, *numbers)
+        ]
+        if not isnan(of_nan) and len(set(others)) > 1:
             return True
     return False
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from array import array
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -14,8 +12,10 @@ from numpy.typing import NDArray
 from . import ops
 from .errors import TraceError
 from .graph import Graph, Shape, Structure
+from .lines import user_line
 from .operators import Operand, on_look
 from .passes import canonical_order
+from .refusals import refusal
 from .value import Value
 
 
@@ -139,11 +139,11 @@ class Tape:
     def _record_special(self, place: int) -> None:
         if self.closed:
             raise TraceError(
-                f"a traced value must not outlive the call that recorded it ({_user_line()}); "
+                f"a traced value must not outlive the call that recorded it ({user_line()}); "
                 "return it from the function instead"
             )
         if self.lines is not None:
-            self.lines[place] = _user_line()
+            self.lines[place] = user_line()
 
     def close(self) -> None:
         """Take no more nodes."""
@@ -179,7 +179,7 @@ class Tape:
             if x.tape is not self:
                 raise TraceError(
                     f"traced values must not leave the call that records them (got {x!r} of "
-                    f"another call, {_user_line()}); return it there and pass it on here"
+                    f"another call, {user_line()}); return it there and pass it on here"
                 )
             return x.place
         if not isinstance(x, Value):
@@ -234,7 +234,7 @@ class Tape:
 
     def refuse(self, means: str) -> NoReturn:
         """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
-        self.refusal = _refusal(means)
+        self.refusal = refusal(means)
         raise self.refusal
 
     def _is_parameter(self, leaf: Value) -> bool:
@@ -327,62 +327,3 @@ def distinct_leaves(name: str, values: Any) -> list[Value]:
             f"{name} must be distinct (got {len(leaves)}, {len(set(leaves))} distinct)"
         )
     return leaves
-
-
-# What cannot be recorded, since it would freeze one outcome into the graph; what to use instead.
-_REFUSALS = {
-    "bool": (
-        "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
-        "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()",
-    ),
-    "float": (
-        "float(), the functions of math, and arrays of floats must not be given",
-        "the function of that name in vgrad, as in vgrad.exp(x), and arrays of dtype object",
-    ),
-    "int": ("int() and round() must not be given", "arithmetic on the value itself"),
-    "set": (".data must not be set on", "a new value, as in w = w + 1"),
-    "hash": (
-        "a set, and the key of a dict, must not hold",
-        "vgrad.where(x == key, a, b) to look up by a number",
-    ),
-    "index": (
-        "the index of a list or array, and the argument of range(), must not be",
-        "vgrad.where(i == 0, row[0], vgrad.where(i == 1, row[1], ...)) to pick by a number",
-    ),
-}
-
-
-def _refusal(means: str) -> TraceError:
-    what, instead = _REFUSALS.get(means) or (
-        f".{means} must not be asked of",
-        "the value itself; to see its number, return it as a further output",
-    )
-    return TraceError(
-        f"{what} a value that is being traced, whose number is not known yet "
-        f"({_user_line()}); use {instead}"
-    )
-
-
-_HERE, _NUMPY, _PYTHON = (
-    os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)
-)
-
-
-def _is_library(filename: str) -> bool:
-    """Whether a file is vgrad's, NumPy's or Python's own, and so not where a mistake was made."""
-    if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
-        return True
-    return filename.startswith(_PYTHON) and "-packages" not in filename
-
-
-def _user_line() -> str:
-    """The innermost line on the stack that is no library's, as "file:line"."""
-    frame = sys._getframe(1)
-    while frame.f_back and _is_library(frame.f_code.co_filename):
-        frame = frame.f_back
-    return source_line(frame.f_code.co_filename, frame.f_lineno)
-
-
-def source_line(filename: str, line: int) -> str:
-    """A line of source code, as errors name it."""
-    return f"{os.path.basename(filename)}:{line}"

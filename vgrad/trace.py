@@ -10,8 +10,9 @@ import numpy as np
 
 from . import ops
 from .graph import Graph, Shape
+from .lines import source_line
 from .operators import boxed, on_look
-from .tape import Tape, as_list, distinct_leaves, source_line
+from .tape import Tape, as_list, distinct_leaves
 from .value import Value
 
 

@@ -1,0 +1,39 @@
+"""Which line of whose code is running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+
+import numpy as np
+
+_HERE, _NUMPY, _PYTHON = (
+    os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)
+)
+
+
+def user_line() -> str:
+    """The innermost line on the stack that is no library's, as "file:line"."""
+    frame = user_frame()
+    return source_line(frame.f_code.co_filename, frame.f_lineno)
+
+
+def user_frame() -> FrameType:
+    """The frame of that line."""
+    frame = sys._getframe(1)
+    while frame.f_back and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def source_line(filename: str, line: int) -> str:
+    """A line of source code, as errors name it."""
+    return f"{os.path.basename(filename)}:{line}"
+
+
+def _is_library(filename: str) -> bool:
+    """Whether a file is vgrad's, NumPy's or Python's own, and so not where a mistake was made."""
+    if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
+        return True
+    return filename.startswith(_PYTHON) and "-packages" not in filename

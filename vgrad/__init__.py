@@ -4,9 +4,20 @@ from . import datasets, nn, optim
 from .animate import Animation, animate
 from .derivatives import gradient as _gradient  # noqa: F401  # Graph.gradient
 from .draw import draw, to_dot
-from .errors import GraphFormatError, ShapeError, TraceError, VgradError
+from .errors import (
+    GraphFormatError,
+    NonFiniteError,
+    OutOfMemoryError,
+    ParityError,
+    ShapeError,
+    TraceError,
+    VgradError,
+    WorkerError,
+)
+from .finite import check_finite
 from .functions import clip, logsumexp, softmax, take
 from .graph import Graph
+from .lines import source_lines
 from .ops import (
     abs,
     cos,
@@ -32,14 +43,19 @@ __all__ = [
     "Graph",
     "GraphFormatError",
     "LivePlot",
+    "NonFiniteError",
+    "OutOfMemoryError",
+    "ParityError",
     "Program",
     "ShapeError",
     "TraceError",
     "Value",
     "VgradError",
+    "WorkerError",
     "abs",
     "animate",
     "capture",
+    "check_finite",
     "clip",
     "compile",
     "cos",
@@ -58,6 +74,7 @@ __all__ = [
     "sigmoid",
     "sin",
     "softmax",
+    "source_lines",
     "sqrt",
     "stop_gradient",
     "take",

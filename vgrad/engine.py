@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import isfinite
@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import ops
+from .derivatives import tangent
+from .errors import WorkerError
 from .graph import FLOAT64, Array, Graph, Shape
+from .memory import require_results
 from .plain import Sweep
 from .plan import Plan
 
@@ -80,12 +83,17 @@ class Engine:
         )
         return Engine(as_inputs, self.fuse, self.tile, self.dtype)
 
+    @cached_property
+    def _along(self) -> Engine:
+        """The derivative of output 0 along a direction, which is one more theta."""
+        return Engine(tangent(self.graph), self.fuse, self.tile, self.dtype)
+
     def outputs(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
     ) -> Array:
         """Every output for every sample, (M, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._tasks(theta, arrays, batch)
+            tasks = self._tasks(theta, arrays, batch, len(self.graph.outputs))
             return _joined(list(_results(_outputs, tasks, executor)))
 
     def gradient(
@@ -109,7 +117,8 @@ class Engine:
                 if isfinite(value) and _all_finite(gradient):
                     return value, gradient, None
             for exact in attempts:
-                tasks = self._tasks(theta, arrays, batch, divisor, exact)
+                results = len(self.graph.outputs) if aux else 0
+                tasks = self._tasks(theta, arrays, batch, results, divisor, exact)
                 if len(tasks) == 1 and not self.fuse:
                     break  # it is the whole of what comes below
                 value, gradient, outputs = (
@@ -125,33 +134,57 @@ class Engine:
 
     def input_gradients(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
-    ) -> Array:
-        """The gradient of output 0 to the inputs, per sample, (K, B)."""
+    ) -> tuple[float, Array]:
+        """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._tasks(theta, arrays, batch)
-            return _joined(list(_results(_input_gradients, tasks, executor)))
+            tasks = self._tasks(theta, arrays, batch, len(self.graph.inputs))
+            values, gradients = zip(*_results(_input_gradients, tasks, executor))
+            return sum(values), _joined(gradients)
 
     def parameter_gradients(
         self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
-    ) -> Array:
-        """The gradient of output 0 to the parameters, per sample, (P, B)."""
+    ) -> tuple[float, Array]:
+        """The sum of output 0, and its gradient to the parameters, per sample, (P, B)."""
         everywhere = np.broadcast_to(theta, (batch, len(theta)))
-        gradients = self._per_sample.input_gradients(
+        value, gradients = self._per_sample.input_gradients(
             theta[:0], [*arrays, everywhere], batch, executor
         )
-        return gradients[len(self.graph.inputs) :]
+        return value, gradients[len(self.graph.inputs) :]
+
+    def hessian_vector_product(
+        self,
+        theta: Array,
+        v: Array,
+        arrays: Arrays,
+        batch: int,
+        divisor: float,
+        executor: Executor | None = None,
+    ) -> Array:
+        """The Hessian of the sum of output 0 over the batch, by `divisor`, times v: (P,).
+
+        It is the gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
+        """
+        both = np.concatenate([theta, v])
+        _, gradient, _ = self._along.gradient(both, arrays, batch, divisor, False, executor)
+        return gradient[: len(theta)]
 
     def _tasks(
         self,
         theta: Array,
         arrays: Arrays,
         batch: int,
+        results: int,
         divisor: float = 1.0,
         exact: bool = False,
     ) -> list[Task]:
-        """The shards of a batch: the same whoever runs them, so results are the same to the bit."""
+        """The shards of a batch: the same whoever runs them, so results are the same to the bit.
+
+        `results` says how many numbers per sample the call returns.
+        """
         tile = self.plan.width(batch) if self.fuse else self.plain.tile
         size = SHARD * tile
+        copies = 1 if batch <= size else 2  # the shards', and the whole
+        require_results(batch, copies * self.dtype.itemsize * results)
         if batch <= size:
             return [Task(self, theta, arrays, batch, tile, divisor, exact)]
         tasks = []
@@ -189,12 +222,21 @@ def _results(
         yield from map(work, tasks)
         return
     waiting: deque[Future[Any]] = deque()
-    for task in tasks:
-        waiting.append(executor.submit(_quiet, work, task))
-        if len(waiting) > WAITING:  # so that neither tasks nor results pile up
+    try:
+        for task in tasks:
+            waiting.append(executor.submit(_quiet, work, task))
+            if len(waiting) > WAITING:  # so that neither tasks nor results pile up
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    except BrokenExecutor as error:
+        raise WorkerError(
+            f"the workers of an executor must live until the call returns (got {error!r}); nothing "
+            "has changed: compile again with a new executor, or without one"
+        ) from error
+    finally:
+        for future in waiting:  # after an error, or when somebody interrupts the call
+            future.cancel()
 
 
 def _total(parts: Iterable[Any]) -> tuple[float, Array, Array | None]:
@@ -239,15 +281,15 @@ def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array]:
     return value, gradient, _with_exact(outputs, Sweep.outputs, task)
 
 
-def _input_gradients(task: Task) -> Array:
+def _input_gradients(task: Task) -> tuple[float, Array]:
     engine, theta, arrays, batch, tile, _, _ = task
     if not engine.fuse:
         return engine.plain.input_gradients(theta, _rows(arrays, batch))
     for exact in (False, True):
-        gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
+        value, gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
         if np.isfinite(gradients).all():
-            return gradients
-    return _with_exact(gradients, Sweep.input_gradients, task)
+            return value, gradients
+    return value, _with_exact(gradients, lambda *call: Sweep.input_gradients(*call)[1], task)
 
 
 def _with_exact(results: Array, sweep: Callable[..., Array], task: Task) -> Array:
@@ -260,7 +302,7 @@ def _with_exact(results: Array, sweep: Callable[..., Array], task: Task) -> Arra
     return results
 
 
-def _joined(parts: list[Array]) -> Array:
+def _joined(parts: Sequence[Array]) -> Array:
     """(M, B) from the shards' parts of it."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

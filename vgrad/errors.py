@@ -1,5 +1,10 @@
 """The errors vgrad raises, each also the built-in kind a caller would expect."""
 
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
 
 class VgradError(Exception):
     """Base class of every error that vgrad raises on purpose."""
@@ -15,3 +20,29 @@ class ShapeError(VgradError, ValueError):
 
 class GraphFormatError(VgradError, ValueError):
     """A graph's arrays break an invariant of the flat form."""
+
+
+class NonFiniteError(VgradError, ValueError):
+    """A result is infinite or nan where `check_finite` watches; the fields say where that began."""
+
+    op: str = ""  # its name; of a leaf "input", "parameter" or "const"
+    operands: tuple[float, ...] = ()  # what it was computed from
+    got: float = 0.0  # the number, or the gradient, that is not finite
+    sweep: str = ""  # "forward" or "backward"
+    label: str = ""  # of the node, where it has one
+    line: str = ""  # "file:line" that made the node, where that was recorded
+    node: int | None = None  # its number in the graph; None in the scalar engine
+    sample: int | None = None  # where in the batch; None in the scalar engine
+    inputs: dict[str, Any] = {}  # noqa: RUF012  # of that sample, by name
+
+
+class ParityError(VgradError, ValueError):
+    """The vector engine's results are further from the scalar engine's than they may be."""
+
+
+class OutOfMemoryError(VgradError, MemoryError):
+    """A call would need more than its share of the machine's memory; nothing was allocated."""
+
+
+class WorkerError(VgradError, BrokenExecutor):
+    """A worker of an executor has died; nothing has changed."""

@@ -68,8 +68,7 @@ def _line(plan: Plan, kernel: Kernel, batch: int) -> Line:
 def _plain_lines(engine: Engine, batch: int) -> list[Line]:
     lines = []
     for group in engine.plain.layout.groups:
-        assert isinstance(group.out.rows, slice)
-        n = group.out.rows.stop - group.out.rows.start
+        n = group.size
         places = [group.out, *group.operands]
         kinds = ["view" if isinstance(x.rows, slice) else "gather" for x in group.operands]
         sizes = [n * (batch if x.buffer == BATCHED else 1) for x in places]

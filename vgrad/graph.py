@@ -106,12 +106,12 @@ class Graph:
         return values
 
 
-def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64) -> Array:
+def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64, name: str = "theta") -> Array:
     """`theta` as an array (size,); raises ShapeError or TypeError where it is none."""
-    array = as_numbers(theta, "theta", dtype)
+    array = as_numbers(theta, name, dtype)
     if array.shape != (size,):
         raise ShapeError(
-            f"theta must have shape ({size},), one number per parameter (got {array.shape})"
+            f"{name} must have shape ({size},), one number per parameter (got {array.shape})"
         )
     return array
 

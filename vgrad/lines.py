@@ -1,12 +1,17 @@
-"""Which line of whose code is running."""
+"""Which line of whose code is running, and made what."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
+
+from .value import computed
 
 _HERE, _NUMPY, _PYTHON = (
     os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)
@@ -37,3 +42,29 @@ def _is_library(filename: str) -> bool:
     if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
         return True
     return filename.startswith(_PYTHON) and "-packages" not in filename
+
+
+@contextmanager
+def source_lines() -> Iterator[None]:
+    """Let every `Value` that is computed inside know the line that made it, as its `line`.
+
+    Errors of `check_finite` name it, and `capture` records it. Python calls back for every function
+    meanwhile, in this thread, so that all of it runs several times slower.
+
+    >>> from vgrad import Value
+    >>> with source_lines():
+    ...     y = Value(2.0) * 3
+    >>> y.line
+    '<doctest vgrad.lines.source_lines[1]>:2'
+    """
+    before = sys.getprofile()
+
+    def note(frame: FrameType, event: str, result: Any) -> None:
+        if event == "return" and frame.f_code is computed.__code__ and result is not None:
+            result.line = user_line()
+
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)

@@ -131,6 +131,10 @@ class Operand:
         """The cosine of an angle in radians."""
         return self._apply(ops.cos, self)
 
+    def stop_gradient(self) -> Any:
+        """The same number, as one that no gradient goes through."""
+        return self._apply(ops.stop_gradient, self)
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph
+from .memory import require_buffers
 from .passes import Segments, origins, segments
 
 # --- layout ---------------------------------------------------------------------------------------
@@ -41,6 +42,12 @@ class Group(NamedTuple):
     op: ops.Op
     out: Place
     operands: tuple[Place, ...]
+
+    @property
+    def size(self) -> int:
+        """How many nodes there are."""
+        assert isinstance(self.out.rows, slice)
+        return int(self.out.rows.stop - self.out.rows.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +200,12 @@ class Sweep:
     def __init__(self, graph: Graph, tile: int | None, dtype: np.dtype[Any]) -> None:
         self.graph, self.dtype = graph, dtype
         self.layout = schedule(graph)
-        row_bytes = 2 * dtype.itemsize * max(1, sum(self.layout.rows))
+        item, rows = dtype.itemsize, self.layout.rows
+        row_bytes = 2 * item * max(1, sum(rows))
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
+        largest = max((group.size for group in self.layout.groups), default=0)
+        # the bytes that one tile takes at most: what is shared, and what is needed per sample
+        self.forecast = 2 * item * rows[SHARED], item * (2 * rows[BATCHED] + 8 * largest)
         kernels = [Map(group) for group in self.layout.groups]
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
@@ -230,22 +241,26 @@ class Sweep:
                     break  # else 0 * inf, maybe, where a gradient of 0 must stay 0
         return outputs, gradient.copy()
 
-    def input_gradients(self, theta: Array, inputs: Array) -> Array:
-        """The gradient of output 0 to the inputs, per sample, (K, B)."""
-        gradients = np.empty_like(inputs)
+    def input_gradients(self, theta: Array, inputs: Array) -> tuple[float, Array]:
+        """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
+        gradients, value = np.empty_like(inputs), 0.0
+        buffer, row = self._outputs[0]
         with np.errstate(all="ignore"):
             shared = self._forward_shared(theta)
             for tile in self._tiles(inputs.shape[1]):
                 values = self._forward(shared, inputs[:, tile])
+                objective = np.broadcast_to(values[buffer][row], gradients[0:1, tile].shape)
+                value += float(np.add.reduce(objective, axis=None))
                 for exact in (False, True):
                     grads = np.zeros_like(shared), np.zeros_like(values[BATCHED])
                     self._backward(values, grads, 1.0, FROM_INPUTS, exact)
                     gradients[:, tile] = grads[BATCHED][: len(inputs)]
                     if np.isfinite(gradients[:, tile]).all():
                         break
-        return gradients
+        return value, gradients
 
     def _tiles(self, batch: int) -> Iterator[slice]:
+        require_buffers(min(self.tile, batch), *self.forecast)
         return (slice(start, min(start + self.tile, batch)) for start in range(0, batch, self.tile))
 
     def _forward_shared(self, theta: Array) -> Array:

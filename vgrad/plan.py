@@ -13,6 +13,7 @@ from .calls import Access, Calls
 from .fuse import fuse
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph, count
 from .kernels import KERNELS, Kernel
+from .memory import require_buffers
 from .schedule import schedule
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
@@ -38,9 +39,15 @@ class Plan:
         ]
         self.shared = [kernel for kernel in self.kernels if kernel.buffer == SHARED]
         self.batched = [kernel for kernel in self.kernels if kernel.buffer == BATCHED]
-        scratch = max((kernel.scratch for kernel in self.batched), default=0)
-        sample = dtype.itemsize * (2 * self.schedule.rows[BATCHED] + scratch)
+        scratch = [
+            max((kernel.scratch for kernel in kernels), default=0)
+            for kernels in (self.shared, self.batched)
+        ]
+        item, rows = dtype.itemsize, self.schedule.rows
+        sample = item * (2 * rows[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
+        # the bytes that one tile takes at most: what is shared, and what is needed per sample
+        self.forecast = [item * (2 * n + 2 * k) for n, k in zip(rows, scratch)]
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
@@ -91,9 +98,9 @@ class Plan:
 
     def input_gradients(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, exact: bool
-    ) -> Array:
-        """The gradient of output 0 to the inputs, per sample, (K, B)."""
-        gradients = np.empty((len(self.graph.inputs), batch), self.dtype)
+    ) -> tuple[float, Array]:
+        """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
+        gradients, value = np.empty((len(self.graph.inputs), batch), self.dtype), 0.0
         for width, starts in _tiles(batch, tile):
             bound = self._take(width, FROM_INPUTS, exact)
             bound.start(theta)
@@ -101,8 +108,9 @@ class Plan:
                 bound.forward(arrays, a)
                 bound.backward()
                 bound.read_gradients(gradients, a)
+            value += bound.value
             self._give(bound)
-        return gradients
+        return value, gradients
 
     def width(self, batch: int) -> int:
         """How many samples each tile of a batch has, save the last."""
@@ -119,6 +127,7 @@ class Plan:
         try:
             return self._free[width, wanted, exact].pop()
         except (KeyError, IndexError):
+            require_buffers(width, *self.forecast)
             return Bound(self, width, wanted, exact)
 
     def _give(self, bound: Bound) -> None:
@@ -239,11 +248,16 @@ class Bound:
             call()
         return self._result(divisor)
 
+    @property
+    def value(self) -> float:
+        """The sum of output 0 over all tiles."""
+        return float(self._value * self.width if self._is_shared else self._value)
+
     def _result(self, divisor: float) -> tuple[float, Array]:
-        value, scale = self._value, 1.0 / divisor
+        scale = 1.0 / divisor
         if self._is_shared:  # it was seeded once, but counts for every sample
-            value, scale = value * self.width, scale * self._tiles * self.width
-        return float(value) / divisor, self._total[self._parameters] * scale
+            scale *= self._tiles * self.width
+        return self.value / divisor, self._total[self._parameters] * scale
 
     def read_gradients(self, gradients: Array, a: int) -> None:
         """The gradients of the inputs, into their part of (K, B)."""

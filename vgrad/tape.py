@@ -204,6 +204,8 @@ class Tape:
                 self.index[value] = place
                 if value.label:
                     self.labels[place] = value.label
+                if self.lines is not None and hasattr(value, "line"):
+                    self.lines[place] = value.line
         return self.index[x]
 
     def _lift_leaf(self, value: Value) -> None:

@@ -77,6 +77,8 @@ def capture(
         if value in tape.index:
             raise ValueError(f"{value} must be an input or a parameter, not both")
         tape.leaf(ops.input, value)
+    if any(hasattr(root, "line") for root in roots):
+        tape.lines = {}
     outputs = roots[0] if len(roots) == 1 else roots
     return tape.graph(outputs, [array.shape for array in arrays], "each root of capture")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from . import ops
+from . import finite, ops
 from .operators import Operand, look
 
 # The 0.0 of a gradient that no backward pass has computed. It is told from others by identity, for
@@ -31,7 +31,7 @@ class Value(Operand):
 
     # Parents stand in slots of their own: a tuple would be one more object for each value, and the
     # garbage collector, which walks every object, takes half of the time as it is.
-    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable")
+    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable", "line")
 
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
         if not isinstance(label, str):
@@ -70,17 +70,24 @@ class Value(Operand):
         for x in operands:
             if x.__class__ is not Value:
                 return _apply_mixed(op, operands)
-        return _node(op, operands)
+        return computed(op, operands)
 
-    def backward(self) -> None:
+    def backward(self, check_finite: bool = False) -> None:
         """Add this value's gradient to that of every leaf it was computed from.
 
         Interior gradients start from 0 at each call, so a second call doubles those of the leaves
         and nothing else. A gradient of 0 propagates as 0, through inf and nan too. Constants, the
         plain numbers of an expression, get none.
+
+        With `check_finite` it raises NonFiniteError where this value, or a leaf's gradient, is
+        infinite or nan, which names the op where that began; leaves then keep the gradients they
+        had. `vgrad.source_lines` lets it name the line as well.
         """
         look(self, "backward")
-        backpropagate(self)
+        if check_finite:
+            finite.check_backward(self, [x for x in reachable(self) if not x.level], backpropagate)
+        else:
+            backpropagate(self)
 
     def zero_grad(self) -> None:
         """Set the gradient of this value, and of all it was computed from, to 0."""
@@ -162,7 +169,8 @@ def reachable(*roots: Value) -> list[Value]:
     return nodes
 
 
-def _node(op: ops.Op, parents: tuple[Value, ...]) -> Value:
+def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
+    """A new value, computed by `op` from `parents`."""
     node = _new(Value)
     node.grad = NO_GRADIENT
     node.label = ""
@@ -197,7 +205,7 @@ def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
             parents.append(_constant(x))
         else:
             return NotImplemented
-    return _node(op, tuple(parents))
+    return computed(op, tuple(parents))
 
 
 def _constant(x: Any) -> Value:

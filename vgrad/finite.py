@@ -1,0 +1,137 @@
+"""Where a number that is not finite comes from: the op that made it of finite operands.
+
+An infinity that leaves no trace in a result, as in a branch that `where` did not take, is none.
+Nodes are those of the scalar engine, which stands above this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
+from typing import Any, NamedTuple
+
+from . import ops
+from .errors import NonFiniteError
+
+Node = Any  # a Value
+Backpropagate = Callable[[Node, Callable[[Node, Node, float], None]], None]
+
+
+class Origin(NamedTuple):
+    """Where a number that is not finite began."""
+
+    node: Node
+    got: float
+    sweep: str
+    arrived: float | None = None  # the gradient that the op made it of; None where several meet
+
+
+def check_finite(*values: Node) -> None:
+    """Raise NonFiniteError where a `Value` is infinite or nan, and name the op where that began.
+
+    >>> from vgrad import Value, check_finite, log
+    >>> x = Value(0.0, label="x")
+    >>> check_finite(3 * log(x) + 1)
+    Traceback (most recent call last):
+    ...
+    vgrad.errors.NonFiniteError: log of 0.0 gave -inf, forward sweep
+    """
+    for value in values:
+        if not isfinite(value.data):
+            raise error(forward_origin(value))
+
+
+def forward_origin(root: Node) -> Origin:
+    """Where the number of `root`, which is not finite, began."""
+    node, before = root, root
+    while node is not None:
+        node, before = next(_to_blame(node), None), node
+    return Origin(before, before._data, "forward")
+
+
+def _to_blame(node: Node) -> Iterator[Node]:
+    """The operands that are not finite and make the result so, even where the others are."""
+    finite = [x._data if isfinite(x._data) else 1.0 for x in node.parents]
+    for k, x in enumerate(node.parents):
+        if not isfinite(x._data):
+            numbers = [*finite[:k], x._data, *finite[k + 1 :]]
+            if not isfinite(ops.evaluate(node.op.forward, *numbers)):
+                yield x
+
+
+def backward_origin(
+    root: Node, leaves: Iterable[Node], backpropagate: Backpropagate
+) -> Origin | None:
+    """`backpropagate(root)`, and where the first leaf's gradient that is not finite began."""
+    parts: dict[Node, tuple[Node, float]] = {}  # what is not finite, and goes to this node
+
+    def watch(node: Node, x: Node, part: float) -> None:
+        if not isfinite(part):
+            parts.setdefault(x, (node, part))
+
+    backpropagate(root, watch)
+    node = next((x for x in leaves if not isfinite(x.grad)), None)
+    if node is None:
+        return None
+    while node in parts:
+        node, part = parts[node]
+        if isfinite(node.grad):
+            return Origin(node, part, "backward", node.grad)
+    return Origin(node, node.grad, "backward")
+
+
+def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
+    """`backpropagate(root)`; raise NonFiniteError, and undo it, where it makes what is not finite.
+
+    What is watched is the number of the root, and the gradients of the leaves.
+    """
+    check_finite(root)
+    before = [x.grad for x in leaves]
+    origin = backward_origin(root, leaves, backpropagate)
+    if origin is not None:
+        for x, grad in zip(leaves, before):
+            x.grad = grad
+        raise error(origin)
+
+
+def error(
+    origin: Origin,
+    line: str = "",
+    node: int | None = None,
+    sample: int | None = None,
+    inputs: dict[str, Any] | None = None,
+) -> NonFiniteError:
+    """The error that says all of it."""
+    label, line = origin.node.label, line or getattr(origin.node, "line", "")
+    name = f"{'' if node is None else f'node {node}'} {label and repr(label)}".strip()
+    line_of = f" ({line})" if line else ""
+    parts = [
+        _sentence(origin) + (f" at sample {sample}" if sample is not None else ""),
+        (name or (line_of and "a node")) + line_of,
+        f"{origin.sweep} sweep",
+    ]
+    message = ", ".join(part for part in parts if part)
+    if inputs:
+        numbers = ", ".join(f"{name} = {x}" for name, x in inputs.items())
+        message += f"; inputs there: {numbers}"
+    result = NonFiniteError(message)
+    result.op, result.got, result.sweep = origin.node.op.name, origin.got, origin.sweep
+    result.operands = tuple(x._data for x in origin.node.parents)
+    result.label, result.line, result.node = label, line, node
+    result.sample, result.inputs = sample, inputs or {}
+    return result
+
+
+def _sentence(origin: Origin) -> str:
+    op, got = origin.node.op.name, origin.got
+    of = listed([x._data for x in origin.node.parents])
+    if origin.sweep == "forward":
+        return f"{op} of {of} gave {got}" if of else f"the {op} was {got}"
+    if origin.arrived is None:
+        return f"the gradients that meet at the {op} add up to {got}"
+    return f"{op} of {of} made {got} of a gradient of {origin.arrived}"
+
+
+def listed(numbers: list[float]) -> str:
+    """1.0, 2.0 and 3.0."""
+    return " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), *map(str, numbers[-1:])]))

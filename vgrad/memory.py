@@ -1,0 +1,89 @@
+"""How much memory a call may take: what is too much is refused before any is taken."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from .errors import OutOfMemoryError
+
+SHARE = 0.75  # of the machine's memory; a call that needs more is refused before it takes any
+
+
+def require_buffers(width: int, fixed: int, per_sample: int) -> None:
+    """Raise OutOfMemoryError where a tile of this width, whose bytes are given, is too large."""
+    share = _share()
+    if share is not None and fixed + width * per_sample > share:
+        fits = (share - fixed) // per_sample
+        advice = (
+            f"compile with tile={fits}, or less"
+            if fits > 0
+            else "not even tile=1 would fit, so record a smaller function"
+        )
+        raise _refusal(share, fixed + width * per_sample, f"tiles of {width:,} samples", advice)
+
+
+def require_results(batch: int, per_sample: int) -> None:
+    """Raise OutOfMemoryError where the results of a call, whose bytes are given, are too large."""
+    share = _share()
+    if share is not None and batch * per_sample > share:
+        advice = f"call it with {share // per_sample:,} samples at a time, or fewer"
+        raise _refusal(share, batch * per_sample, f"results for {batch:,} samples", advice)
+
+
+def _refusal(share: int, needed: int, what: str, advice: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"a call must need no more than {SHARE:.0%} of this machine's memory, {in_bytes(share)} "
+        f"(got {what}, which take about {in_bytes(needed)}); {advice}"
+    )
+
+
+def _share() -> int | None:
+    total = machine_memory()
+    return None if total is None else int(SHARE * total)
+
+
+@cache
+def machine_memory() -> int | None:
+    """The bytes of memory that this process may use in all; None where nobody says."""
+    known = [size for size in (_physical(), _control_group()) if size]
+    return min(known, default=None)
+
+
+def _physical() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _windows()
+
+
+def _windows() -> int | None:
+    """What Windows says, where Python has no os.sysconf."""
+    try:
+        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    except AttributeError:
+        return None
+    kilobytes = ctypes.c_ulonglong(0)
+    found = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+    return 1024 * kilobytes.value if found else None
+
+
+def _control_group() -> int | None:
+    """The limit that a container sets, on Linux."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2, version 1
+        file = Path("/sys/fs/cgroup", name)
+        text = file.read_text().strip() if file.is_file() else ""
+        if text.isdigit():  # else "max"
+            return int(text)
+    return None
+
+
+def in_bytes(size: float) -> str:
+    """A size for people: 1.5 GB."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    raise AssertionError

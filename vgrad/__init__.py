@@ -16,6 +16,7 @@ from .errors import (
 )
 from .finite import check_finite
 from .functions import clip, logsumexp, softmax, take
+from .gradcheck import Gradcheck, gradcheck
 from .graph import Graph
 from .lines import source_lines
 from .ops import (
@@ -37,9 +38,11 @@ from .plots import LivePlot, plot_boundary, plot_training
 from .program import Program, compile
 from .trace import capture, trace
 from .value import Value
+from .verify import Verification
 
 __all__ = [
     "Animation",
+    "Gradcheck",
     "Graph",
     "GraphFormatError",
     "LivePlot",
@@ -50,6 +53,7 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "Value",
+    "Verification",
     "VgradError",
     "WorkerError",
     "abs",
@@ -62,6 +66,7 @@ __all__ = [
     "datasets",
     "draw",
     "exp",
+    "gradcheck",
     "log",
     "logsumexp",
     "maximum",

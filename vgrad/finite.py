@@ -123,15 +123,18 @@ def error(
 
 
 def _sentence(origin: Origin) -> str:
-    op, got = origin.node.op.name, origin.got
-    of = listed([x._data for x in origin.node.parents])
-    if origin.sweep == "forward":
-        return f"{op} of {of} gave {got}" if of else f"the {op} was {got}"
-    if origin.arrived is None:
+    op, got, operands = origin.node.op.name, origin.got, origin.node.parents
+    if origin.sweep == "backward" and origin.arrived is None:
         return f"the gradients that meet at the {op} add up to {got}"
+    if not operands:
+        return f"the {op} was {got}"
+    of = listed([x._data for x in operands])
+    if origin.sweep == "forward":
+        return f"{op} of {of} gave {got}"
     return f"{op} of {of} made {got} of a gradient of {origin.arrived}"
 
 
 def listed(numbers: list[float]) -> str:
     """1.0, 2.0 and 3.0."""
-    return " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), *map(str, numbers[-1:])]))
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last

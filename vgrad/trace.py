@@ -44,7 +44,9 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     """Call `fn` once on nodes of `tape`, and return what it computed."""
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
-    arguments = [tape.argument(shape, name) for shape, name in zip(shapes, _names(fn, len(shapes)))]
+    arguments = [
+        tape.argument(shape, name) for shape, name in zip(shapes, argument_names(fn, len(shapes)))
+    ]
     token = on_look.set(tape.refuse_look)
     try:
         outputs = fn(*arguments)
@@ -83,7 +85,7 @@ def capture(
     return tape.graph(outputs, [array.shape for array in arrays], "each root of capture")
 
 
-def _names(fn: Callable[..., Any], count: int) -> list[str]:
+def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
     """What `fn` calls its positional arguments, where it can be asked."""
     try:
         known = [

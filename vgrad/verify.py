@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, isfinite, isnan, ulp
+from math import inf, isfinite, isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +30,16 @@ class Gap:
     got: float
     want: float
     allowed: float  # the largest gap between them that the bound permits
+    spacing: float  # a unit in the last place, at what is wanted
 
     @property
     def ulps(self) -> float:
-        """The gap in units of the last place of float64; inf where one is not finite."""
+        """The gap in units in the last place; inf where one is not finite."""
         if self.got == self.want or (isnan(self.got) and isnan(self.want)):
             return 0.0
         if not (isfinite(self.got) and isfinite(self.want)):
             return inf
-        return abs(self.got - self.want) / ulp(self.want)
+        return abs(self.got - self.want) / self.spacing
 
     @property
     def share(self) -> float:
@@ -89,6 +90,10 @@ def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
     leaves = np.concatenate([graph.inputs, graph.parameters])
     names = [f"input {k}" for k in range(len(graph.inputs))]
     names += [f"parameter {k}" for k in range(len(graph.parameters))]
+
+    def spacing(x: float) -> float:
+        return abs(float(np.spacing(engine.dtype.type(x))))
+
     bound, least = BOUNDS[engine.dtype], LEAST[engine.dtype]
     for i, number in enumerate(numbers.tolist()):
         replay, where = Replay(call, i), f"sample {number}"
@@ -96,12 +101,13 @@ def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
             root = replay.root(k)
             exact = not engine.fuse and engine.dtype == np.float64
             allowed = 0.0 if exact else bound * error_scale(root) + least
-            yield Gap(f"output {k}, {where}", got, root._data, allowed)
+            yield Gap(f"output {k}, {where}", got, root._data, allowed, spacing(root._data))
         values = replay.leaves(leaves)
         wants, scales = backward_with_scale(replay.root(), values)
         for name, got, want, scale in zip(names, gradients[:, i].tolist(), wants, scales):
             size = min(max(scale, abs(want)), 1e308) if scale == scale else 1e308
-            yield Gap(f"gradient to {name}, {where}", got, want, bound * size + least)
+            allowed = bound * size + least
+            yield Gap(f"gradient to {name}, {where}", got, want, allowed, spacing(want))
 
 
 # --- sizes ----------------------------------------------------------------------------------------

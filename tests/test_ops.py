@@ -26,6 +26,8 @@ TOLERANCE = 1e-6
 def gradcheck(op: ops.Op, numbers: list[float]) -> None:
     """Both engines' derivatives of `op` at `numbers` against central differences of floats."""
     want = [central_difference(op, numbers, k, STEP) for k in range(op.arity)]
+    if op is ops.stop_gradient:  # which is there to have none
+        want = [0.0]
     scalar = [Value(x) for x in numbers]
     op(*scalar).backward()
     program = vgrad.compile(lambda *xs: op(*xs), parameters=[])
@@ -113,6 +115,11 @@ KINKS = [
     ("where", [-0.0, 1.0, 2.0], [0.0, 0.0, 1.0]),
     ("where", [NAN, 1.0, 2.0], [0.0, 1.0, 0.0]),
     ("where", [1.0, INF, NAN], [0.0, 1.0, 0.0]),
+    ("guard", [0.0, 1.0], [0.0, 1.0]),
+    ("guard", [0.0, NAN], [0.0, 0.0]),
+    ("guard", [1.0, NAN], [0.0, 1.0]),
+    ("guard", [NAN, 2.0], [0.0, 1.0]),
+    ("stop_gradient", [INF], [0.0]),
     *((name, [1.0, 1.0], [0.0, 0.0]) for name in ("gt", "lt", "ge", "le", "eq", "ne")),
 ]
 
@@ -157,6 +164,8 @@ BY_HAND = {
     "where": lambda c, x, y: x if c != 0 else y,
     "relu": lambda x: x if x > 0 or math.isnan(x) else 0.0,
     "sigmoid": sigmoid,
+    "guard": lambda x, y: 0.0 if math.isnan(y) and x == 0 else y,
+    "stop_gradient": lambda x: x,
 }
 
 

@@ -287,6 +287,8 @@ def _input_gradients(task: Task) -> tuple[float, Array]:
         return engine.plain.input_gradients(theta, _rows(arrays, batch))
     for exact in (False, True):
         value, gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
+        if engine.plan.fused.unguarded and not isfinite(value):
+            return engine.plain.input_gradients(theta, _rows(arrays, batch))
         if np.isfinite(gradients).all():
             return value, gradients
     return value, _with_exact(gradients, lambda *call: Sweep.input_gradients(*call)[1], task)

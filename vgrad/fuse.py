@@ -67,6 +67,7 @@ class Fused:
     stands: Ints  # (m,) for how many computed nodes of the graph each stands
     alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
     one: int  # the node that is 1
+    unguarded: bool  # whether nan may stand where the graph has a guard of a gradient of 0
     terms: Terms
     outputs: Ints
 
@@ -98,6 +99,7 @@ def fuse(graph: Graph) -> Fused:
         stands=np.where(op == ops.const.code, 0, runs.sizes),
         alive=~runs.absorbed & (same == np.arange(n + 1)),
         one=one,
+        unguarded=len(guards) > 0,
         terms=terms,
         outputs=outputs,
     )
@@ -298,6 +300,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         stands=extend(stands, counts + products - 1),
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,
+        unguarded=fused.unguarded,
         terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),
         outputs=fused.outputs,
     )

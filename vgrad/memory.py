@@ -14,35 +14,38 @@ SHARE = 0.75  # of the machine's memory; a call that needs more is refused befor
 
 def require_buffers(width: int, fixed: int, per_sample: int) -> None:
     """Raise OutOfMemoryError where a tile of this width, whose bytes are given, is too large."""
-    share = _share()
-    if share is not None and fixed + width * per_sample > share:
+    if exceeds_share(fixed + width * per_sample):
+        share = _share()
         fits = (share - fixed) // per_sample
         advice = (
             f"compile with tile={fits}, or less"
             if fits > 0
             else "not even tile=1 would fit, so record a smaller function"
         )
-        raise _refusal(share, fixed + width * per_sample, f"tiles of {width:,} samples", advice)
+        raise _refusal(fixed + width * per_sample, f"tiles of {width:,} samples", advice)
 
 
 def require_results(batch: int, per_sample: int) -> None:
     """Raise OutOfMemoryError where the results of a call, whose bytes are given, are too large."""
-    share = _share()
-    if share is not None and batch * per_sample > share:
-        advice = f"call it with {share // per_sample:,} samples at a time, or fewer"
-        raise _refusal(share, batch * per_sample, f"results for {batch:,} samples", advice)
+    if exceeds_share(batch * per_sample):
+        advice = f"call it with {_share() // per_sample:,} samples at a time, or fewer"
+        raise _refusal(batch * per_sample, f"results for {batch:,} samples", advice)
 
 
-def _refusal(share: int, needed: int, what: str, advice: str) -> OutOfMemoryError:
+def exceeds_share(size: int) -> bool:
+    """Whether so many bytes are more than a call may take."""
+    return machine_memory() is not None and size > _share()
+
+
+def _refusal(needed: int, what: str, advice: str) -> OutOfMemoryError:
     return OutOfMemoryError(
-        f"a call must need no more than {SHARE:.0%} of this machine's memory, {in_bytes(share)} "
+        f"a call must need no more than {SHARE:.0%} of this machine's memory, {in_bytes(_share())} "
         f"(got {what}, which take about {in_bytes(needed)}); {advice}"
     )
 
 
-def _share() -> int | None:
-    total = machine_memory()
-    return None if total is None else int(SHARE * total)
+def _share() -> int:
+    return int(SHARE * (machine_memory() or 0))
 
 
 @cache

@@ -13,7 +13,7 @@ from .calls import Access, Calls
 from .fuse import fuse
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph, count
 from .kernels import KERNELS, Kernel
-from .memory import require_buffers
+from .memory import exceeds_share, require_buffers
 from .schedule import schedule
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
@@ -47,7 +47,7 @@ class Plan:
         sample = item * (2 * rows[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self.forecast = [item * (2 * n + 2 * k) for n, k in zip(rows, scratch)]
+        self._at_most = [item * (2 * n + 3 * k) for n, k in zip(rows, scratch)]
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
@@ -127,8 +127,15 @@ class Plan:
         try:
             return self._free[width, wanted, exact].pop()
         except (KeyError, IndexError):
-            require_buffers(width, *self.forecast)
+            self._forecast(width, wanted, exact)
             return Bound(self, width, wanted, exact)
+
+    def _forecast(self, width: int, wanted: int, exact: bool) -> None:
+        """Raise OutOfMemoryError where a tile of this width would take too much."""
+        fixed, per_sample = self._at_most
+        if exceeds_share(fixed + width * per_sample):
+            two, three = (Bound(self, n, wanted, exact).nbytes for n in (2, 3))
+            require_buffers(width, 3 * two - 2 * three, three - two)
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""

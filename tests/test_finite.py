@@ -1,0 +1,231 @@
+"""check_finite: the error leads to the op, the node, the line, the sample and its inputs."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+import vgrad
+from vgrad import NonFiniteError, Value, nn
+
+INF, NAN = math.inf, math.nan
+
+
+def caught(call) -> NonFiniteError:
+    with pytest.raises(NonFiniteError) as error:
+        call()
+    return error.value
+
+
+def line_of(function, below: int = 1) -> str:
+    return f"test_finite.py:{function.__code__.co_firstlineno + below}"
+
+
+def price(x):
+    vol = vgrad.log(x[0])
+    vol.label = "vol"
+    return vol * 2 + x[1]
+
+
+def steep(x):
+    root = vgrad.sqrt(x[0])
+    root.label = "root"
+    return 3 * root + x[1]
+
+
+BATCH = np.ones((1000, 2))
+BATCH[417] = [0.0, -0.2]
+CALLS = {
+    "outputs": lambda program: program([], BATCH),
+    "value_and_grad": lambda program: program.value_and_grad([], BATCH),
+    "aux": lambda program: program.value_and_grad([], BATCH, aux=True),
+    "input_grads": lambda program: program.input_grads([], BATCH),
+    "per_sample_grads": lambda program: program.per_sample_grads([], BATCH),
+}
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_forward_sweep_is_watched_by_every_call(call, fuse):
+    program = vgrad.compile(price, [], check_finite=True, fuse=fuse, tile=100)
+    error = caught(lambda: CALLS[call](program))
+    line = line_of(price)
+    assert str(error) == (
+        f"log of 0.0 gave -inf at sample 417, node {error.node} 'vol' ({line}), forward sweep; "
+        "inputs there: x = [0.0, -0.2]"
+    )
+    assert (error.op, error.operands, error.got) == ("log", (0.0,), -INF)
+    assert (error.sweep, error.label, error.line, error.sample) == ("forward", "vol", line, 417)
+    assert error.inputs == {"x": [0.0, -0.2]}
+    assert isinstance(error, ValueError)
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) and again.sample == 417
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("by", ["input", "parameter"])
+def test_a_backward_sweep_is_watched(by, fuse):
+    """The value at sample 417 is finite, its gradient is not."""
+    w = Value(1.0, label="w")
+    fn = {"input": steep, "parameter": lambda x: steep(x * w)}[by]
+    program = vgrad.compile(fn, [w], check_finite=True, fuse=fuse, tile=100)
+    assert np.isfinite(program([1.0], BATCH)).all()
+    call = program.input_grads if by == "input" else program.per_sample_grads
+    error = caught(lambda: call([1.0], BATCH))
+    assert (
+        f"sqrt of 0.0 made inf of a gradient of 3.0 at sample 417, node {error.node} 'root' ("
+        in (str(error))
+    )
+    assert f"({line_of(steep)}), backward sweep; inputs there: x = [0.0, -0.2]" in str(error)
+    assert (error.op, error.got, error.sweep, error.sample) == ("sqrt", INF, "backward", 417)
+    if by == "parameter":
+        error = caught(lambda: program.value_and_grad([1.0], BATCH))
+        assert (error.op, error.sample) == ("sqrt", 417)
+
+
+def test_nothing_is_raised_where_results_are_finite():
+    """Whatever happens in a branch that is not taken, or vanishes."""
+
+    def safe(x):
+        guarded = vgrad.where(x[0] > 0, vgrad.log(x[0]), 0.0)
+        return guarded + 1 / (1 + vgrad.exp(-800 * x[1])) + vgrad.minimum(vgrad.exp(900 * x[1]), 3)
+
+    program = vgrad.compile(safe, [], check_finite=True)
+    for call in CALLS.values():
+        call(program)
+    assert np.isnan(vgrad.compile(price, [])([], -BATCH)).any()  # and nothing where nobody watches
+
+
+def test_the_objective_itself_is_watched():
+    """Its gradients are finite, or are not asked for."""
+    zero = Value(0.0)
+    program = vgrad.compile(lambda x: x + zero * vgrad.log(x), [zero], check_finite=True)
+    error = caught(lambda: program.input_grads([0.0], [1.0, 0.0]))
+    assert (error.op, error.got, error.sample) == ("log", -INF, 1)
+
+
+def test_a_mean_that_overflows_while_its_parts_do_not():
+    total = vgrad.compile(lambda x: x * 1.0, [], reduce="sum", check_finite=True)
+    error = caught(lambda: total.value_and_grad([], [1e308, 1e308]))
+    assert "the sum of output 0 over the batch is inf, though every sample's part is finite" in str(
+        error
+    )
+    w = Value(1.0, label="w")
+    steep = vgrad.compile(lambda x: (w - 1) * x, [w], reduce="sum", check_finite=True)
+    error = caught(lambda: steep.value_and_grad([1.0], [1e308, 1e308]))
+    assert "the sum of the gradients to parameter 0 'w' over the batch is inf" in str(error)
+
+
+@pytest.mark.parametrize(
+    "theta, x, what",
+    [
+        ([1.0], [1.0, NAN], "the input was nan at sample 1, node 0 'x'"),
+        ([INF], [1.0, 2.0], "the parameter was inf at sample 0, node 1 'w'"),
+    ],
+)
+def test_numbers_that_came_in_so(theta, x, what):
+    w = Value(1.0, label="w")
+    program = vgrad.compile(lambda x: x * w, [w], check_finite=True)
+    assert str(caught(lambda: program(theta, x))).startswith(what)
+
+
+def test_only_what_is_guilty_is_named():
+    """`where` did not take the first nan, and the second came before the third."""
+
+    def f(x):
+        unused = vgrad.where(x > 0, vgrad.log(x - 1), 1.0)
+        return vgrad.where(x < 0, vgrad.sqrt(x) + 1, unused) * vgrad.log(x)
+
+    program = vgrad.compile(f, [], check_finite=True)
+    assert caught(lambda: program([], [2.0, -1.0])).op == "sqrt"
+    assert caught(lambda: program([], [2.0, 0.5])).op == "log"
+
+
+def test_in_float32_what_float64_would_hold():
+    program = vgrad.compile(lambda x: x * x, [], check_finite=True, dtype=np.float32)
+    error = caught(lambda: program([], [1.0, 1e30]))
+    assert "output 0 at sample 1 is inf in float32, but finite" in str(error)
+
+
+def test_a_graph_has_its_lines_where_they_were_recorded():
+    for lines in (True, False):
+        graph = vgrad.trace(price, (2,), lines=lines)
+        program = vgrad.compile(graph, check_finite=True)
+        error = caught(lambda p=program: p([], BATCH))
+        assert error.line == (line_of(price) if lines else "") and error.label == "vol"
+
+
+def test_a_first_bad_sample_among_many_and_long_inputs():
+    program = vgrad.compile(lambda x: vgrad.log(np.sum(x)), [], check_finite=True, tile=7)
+    data = np.ones((5000, 20))
+    data[4321:] = 0.0
+    error = caught(lambda: program.value_and_grad([], data))
+    assert error.sample == 4321
+    assert "x = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ... 20 numbers]" in str(error)
+
+
+def test_the_state_is_as_before():
+    model = nn.MLP(2, [3, 1], rng=random.Random(0))
+    program = vgrad.compile(lambda x: vgrad.log(model(x)), model.parameters(), check_finite=True)
+    theta = program.theta()
+    before = theta.copy()
+    with pytest.raises(NonFiniteError):
+        program.value_and_grad(theta, np.zeros((4, 2)))
+    assert (theta == before).all() and (program.theta() == before).all()
+
+
+# --- the scalar engine ----------------------------------------------------------------------------
+
+
+def test_a_value_that_is_not_finite():
+    x, w = Value(0.0, label="x"), Value(2.0)
+    with vgrad.source_lines():
+        y = w * vgrad.log(x) + 1
+    line = f"test_finite.py:{test_a_value_that_is_not_finite.__code__.co_firstlineno + 3}"
+    for call in (lambda: vgrad.check_finite(w, y), lambda: y.backward(check_finite=True)):
+        error = caught(call)
+        assert str(error) == f"log of 0.0 gave -inf, a node ({line}), forward sweep"
+        assert (error.op, error.operands, error.line) == ("log", (0.0,), line)
+    assert (x.grad, w.grad) == (0.0, 0.0)
+    vgrad.check_finite(x, w)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_leaves_as_they_were():
+    x, w = Value(0.0, label="x"), Value(2.0)
+    x.grad, w.grad = 5.0, 7.0
+    root = vgrad.sqrt(x)
+    root.label = "root"
+    error = caught(lambda: (w * root).backward(check_finite=True))
+    assert str(error) == "sqrt of 0.0 made inf of a gradient of 2.0, 'root', backward sweep"
+    assert (x.grad, w.grad) == (5.0, 7.0)
+    (w * x).backward(check_finite=True)
+    assert (x.grad, w.grad) == (7.0, 7.0)
+
+
+def test_gradients_that_overflow_where_they_meet():
+    x = Value(0.1, label="x")
+    error = caught(lambda: (x * 1e308 - x * -1e308).backward(check_finite=True))
+    assert (
+        str(error) == "the gradients that meet at the parameter add up to inf, 'x', backward sweep"
+    )
+
+
+def test_a_branch_that_is_not_taken_is_none_of_its_business():
+    x = Value(0.0)
+    vgrad.where(x > 0, vgrad.sqrt(x), x * 3).backward(check_finite=True)
+    assert x.grad == 3.0
+
+
+def test_source_lines_end_with_the_block_and_travel_into_a_graph():
+    x = Value(2.0)
+    with vgrad.source_lines():
+        inside = x * 3
+    after = x * 4
+    assert inside.line.startswith("test_finite.py:") and not hasattr(after, "line")
+    graph = vgrad.capture(inside)
+    assert list(graph.lines.values()) == [inside.line]
+    assert not vgrad.capture(after).lines

@@ -1,0 +1,247 @@
+"""verify and gradcheck find what is wrong; float32 keeps its bounds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from helpers import random_program
+
+import vgrad
+from vgrad import ParityError, Value, nn, ops, verify
+
+MODEL = nn.MLP(2, [6, 3, 1], activation="tanh", rng=random.Random(5))
+X = np.random.default_rng(0).normal(size=(50, 2))
+Y = np.random.default_rng(1).normal(size=50)
+
+
+def loss(x, y):
+    score = MODEL(x)
+    return (score - y) ** 2 + 0.01 * sum(p * p for p in MODEL.parameters()), score
+
+
+@pytest.fixture
+def wrong_rule(monkeypatch):
+    """Plants a rule in a row of the table, for as long as a test runs."""
+
+    def plant(op: ops.Op, k: int, rule) -> None:
+        before = op.vjp
+        vgrad.rules.recorded.cache_clear()
+        object.__setattr__(op, "vjp", (*before[:k], rule, *before[k + 1 :]))
+        undo.append((op, before))
+
+    undo: list = []
+    yield plant
+    for op, before in reversed(undo):
+        object.__setattr__(op, "vjp", before)
+    vgrad.rules.recorded.cache_clear()
+
+
+# --- verify --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+def test_what_is_right_is_verified(fuse, dtype):
+    program = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, dtype=dtype)
+    theta = program.theta()
+    report = program.verify(theta, X, Y)
+    assert report.samples == 16 and report.numbers == 16 * (2 + 3 + len(theta))
+    assert 0 < report.worst.share < 1 and 0 < report.worst.ulps < np.inf
+    assert "16 samples, 768 numbers agree with the scalar engine's: worst gap" in str(report)
+    assert program.verify(theta, X, Y, samples=100, seed=3).samples == 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("edges", [False, True], ids=["numbers", "edges"])
+def test_random_graphs_are_verified(seed, edges):
+    program = random_program(seed, edges)
+    compiled = vgrad.compile(program, parameters=program.parameters)
+    data = np.random.default_rng(seed).uniform(-2, 2, size=(program.inputs, 4))
+    report = compiled.verify(compiled.theta(), *data)
+    assert report.worst.share <= 1
+
+
+def test_a_fault_in_a_kernel_is_found(monkeypatch):
+    """A matrix product that is off in the 10th digit, forward; then one backward."""
+    kernels = vgrad.kernels
+    dot = kernels._dot
+
+    def off(calls, a, b, out, constant):
+        dot(calls, a, b, out, constant)
+        calls.call(lambda: np.multiply(out, 1 + 1e-10, out), constant)
+
+    program = vgrad.compile(loss, MODEL.parameters())
+    theta = program.theta()
+    monkeypatch.setattr(kernels, "_dot", off)
+    with pytest.raises(
+        ParityError, match=r"must agree with the scalar engine's to 1e-12 .*got .*at"
+    ):
+        program.verify(theta, X, Y)
+    monkeypatch.undo()
+    monkeypatch.setattr(kernels.Grid, "_grad_v", lambda self, calls, out: self._grad_u(calls, out))
+    with pytest.raises((ParityError, ValueError)):
+        vgrad.compile(
+            lambda x: sum(p * q for p, q in zip(MODEL.parameters(), x)), MODEL.parameters()[:5]
+        ).verify(theta[:5], X[:, [0, 1, 0, 1, 0]])
+
+
+def test_a_nan_in_the_wrong_place_is_found(monkeypatch):
+    """Where the fused sweep forgets to keep a gradient of 0, and nothing falls back."""
+    program = vgrad.compile(lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0), [])
+    program.verify([], [1.0, 0.0])
+    monkeypatch.setattr(vgrad.plan.Plan, "input_gradients", lambda *call: (0.0, np.zeros((1, 2))))
+    with pytest.raises(ParityError, match=r"got 0.0 for 0.5, .* at gradient to input 0, sample 0"):
+        program.verify([], [1.0, 0.0])
+
+
+def test_the_bounds_are_what_is_documented():
+    assert verify.BOUNDS == {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
+
+
+# --- gradcheck -----------------------------------------------------------------------------------
+
+
+def test_gradcheck_of_a_function_on_the_scalar_engine():
+    before = [p.data for p in MODEL.parameters()]
+    report = vgrad.gradcheck(loss, [0.3, -0.2], 1.5)
+    assert report and len(report.derivatives) == 3 + len(before)
+    assert "50 of 50" not in str(report) and "agree with central differences" in str(report)
+    assert [p.data for p in MODEL.parameters()] == before
+    assert all(p.grad == 0 for p in MODEL.parameters())
+
+
+def test_gradcheck_of_a_program_and_of_a_graph():
+    program = vgrad.compile(loss, MODEL.parameters())
+    theta = program.theta()
+    graph = vgrad.trace(loss, (2,), (), parameters=MODEL.parameters())
+    for checked in (program, graph):
+        report = vgrad.gradcheck(checked, theta, X[:3], Y[:3])
+        assert report and len(report.derivatives) == len(theta) + 9
+
+
+@pytest.mark.parametrize("op", [op for op in ops.OPS if any(op.vjp)], ids=lambda op: op.name)
+def test_gradcheck_names_the_op_whose_rule_is_off(op, wrong_rule):
+    """On both engines, whichever row it is, even by a thousandth."""
+    for k, right in enumerate(op.vjp):
+        if right:
+            wrong_rule(op, k, lambda g, *xs, right=right: 1.001 * right(g, *xs))
+    operands = [0.7, 1.3, -0.4][: op.arity]
+
+    def fn(*xs):
+        return vgrad.sin(op(*xs)) if op is not ops.sin else op(*xs) * 2
+
+    # fused, sums of products and guards do not come to their rows' rules
+    plain = vgrad.compile(fn, [], fuse=False)
+    for report in (
+        vgrad.gradcheck(fn, *operands),
+        vgrad.gradcheck(plain, [], *[[x] for x in operands]),
+    ):
+        assert not report and f"the rule of {op.name} for operand" in str(report)
+        assert all(f"the rule of {op.name} for" in text for text in report.rules)
+
+
+def test_gradcheck_names_the_worst_parameter_and_input(wrong_rule):
+    u, v = Value(2.0, label="u"), Value(3.0, label="v")
+    wrong_rule(ops.mul, 1, lambda g, out, x, y: 1.5 * x * g)
+    report = vgrad.gradcheck(lambda x: x * v + u, 0.5)
+    assert "1 of 3 derivatives disagree" in str(report)
+    assert "that to parameter 'v': 0.75, where differences give 0.5" in str(report)
+    report = vgrad.gradcheck(
+        vgrad.compile(lambda x, y: u * x[1] + v * y, [u, v], fuse=False),
+        [2.0, 3.0],
+        [[1.0, 5.0]],
+        [7.0],
+    )
+    assert "2 of 5" in str(report) and [x.got for x in report.wrong] == [4.5, 3.0]
+    assert "that to input 1 of sample 0: 4.5, where differences give 3" in str(report)
+
+
+def test_what_differences_cannot_judge_is_said():
+    for fn in (vgrad.relu, vgrad.abs, lambda x: vgrad.maximum(x, 0.0)):
+        report = vgrad.gradcheck(fn, 0.0)
+        assert report and len(report.unsure) == 1 and "1 not judged" in str(report)
+        assert not vgrad.gradcheck(fn, 0.5).unsure and not vgrad.gradcheck(fn, -1e-2).unsure
+    assert vgrad.gradcheck(vgrad.log, 1e-5) and not vgrad.gradcheck(vgrad.log, 1e-5).unsure
+    assert len(vgrad.gradcheck(vgrad.sqrt, 0.0).unsure) == 1
+
+
+def test_a_gradient_of_nan_is_wrong():
+    report = vgrad.gradcheck(lambda x: x + 0 * vgrad.sqrt(x - 1) ** 2 * x, 1.0)
+    assert report.derivatives[0].got == report.derivatives[0].got or not report
+
+
+def test_gradcheck_refuses_what_it_cannot_check():
+    with pytest.raises(TypeError, match="must return a Value"):
+        vgrad.gradcheck(lambda x: 3.0, 1.0)
+    with pytest.raises(ValueError, match="step must be positive"):
+        vgrad.gradcheck(vgrad.sin, 1.0, step=0)
+    with pytest.raises(ValueError, match="tolerance must be positive"):
+        vgrad.gradcheck(vgrad.sin, 1.0, tolerance=-1)
+
+
+# --- float32 -------------------------------------------------------------------------------------
+
+
+def test_results_are_of_the_dtype_that_was_asked_for():
+    for dtype in (np.float32, "float32", np.dtype(np.float32)):
+        program = vgrad.compile(loss, MODEL.parameters(), dtype=dtype)
+        theta = program.theta()
+        assert theta.dtype == np.float64
+        for x, y in ((X, Y), (X.astype(np.float32), Y.astype(np.float32))):
+            (value, outputs), grad = program.value_and_grad(theta, x, y, aux=True)
+            assert type(value) is float and grad.dtype == np.float32
+            arrays = [*outputs, *program.input_grads(theta, x, y), *program(theta, x, y)]
+            arrays += [program.per_sample_grads(theta, x, y)]
+            arrays += [program.hessian_vector_product(theta, theta, x, y)]
+            assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_float32_keeps_its_bounds_on_random_graphs(seed):
+    """Fused and plain; 4,500 roundings of what would be if nothing cancelled, as in float64."""
+    program = random_program(seed)
+    data = np.random.default_rng(seed).uniform(-2, 2, size=(program.inputs, 5))
+    for fuse in (True, False):
+        compiled = vgrad.compile(program, parameters=program.parameters, fuse=fuse, dtype="float32")
+        compiled.verify(compiled.theta(), *data)
+
+
+def test_nothing_inside_is_computed_in_float64():
+    """Not even where a constant or a mask is at work: NumPy would widen it without a word."""
+    program = vgrad.compile(
+        lambda x, y: (
+            (loss(x, y)[0] * 3 + vgrad.relu(x[0] - 0.5) + vgrad.maximum(x[1], 0.2) ** 3)
+            / (1 + vgrad.sigmoid(y))
+            + vgrad.where(y > 0, x[0] ** 0.5, -2.5)
+        ),
+        MODEL.parameters(),
+        dtype=np.float32,
+    )
+    program.value_and_grad(program.theta(), abs(X), Y)
+    (engine,) = program.engines.values()
+    (bound,) = [x for kept in engine.plan._free.values() for x in kept]
+    kinds = {
+        array.dtype
+        for call in bound._whole
+        for array in (*getattr(call, "args", ()), *getattr(call, "keywords", {}).values())
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    }
+    assert kinds == {np.dtype(np.float32)}
+
+
+def test_float32_takes_half_of_the_memory():
+    programs = [vgrad.compile(loss, MODEL.parameters(), dtype=d) for d in (np.float64, np.float32)]
+    sizes = []
+    for program in programs:
+        program.value_and_grad(program.theta(), X, Y)
+        (engine,) = program.engines.values()
+        sizes.append(engine.plan.memory(50, 2))
+    assert sizes[1] <= 0.55 * sizes[0]
+
+
+@pytest.mark.parametrize("dtype", [int, "float16", complex, "nonsense", object, 3])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(ValueError, match="dtype must be np.float64 or np.float32 .got"):
+        vgrad.compile(loss, dtype=dtype)

@@ -17,7 +17,8 @@ IMPORTS = {
     "ops": set(),
     "operators": {"ops"},
     "value": {"ops", "operators"},
-    "graph": {"errors", "ops", "value"},
+    "files": {"errors"},
+    "graph": {"errors", "files", "ops", "value"},
     "passes": {"graph"},
     "tape": {"errors", "ops", "operators", "value", "graph", "passes"},
     "trace": {"ops", "operators", "value", "graph", "tape"},
@@ -30,7 +31,12 @@ IMPORTS = {
     "plan": {"ops", "graph", "fuse", "schedule", "calls", "kernels"},
     "engine": {"ops", "graph", "plain", "plan"},
     "explain": {"graph", "calls", "kernels", "plan", "engine"},
-    "program": {"errors", "graph", "value", "tape", "trace", "engine", "explain"},
+    "optim": {"errors", "graph", "ops", "value"},
+    "checkpoint": {"errors", "files", "graph", "optim"},
+    "program": {
+        *("errors", "files", "graph", "value", "tape", "trace", "engine", "explain", "optim"),
+        "checkpoint",
+    },
     "diagram": set(),
     "layout": set(),
     "page": set(),
@@ -44,7 +50,6 @@ IMPORTS = {
     "animate": {"ops", "value", "diagram", "nodes", "overview", "steps", "page", "draw"},
     "plots": {"errors", "ops", "value", "graph", "diagram", "draw"},
     "nn": {"errors", "ops", "value"},
-    "optim": {"errors", "graph", "ops", "value"},
     "datasets": set(),
 }
 

@@ -14,7 +14,6 @@ import math
 import os
 import secrets
 import shutil
-import stat
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -124,9 +123,9 @@ def _target(path: Path) -> str:
     target = os.path.realpath(os.fsdecode(path))
     if os.path.exists(target):
         # A rename asks for less than a write does: it would replace even a device.
-        with open(target, "r+b") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "must be a file, not a device", target)
+        if not os.path.isfile(target) and not os.path.isdir(target):
+            raise OSError(errno.EINVAL, "must be a file, not a device or a pipe", target)
+        open(target, "r+b").close()
     return target
 
 

@@ -102,7 +102,9 @@ def test_unusual_graphs(make, tmp_path):
 def test_a_label_that_is_no_string_comes_back_as_its_text(tmp_path):
     x, y = Value(1.0), Value(2.0)
     x.label, y.label = 7, None
-    vgrad.capture(x * y).save(tmp_path / "graph")
+    graph = vgrad.capture(x * y)
+    graph.labels[2] = None
+    graph.save(tmp_path / "graph")
     assert list(Graph.load(tmp_path / "graph").labels.values()) == ["7"]
 
 
@@ -190,6 +192,8 @@ def test_a_program_keeps_every_shape_it_had_seen_and_its_options(tmp_path):
     assert twin.value_and_grad([2.0], [1.0, 5.0])[0] == 12.0  # the sum
     assert twin([2.0], [[1.0, 5.0]]).tolist() == [12.0]
     assert twin._options == program._options
+    with np.load(path) as stored:
+        assert "executor" not in json.loads(stored["header"].tobytes())["options"]
     with pytest.raises(ShapeError, match=r"that this program had seen .* \(\(\),\), \(\(2,\),\)"):
         twin([2.0], [[1.0, 5.0, 6.0]])
     with pytest.raises(ValueError, match="must have Values to assign to"):
@@ -259,6 +263,11 @@ def test_an_optimiser_of_ones_own(tmp_path):
     state = optimiser.state()
     optimiser.step(np.ones(1), np.ones(1))
     assert state["arrays"][1].tolist() == [0.5]  # a copy
+    again.restore(state)
+    again.step(np.ones(1), np.ones(1))
+    assert state["arrays"][1].tolist() == [0.5]
+    with pytest.raises(ValueError, match=r"one shape \(P,\).* .got \(2, 2\)"):
+        Own(0.1).restore({"kind": "Own", "steps": 1, "arrays": [np.ones((2, 2))]})
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -493,8 +502,12 @@ def say(**fields: Any) -> Change:
     return lambda header, arrays: header.update(fields)
 
 
-def nested(depth: int) -> Any:
-    inner: Any = []
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+def nested(depth: int, inner: Any = None) -> Any:
+    inner = [] if inner is None else inner
     for _ in range(depth):
         inner = [inner]
     return inner
@@ -537,6 +550,7 @@ MADE = {
     "an array missing": (lambda h, a: a.pop("level"), "its arrays must have level"),
     "an array more": (lambda h, a: a.update(more=a["op"]), "got 'more' too"),
     "labels missing": (lambda h, a: h.pop("labels"), "its header must have labels"),
+    "a field with a very long name": (say(**{"x" * 10**6: 1}), "its header must be"),
     "a field more": (say(more=1), "its header must be .* .got 'more' too"),
     "another version": (say(version=2), r"its version must be 1 .got 2.; save it again"),
     "a version that is no number": (say(version=True), "its version must be 1 .got True"),
@@ -583,6 +597,34 @@ def test_a_file_made_by_hand_is_refused(name, tmp_path):
     with pytest.raises(GraphFormatError, match=message) as caught:
         Graph.load(path)
     assert str(caught.value).startswith(f"{path} must be a whole file of vgrad.Graph.save, but ")
+    assert len(str(caught.value)) < 1000
+
+
+def twice(depth: int) -> Any:
+    """A list that would take 2**depth steps to walk through."""
+    return [twice(depth - 1)] * 2 if depth else ()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    {
+        "sizes that overflow to 0": {"input_shapes": ((2**32, 2**32),)},
+        "shapes that are lists": {"input_shapes": ([0],)},
+        "an output that is text": {"output_shapes": ""},
+        "an output that is none": {"output_shapes": None},
+        "a list of nothing": {"output_shapes": [(), []]},
+        "one number, too deep": {"output_shapes": nested(MAX_NESTING + 1, ())},
+        "a list that has itself": {"output_shapes": LOOP},
+        "a very large list": {"output_shapes": twice(60)},
+        "a list of lists": {"parents": [[-1, -1, -1]]},
+        "a label of text": {"labels": {"0": "a"}},
+    }.values(),
+)
+def test_check_holds_for_what_no_file_can_say(broken):
+    graph = vgrad.capture(Value(3.0) * 2)
+    graph.check()
+    with pytest.raises(GraphFormatError):
+        replace(graph, **broken).check()
 
 
 MADE_PROGRAMS = {
@@ -598,6 +640,10 @@ MADE_PROGRAMS = {
     ),
     "theta of whole numbers": (cast("theta", np.int32), "theta must be float64"),
     "state of one axis": (lambda h, a: a.update(optimiser=a["theta"]), "the optimiser's state"),
+    "state of another size": (
+        lambda h, a: a.update(optimiser=a["optimiser"][:, 1:]),
+        r"the optimiser's state must be float64 \(K, 17\)",
+    ),
     "no theta": (lambda h, a: a.pop("theta"), "its arrays must have theta"),
     "no options": (lambda h, a: h.pop("options"), "its header must have options"),
     "options that are none": (say(options=3), "TypeError"),

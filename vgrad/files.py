@@ -171,10 +171,7 @@ def _header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> He
     """The header, taken out of the members: a dict with a string called format."""
     if HEADER not in members:
         raise GraphFormatError(f"it must have a member {HEADER!r}")
-    text = _array(archive, members.pop(HEADER))
-    if text.dtype != np.uint8:
-        raise GraphFormatError(f"its header must be uint8 (got {text.dtype})")
-    header = json.loads(text.tobytes().decode())
+    header = json.loads(_array(archive, members.pop(HEADER)).tobytes().decode())
     if not isinstance(header, dict) or not isinstance(header.get("format"), str):
         raise GraphFormatError("its header must say of what format it is")
     return header

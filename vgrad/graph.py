@@ -268,7 +268,7 @@ def _holds(structure: Structure, numbers: int) -> bool:
             return False
         else:
             numbers -= count(part)
-    return not waiting and numbers == 0
+    return numbers == 0
 
 
 # --- what files hold -----------------------------------------------------------------------------

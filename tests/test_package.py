@@ -21,7 +21,8 @@ IMPORTS = {
     "lines": {"value"},
     "refusals": {"errors", "lines"},
     "functions": {"errors", "ops", "operators"},
-    "graph": {"errors", "ops", "value"},
+    "files": {"errors"},
+    "graph": {"errors", "files", "ops", "value"},
     "arrays": {"errors", "graph"},
     "memory": {"errors"},
     "passes": {"graph"},
@@ -39,8 +40,10 @@ IMPORTS = {
     "explain": {"graph", "calls", "kernels", "plan", "engine"},
     "replay": {"errors", "ops", "finite", "value", "graph", "engine"},
     "verify": {"errors", "ops", "value", "replay"},
+    "optim": {"errors", "graph", "ops", "value"},
+    "checkpoint": {"errors", "files", "graph", "optim"},
     "program": {
-        *("errors", "graph", "value", "arrays", "tape", "trace"),
+        *("errors", "files", "graph", "value", "arrays", "tape", "trace", "optim", "checkpoint"),
         *("engine", "explain", "replay", "verify"),
     },
     "differences": set(),
@@ -61,7 +64,6 @@ IMPORTS = {
     "animate": {"ops", "value", "diagram", "nodes", "overview", "steps", "page", "draw"},
     "plots": {"errors", "ops", "value", "graph", "diagram", "draw"},
     "nn": {"errors", "ops", "value"},
-    "optim": {"errors", "graph", "ops", "value"},
     "datasets": set(),
 }
 

@@ -23,6 +23,8 @@ class Optimiser:
     `rate`, the learning rate, is a number or a function of the step, which counts from 0.
     """
 
+    _arrays: int | None = None  # how many its state has once it has any; None where that is open
+
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.steps = 0
@@ -50,6 +52,47 @@ class Optimiser:
         self._step(theta, np.array([p.grad for p in values], np.float64))
         for value, data in zip(values, theta.tolist()):
             value.data = data
+
+    def state(self) -> dict[str, Any]:
+        """What it has become by its steps: its kind, their number, and copies of its arrays (P,).
+
+        Its rate and other settings are not part of that.
+
+        >>> adam, theta = Adam(rate=0.5), np.array([1.0])
+        >>> adam.step(theta, [4.0])
+        >>> state = adam.state()
+        >>> state["kind"], state["steps"], len(state["arrays"])
+        ('Adam', 1, 2)
+        >>> twin = Adam(rate=0.5)
+        >>> twin.restore(state)  # from here on it steps as the other does
+        """
+        arrays = [array.copy() for array in self._state]
+        return {"kind": type(self).__name__, "steps": self.steps, "arrays": arrays}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what another was when `state` was taken, apart from rate and other settings.
+
+        Raises ValueError, and leaves it as it was, where that was of another kind, or its arrays
+        are not as many or as long as here.
+        """
+        kind = type(self).__name__
+        if state["kind"] != kind:
+            raise ValueError(
+                f"the state must be of the optimiser's kind, {kind} (got {state['kind']})"
+            )
+        arrays = [as_numbers(array, "state").copy() for array in state["arrays"]]
+        if self._arrays is not None and len(arrays) not in (0, self._arrays):
+            raise ValueError(
+                f"the state of {kind} must have {self._arrays} arrays, or none before the first "
+                f"step (got {len(arrays)})"
+            )
+        shapes = {array.shape for array in (*self._state, *arrays)}
+        if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                f"the state's arrays must have one shape (P,), that of the steps so far "
+                f"(got {', '.join(map(str, sorted(shapes)))}); restore into a new optimiser"
+            )
+        self.steps, self._state = int(state["steps"]), arrays
 
     def _step(self, theta: Array, grad: Array) -> None:
         if theta.dtype != np.float64 or theta.ndim != 1:
@@ -83,6 +126,8 @@ class SGD(Optimiser):
     The form of momentum is that of Sutskever et al. 2013 as PyTorch has it.
     """
 
+    _arrays = 1
+
     def __init__(self, rate: Rate, momentum: float = 0.0) -> None:
         super().__init__(rate)
         self.momentum = momentum
@@ -106,6 +151,8 @@ class Adam(Optimiser):
     >>> theta.round(6)
     array([0.5, 2.5])
     """
+
+    _arrays = 2
 
     def __init__(
         self, rate: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8

@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from . import checkpoint, files
 from .arrays import as_batch, per_sample_shapes, split, structured
 from .engine import Engine
 from .errors import ShapeError
 from .explain import explain
 from .graph import Array, Graph, Shape, as_theta, count
+from .optim import Optimiser
 from .replay import Call, check_gradient, check_outputs, check_per_sample
 from .tape import Tape, distinct_leaves
 from .trace import record
@@ -276,12 +278,45 @@ class Program:
         for parameter, number in zip(values, as_theta(theta, len(values)).tolist()):
             parameter.data = number
 
+    def save(self, path: files.Path, theta: Any = None, optimiser: Optimiser | None = None) -> None:
+        """Write what is recorded so far to a file, with theta (P,), by default the present one.
+
+        The options go along, save the executor, and of the optimiser its steps and state. An old
+        file of that name stays whole until the new one is. Raises TypeError where nothing is
+        recorded yet, ValueError where sizes differ, and OSError where the file cannot be written.
+
+        >>> import tempfile, vgrad
+        >>> w, adam = vgrad.Value(3.0), vgrad.optim.Adam()
+        >>> program = vgrad.compile(lambda x: w * x, parameters=[w])
+        >>> theta = program.theta([1.0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     program.save(f"{folder}/program.npz", theta, adam)
+        ...     twin = vgrad.Program.load(f"{folder}/program.npz", vgrad.optim.Adam())
+        >>> twin(twin.theta(), [1.0, 2.0])
+        array([3., 6.])
+        """
+        checkpoint.save(path, self.__getstate__(), theta, optimiser)
+
+    @staticmethod
+    def load(path: files.Path, optimiser: Optimiser | None = None) -> Program:
+        """Read a program that `save` wrote, without trust in the file; `theta()` is the saved one.
+
+        Like one from a pickle it has no `Values`, and takes arrays of the shapes that it had seen.
+        An `optimiser` takes up the saved steps and state, and keeps its own rate and settings.
+
+        Raises GraphFormatError where the file is damaged, of another version, or no program, and
+        OSError where it cannot be read; ValueError, the optimiser left as it was, where the file
+        has no state or one of another kind or size.
+        """
+        return checkpoint.load(path, compile, optimiser)
+
     def __getstate__(self) -> dict[str, Any]:
         """What is recorded so far: the function and its Values stay behind, and the executor."""
         if not self.engines:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
-                "before it is pickled: only what it has recorded travels (got one that has not)"
+                "before it is pickled or saved: only what it has recorded travels "
+                "(got one that has not)"
             )
         numbers = None if self._parameters is None else self.theta()
         options = self._options._replace(executor=None)

@@ -1,6 +1,7 @@
 """vgrad: write scalar code, run it at array speed."""
 
 from . import datasets, nn, optim
+from . import source as _source  # noqa: F401  it gives Graph a method
 from .animate import Animation, animate
 from .draw import draw, to_dot
 from .errors import GraphFormatError, ShapeError, TraceError, VgradError

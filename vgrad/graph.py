@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,10 @@ class Graph:
     labels: dict[int, str] = field(default_factory=dict)  # node -> name, where it has one
     lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", where recorded
     leaves: tuple[Value, ...] = ()  # the Values behind the parameters, where there are any
+
+    to_numpy_source: ClassVar[
+        Callable[..., str]
+    ]  # given by source.py, which stands above this file
 
     def __len__(self) -> int:
         return len(self.op)

@@ -51,9 +51,8 @@ class Graph:
     lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", where recorded
     leaves: tuple[Value, ...] = ()  # the Values behind the parameters, where there are any
 
-    to_numpy_source: ClassVar[
-        Callable[..., str]
-    ]  # given by source.py, which stands above this file
+    # Given by source.py, which stands above this file.
+    to_numpy_source: ClassVar[Callable[..., str]]
 
     def __len__(self) -> int:
         return len(self.op)

@@ -2,7 +2,7 @@
 
 from . import datasets, nn, optim
 from .animate import Animation, animate
-from .derivatives import gradient as _gradient  # noqa: F401  # Graph.gradient
+from .derivatives import gradient as _gradient  # noqa: F401  a method of Graph
 from .draw import draw, to_dot
 from .errors import (
     GraphFormatError,
@@ -36,6 +36,7 @@ from .ops import (
 )
 from .plots import LivePlot, plot_boundary, plot_training
 from .program import Program, compile
+from .source import to_numpy_source as _to_numpy_source  # noqa: F401  a method of Graph
 from .trace import capture, trace
 from .value import Value
 from .verify import Verification

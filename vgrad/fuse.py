@@ -72,15 +72,18 @@ class Fused:
     outputs: Ints
 
 
-def fuse(graph: Graph) -> Fused:
-    """Find the contractions of `graph`, by passes over all of its nodes at once."""
+def fuse(graph: Graph, keep_guards: bool = False) -> Fused:
+    """Find the contractions of `graph`, by passes over all of its nodes at once.
+
+    Guards are left out where another sweep can take over, unless they are to be kept.
+    """
     n = len(graph)
     one = n
     op = np.append(graph.op, np.uint8(ops.const.code))
     value = np.append(graph.value, 1.0)
     origin = origins(graph)  # the node 1 is in the place of no parent: it comes from nothing
     same = _equal_constants(op, value, one)
-    guards = _needless_guards(graph)
+    guards = np.empty(0, np.intp) if keep_guards else _needless_guards(graph)
     same[guards] = graph.parents[guards, 1]
     while (same[same] != same).any():  # a guard of a guard
         same = same[same]

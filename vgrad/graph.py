@@ -55,7 +55,9 @@ class Graph:
     lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", where recorded
     leaves: tuple[Value, ...] = ()  # the Values behind the parameters, where there are any
 
-    gradient: ClassVar[Callable[..., Graph]]  # given by derivatives.py, which stands above
+    # Given by derivatives.py and source.py, which stand above this file.
+    gradient: ClassVar[Callable[..., Graph]]
+    to_numpy_source: ClassVar[Callable[..., str]]
 
     def __len__(self) -> int:
         return len(self.op)

@@ -226,7 +226,8 @@ where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
 guard: Op = Op(  # y, but 0 where it is nan for want of a gradient, x; graphs of gradients have it
     "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
     None,
-    lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)))
+    lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
+    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y))
 
 neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
 exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))

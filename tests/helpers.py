@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import vgrad
 from vgrad import Value
@@ -18,12 +19,19 @@ from vgrad.value import reachable
 DEMOS = Path(__file__).parents[1] / "demos"
 MOONS, BENCHMARK = DEMOS / "moons.py", DEMOS / "benchmark.py"
 
+long = pytest.mark.long  # what `python -m pytest -m long` runs, and the plain call leaves out
+
 COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
 
 EDGES = [
     *(0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 1e-3, -7.25, 710.0, -750.0, 1e200, -1e308),
     *(5e-324, -5e-324, 2.2250738585072014e-308, float("inf"), float("-inf"), float("nan")),
 ]
+
+
+def sweep(count: int, slice_: int) -> list[Any]:
+    """The seeds of a test, to parametrize it: the first few always, the others in the long run."""
+    return [k if k < slice_ else pytest.param(k, marks=long) for k in range(count)]
 
 
 def same_bits(a: Any, b: Any) -> bool:

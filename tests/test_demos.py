@@ -50,6 +50,19 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
     return lambda name: runpy.run_path(str(DEMOS / f"{name}.py"))
 
 
+@pytest.fixture
+def here(load, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a demo prints that runs in this process, after it has come to a good end."""
+
+    def demo(name: str, *arguments: object) -> str:
+        assert load(name)["main"]([*map(str, arguments)]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return demo
+
+
 def steps_of(output: str) -> list[tuple[float, float]]:
     lines = re.findall(r"^step (\d+) loss (\S+), accuracy (\S+)%$", output, re.MULTILINE)
     return [(float(loss), float(accuracy)) for _, loss, accuracy in lines]
@@ -72,16 +85,17 @@ def test_the_published_run_comes_out_on_both_engines(published_moons):
 
 
 @pytest.mark.parametrize("engine", ["vector", "scalar"])
-def test_moons_options(engine, tmp_path):
+def test_moons_options(engine, tmp_path, here):
     options = ["--steps", 3, "--samples", 20, "--noise", 0, "--hidden", 4, "--activation", "tanh"]
-    output = moons("--engine", engine, "--batch", 8, "--seed", 7, *options, "--out", tmp_path)
+    options += ["--engine", engine, "--batch", 8, "--seed", 7, "--out", tmp_path]
+    output = here("moons", *options)
     assert "17 parameters, 20 samples" in output and len(steps_of(output)) == 3
     assert (tmp_path / "moons.png").exists()
 
 
-def test_both_engines_agree_on_random_batches(tmp_path):
+def test_both_engines_agree_on_random_batches(tmp_path, here):
     options = ["--steps", 4, "--samples", 30, "--batch", 10, "--hidden", 5, 3, "--no-plot"]
-    steps = steps_of(moons("--engine", "both", *options, "--out", tmp_path))
+    steps = steps_of(here("moons", "--engine", "both", *options, "--out", tmp_path))
     assert steps[:4] == [(pytest.approx(loss, rel=1e-9), acc) for loss, acc in steps[4:]]
     assert list(tmp_path.iterdir()) == []
 
@@ -173,19 +187,19 @@ def test_the_neuron(tmp_path):
         assert (tmp_path / "opened").read_text().strip() == (tmp_path / "backprop.html").as_uri()
 
 
-def test_the_neuron_with_other_numbers(tmp_path):
-    result = run(DEMOS / "neuron.py", "--step", 99, "--out", tmp_path)
-    assert result.returncode == 1 and result.stderr == "--step must be at most 13 (got 99)\n"
-    assert demo("neuron", "--seed", 1, "--no-plot") != demo("neuron", "--seed", 2, "--no-plot")
-    demo("neuron", "--no-plot", "--out", tmp_path / "new")
+def test_the_neuron_with_other_numbers(tmp_path, here):
+    with pytest.raises(SystemExit, match=r"--step must be at most 13 \(got 99\)$"):
+        here("neuron", "--step", 99, "--out", tmp_path)
+    assert here("neuron", "--seed", 1, "--no-plot") != here("neuron", "--seed", 2, "--no-plot")
+    here("neuron", "--no-plot", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_the_lectures_network_on_both_engines(tmp_path):
+def test_the_lectures_network_on_both_engines(tmp_path, here):
     """Ten digits of each loss agree: the engines add in other orders, which comes to 1e-15."""
-    vector, scalar = (
-        demo("lecture", "--engine", engine, "--out", tmp_path) for engine in ("vector", "scalar")
-    )
+    options = ["--out", tmp_path]
+    scalar = here("lecture", "--engine", "scalar", *options)
+    vector = demo("lecture", "--engine", "vector", *options)
     assert vector == scalar
     losses = re.findall(r"^Epoch (\d+): Loss = (\S+)$", vector, re.MULTILINE)
     assert [int(epoch) for epoch, _ in losses] == list(range(0, 101, 10))

@@ -217,15 +217,16 @@ def test_outputs_come_back_in_the_form_they_were_returned():
     assert vgrad.compile(lambda x: x)([], data[:, 0]).tolist() == [0, 2, 4]
 
 
-def test_an_objective_that_is_shared_or_a_leaf():
+@pytest.mark.parametrize("fuse", [False, True])
+def test_an_objective_that_is_shared_or_a_leaf(fuse):
     w = Value(3.0)
-    program = vgrad.compile(lambda x: (w * w, x))
+    program = vgrad.compile(lambda x: (w * w, x), fuse=fuse)
     assert program.value_and_grad([3.0], np.ones(5)) == (9.0, pytest.approx([6.0]))
     assert program.per_sample_grads([3.0], np.ones(5)).tolist() == [[6.0]] * 5
     assert program.input_grads([3.0], np.ones(5))[0].tolist() == [0.0] * 5
-    total = vgrad.compile(lambda x: w, reduce="sum")
+    total = vgrad.compile(lambda x: w, reduce="sum", fuse=fuse)
     assert total.value_and_grad([3.0], np.ones(5)) == (15.0, pytest.approx([5.0]))
-    identity = vgrad.compile(lambda x: x)
+    identity = vgrad.compile(lambda x: x, fuse=fuse)
     assert identity.input_grads([], np.ones(2))[0].tolist() == [1.0, 1.0]
     value, grad = identity.value_and_grad([], [1.0, 3.0])
     assert value == 2.0 and grad.shape == (0,)

@@ -195,27 +195,28 @@ class Scales:
         assert_gradients_match(got.outputs, want.outputs, self.outputs, context)
         assert_gradients_match(got.by_leaf, want.by_leaf, self.by_leaf, context)
         parameters = self.by_leaf[len(self.by_leaf) - len(want.grad) :]
-        assert_gradients_match(got.grad, want.grad, parameters.mean(axis=1), context)
-        assert_gradients_match(got.value, want.value, self.outputs[0].mean(), context)
+        with np.errstate(over="ignore"):
+            means = parameters.mean(axis=1), self.outputs[0].mean()
+        assert_gradients_match(got.grad, want.grad, means[0], context)
+        assert_gradients_match(got.value, want.value, means[1], context)
 
 
-def assert_telling(results: Results) -> None:
-    """Numbers are finite, and some gradient is not just 0 or 1."""
-    assert all(np.isfinite(x).all() for x in results.arrays())
-    assert any(((x != 0) & (np.abs(x) != 1)).any() for x in results.by_leaf)
+def is_finite(results: Results) -> bool:
+    return all(np.isfinite(x).all() for x in results.arrays())
 
 
-def check_graph(seed: int, fuse: bool, threads: Executor) -> None:
+def check_graph(seed: int, fuse: bool, threads: Executor) -> bool:
+    """Returns whether it told anything: finite numbers, and a gradient not just 0 or 1."""
     program = graph_of(seed)
     arrays, context = batch_of(program, seed), f"seed {seed}"
     make = partial(compiled, program, fuse=fuse)
     first = make()
     theta = first.theta()
     want = run(first, theta, arrays)
-    assert_telling(want)
     assert_same_bits(run(first, theta, arrays), want, f"{context}, again")
     at_once = run_at_once(first, theta, arrays)
-    assert_same_bits(at_once, replace(want, by_leaf=[]), f"{context}, aux")
+    if is_finite(want):  # else either call may have taken the plain sweep for more than the other
+        assert_same_bits(at_once, replace(want, by_leaf=[]), f"{context}, aux")
     twin = pickle.loads(pickle.dumps(first))
     assert_same_bits(run_at_once(twin, theta, arrays), at_once, f"{context}, pickled")
 
@@ -226,7 +227,7 @@ def check_graph(seed: int, fuse: bool, threads: Executor) -> None:
     longer = compiled(with_dead_lines(program, seed), fuse=fuse, tile=TILE, executor=threads)
     assert_same_bits(
         run_at_once(longer, theta, arrays),
-        replace(by_tiles, by_leaf=[]),
+        run_at_once(tiled, theta, arrays),
         f"{context}, on threads and with dead lines",
     )
     if arrays:
@@ -239,6 +240,8 @@ def check_graph(seed: int, fuse: bool, threads: Executor) -> None:
             scales.assert_match(after, before, f"{context}, permuted")
             if not fuse:  # one number at a time: nothing may depend on its neighbours
                 assert all(map(same_bits, after.outputs, before.outputs)), context
+    gradients = np.array(want.by_leaf)
+    return is_finite(want) and bool(np.isin(gradients, [0.0, 1.0, -1.0], invert=True).any())
 
 
 @both_ways
@@ -251,8 +254,9 @@ def test_what_must_not_change_the_results_of_a_graph(block, fuse):
     """Another call, a pickle, threads, dead lines: to the bit. Permuting the samples permutes the
     results, and tiles change nothing, both beyond rounding."""
     with ThreadPoolExecutor(2) as threads:
-        for seed in range(BLOCK * block, BLOCK * (block + 1)):
-            check_graph(seed, fuse, threads)
+        seeds = range(BLOCK * block, BLOCK * (block + 1))
+        telling = sum(check_graph(seed, fuse, threads) for seed in seeds)
+    assert telling >= 0.8 * BLOCK
 
 
 def test_big_graphs_are_big():
@@ -323,6 +327,8 @@ def test_a_graph_that_was_stored_gives_the_same_bits(through, count, tmp_path):
     """Every array to the bit, and so every result, of small graphs, big ones and those with
     constants that are inf, nan and subnormal."""
     check_storing = partial(check_stored, through, tmp_path / "graph.npz")
+    sums = [(ops.add, [0, edge]) for edge in EDGES]
+    check_storing(RandomProgram(1, [], sums, [*range(1, 1 + len(sums))]), 0)
     for seed in range(count):
         check_storing(graph_of(seed), seed)
         check_storing(random_program(seed, edges=True), seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import vgrad
 from vgrad import Value
@@ -18,12 +19,19 @@ from vgrad.value import reachable
 DEMOS = Path(__file__).parents[1] / "demos"
 MOONS, BENCHMARK = DEMOS / "moons.py", DEMOS / "benchmark.py"
 
+long = pytest.mark.long  # what `python -m pytest -m long` runs, and the plain call leaves out
+
 COMPUTED = [op for op in OPS if op.arity]  # every op but the leaves
 
 EDGES = [
     *(0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 1e-3, -7.25, 710.0, -750.0, 1e200, -1e308),
     *(5e-324, -5e-324, 2.2250738585072014e-308, float("inf"), float("-inf"), float("nan")),
 ]
+
+
+def sweep(count: int, slice_: int) -> list[Any]:
+    """The seeds of a test, to parametrize it: the first few always, the others in the long run."""
+    return [k if k < slice_ else pytest.param(k, marks=long) for k in range(count)]
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -67,6 +75,11 @@ class RandomProgram:
         numbers = self.run([*inputs, *self.parameters])
         return tuple(numbers[k] for k in self.outputs)
 
+    def emit(self, op: Op, operands: list[int | float]) -> int:
+        """Add a line; returns the index of its result."""
+        self.lines.append((op, operands))
+        return self.inputs + len(self.parameters) + len(self.lines) - 1
+
     def is_shared(self) -> list[bool]:
         """For every number, whether no input reaches it."""
         shared = [False] * self.inputs + [True] * len(self.parameters)
@@ -87,11 +100,7 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
     if inputs + parameters == 0:
         inputs = 1
     program = RandomProgram(inputs, [Value(rng.uniform(-2, 2)) for _ in range(parameters)], [], [])
-    count = inputs + parameters
-
-    def emit(op: Op, operands: list[int | float]) -> int:
-        program.lines.append((op, operands))
-        return inputs + parameters + len(program.lines) - 1
+    count, emit = inputs + parameters, program.emit
 
     for _ in range(size or rng.randint(1, 40)):
         (op,) = rng.choices(COMPUTED, weights)
@@ -107,14 +116,7 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
             k = rng.randrange(op.arity)  # a constant on either side
             picks[k] = rng.choice(EDGES) if edges else rng.uniform(0.5, 2.0)
         if not edges:
-            picks = [
-                x if isinstance(x, float) or limits == (-2.0, 2.0) else squeeze(emit, x, limits)
-                for x, limits in zip(picks, op.domain)
-            ]
-            if op.name == "pow":  # keeps towers of powers from overflowing
-                picks[1] = rng.choice([-1.0, 0.5, 2.0, 3.0, emit(BY_NAME["tanh"], [total - 1])])
-            if op.name == "exp":
-                picks[0] = emit(BY_NAME["tanh"], [total - 1])
+            picks = tame(program, op, picks, total - 1, rng)
         if all(isinstance(x, float) for x in picks):
             picks[0] = rng.randrange(total)
         emit(op, picks)
@@ -131,10 +133,66 @@ def random_program(seed: int, edges: bool = False, size: int | None = None) -> R
 BY_NAME = {op.name: op for op in OPS}
 
 
-def squeeze(emit: Callable[..., int], x: int, limits: tuple[float, float]) -> int:
+def tame(
+    program: RandomProgram, op: Op, picks: list[int | float], last: int, rng: random.Random
+) -> list[int | float]:
+    """The same operands, or lines that squeeze them into the op's domain."""
+    picks = [
+        x if isinstance(x, float) or limits == (-2.0, 2.0) else squeeze(program, x, limits)
+        for x, limits in zip(picks, op.domain)
+    ]
+    if op.name == "pow":  # keeps towers of powers from overflowing
+        picks[1] = rng.choice([-1.0, 0.5, 2.0, 3.0, program.emit(BY_NAME["tanh"], [last])])
+    if op.name == "exp":
+        picks[0] = program.emit(BY_NAME["tanh"], [last])
+    return picks
+
+
+def squeeze(program: RandomProgram, x: int, limits: tuple[float, float]) -> int:
     """Lines that map any number into the positive domain `limits`, smoothly."""
     assert limits == (0.2, 3.0)
-    return emit(BY_NAME["add"], [emit(BY_NAME["sigmoid"], [x]), 0.5])
+    return program.emit(BY_NAME["add"], [program.emit(BY_NAME["sigmoid"], [x]), 0.5])
+
+
+def deep_program(seed: int, steps: int) -> RandomProgram:
+    """A sum that grows by a small bounded term at each step, some computed from the sum so far.
+
+    So its depth is `steps` or more, with some five lines a step; every line reaches the objective,
+    the first output, and numbers and gradients stay of a size that tells something.
+    """
+    rng = random.Random(seed)
+    inputs, parameters = rng.randint(1, 4), rng.randint(1, 4)
+    program = RandomProgram(inputs, [Value(rng.uniform(-2, 2)) for _ in range(parameters)], [], [])
+    weights = [6 if any(op.vjp) else 1 for op in COMPUTED]
+    pool = [*range(inputs + parameters)]  # of numbers from -2 to 2
+    total, from_total = pool[-1], rng.choice([0.0, 0.1, 0.5])
+    for _ in range(steps):
+        (op,) = rng.choices(COMPUTED, weights)
+        picks: list[int | float] = [
+            total if rng.random() < from_total else rng.choice(pool) for _ in range(op.arity)
+        ]
+        result = program.emit(op, tame(program, op, picks, pool[-1], rng))
+        pool.append(program.emit(BY_NAME["tanh"], [result]))
+        term = program.emit(BY_NAME["mul"], [pool[-1], 0.02])
+        total = program.emit(BY_NAME["add"], [total, term])
+    program.outputs = [total, rng.choice(pool)]
+    return program
+
+
+def with_dead_lines(program: RandomProgram, seed: int) -> RandomProgram:
+    """The same, with lines in between whose results nothing uses, unless it is dead too."""
+    rng = random.Random(seed)
+    longer = RandomProgram(program.inputs, program.parameters, [], [])
+    moved = [*range(program.inputs + len(program.parameters))]  # where each number is now
+    count = len(moved)
+    for op, operands in program.lines:
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            dead = rng.choice(COMPUTED)
+            longer.emit(dead, [rng.randrange(count + len(longer.lines)) for _ in dead.vjp])
+        here = [moved[x] if isinstance(x, int) else x for x in operands]
+        moved.append(longer.emit(op, here))
+    longer.outputs = [moved[k] for k in program.outputs]
+    return longer
 
 
 # --- the reference -------------------------------------------------------------------------------

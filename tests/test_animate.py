@@ -315,18 +315,12 @@ def test_the_page_has_its_texts_whatever_the_users_settings(tmp_path):
         assert len(re.findall(r'<g id="cell[^"]*">\s*(?:<!--.*?-->)?\s*<text', text)) == 20
 
 
-def test_the_gif_has_every_step(tmp_path):
+def test_the_gif_has_every_step_and_a_frame_nothing_of_those_before_it(tmp_path):
+    """All frames are drawn on one figure, a single step on a new one: they must look the same."""
     animation = vgrad.animate(neuron()["o"], forward=True, by="level")
     animation.save(str(tmp_path / "backprop.gif"), seconds=0.5)
     with Image.open(tmp_path / "backprop.gif") as image:
         assert image.n_frames == len(animation) and image.info["duration"] == 500
-
-
-def test_a_frame_shows_nothing_of_the_steps_before_it(tmp_path):
-    """All frames are drawn on one figure, a single step on a new one: they must look the same."""
-    animation = vgrad.animate(neuron()["o"], forward=True)
-    animation.save(tmp_path / "backprop.gif")
-    with Image.open(tmp_path / "backprop.gif") as image:
         for k in (0, 4, len(animation) - 1):
             image.seek(k)
             animation.draw(k, tmp_path / "step.png")

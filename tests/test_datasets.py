@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers import long
 
 from vgrad import datasets
 
@@ -32,6 +33,7 @@ def test_moons_are_scikit_learns(arguments):
     assert digest(X, y) == SKLEARN[arguments]
 
 
+@long  # it takes seconds to import, and the digests above are of its results
 def test_moons_against_scikit_learn_itself():
     sklearn = pytest.importorskip("sklearn.datasets")
     for n, noise, seed in [(100, 0.1, 1337), (33, None, 5), (1000, 0.3, 0)]:

@@ -8,12 +8,13 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import BENCHMARK, DEMOS, MOONS
+from helpers import DEMOS, MOONS
 from PIL import Image, ImageChops
 
 # micrograd's published notebook: loss and accuracy in % at these steps
@@ -42,6 +43,26 @@ def demo(name: str, *arguments: object, **options: Any) -> str:
 moons = partial(demo, "moons")
 
 
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Gives the names of a demo, read in this process, which is quicker than to start one."""
+    monkeypatch.syspath_prepend(DEMOS)
+    return lambda name: runpy.run_path(str(DEMOS / f"{name}.py"))
+
+
+@pytest.fixture
+def here(load, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a demo prints that runs in this process, after it has come to a good end."""
+
+    def demo(name: str, *arguments: object) -> str:
+        assert load(name)["main"]([*map(str, arguments)]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return demo
+
+
 def steps_of(output: str) -> list[tuple[float, float]]:
     lines = re.findall(r"^step (\d+) loss (\S+), accuracy (\S+)%$", output, re.MULTILINE)
     return [(float(loss), float(accuracy)) for _, loss, accuracy in lines]
@@ -49,8 +70,8 @@ def steps_of(output: str) -> list[tuple[float, float]]:
 
 def test_the_published_run_comes_out_on_both_engines(published_moons):
     """1e-9 relative, as micrograd adds in another order and 100 steps pass the roundings on."""
-    output, errors = published_moons.process.communicate()
-    assert published_moons.process.returncode == 0 and errors == ""
+    output = published_moons.result().stdout
+    assert published_moons.result().stderr == ""
     steps = steps_of(output)
     assert len(steps) == 200
     for engine in (steps[:100], steps[100:]):
@@ -64,16 +85,17 @@ def test_the_published_run_comes_out_on_both_engines(published_moons):
 
 
 @pytest.mark.parametrize("engine", ["vector", "scalar"])
-def test_moons_options(engine, tmp_path):
+def test_moons_options(engine, tmp_path, here):
     options = ["--steps", 3, "--samples", 20, "--noise", 0, "--hidden", 4, "--activation", "tanh"]
-    output = moons("--engine", engine, "--batch", 8, "--seed", 7, *options, "--out", tmp_path)
+    options += ["--engine", engine, "--batch", 8, "--seed", 7, "--out", tmp_path]
+    output = here("moons", *options)
     assert "17 parameters, 20 samples" in output and len(steps_of(output)) == 3
     assert (tmp_path / "moons.png").exists()
 
 
-def test_both_engines_agree_on_random_batches(tmp_path):
+def test_both_engines_agree_on_random_batches(tmp_path, here):
     options = ["--steps", 4, "--samples", 30, "--batch", 10, "--hidden", 5, 3, "--no-plot"]
-    steps = steps_of(moons("--engine", "both", *options, "--out", tmp_path))
+    steps = steps_of(here("moons", "--engine", "both", *options, "--out", tmp_path))
     assert steps[:4] == [(pytest.approx(loss, rel=1e-9), acc) for loss, acc in steps[4:]]
     assert list(tmp_path.iterdir()) == []
 
@@ -90,26 +112,34 @@ def test_both_engines_agree_on_random_batches(tmp_path):
         (["--seed", -1], "must be from 0 to"),
     ],
 )
-def test_bad_arguments_are_refused_in_one_line(arguments, message):
-    result = run(MOONS, *arguments)
-    assert result.returncode == 2 and message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_bad_arguments_are_refused_in_one_line(arguments, message, capsys, load):
+    with pytest.raises(SystemExit, match="2"):
+        load("moons")["main"]([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert message in printed.err.splitlines()[-1] and printed.out == ""
 
 
 @pytest.mark.parametrize("name", ["moons", "neuron", "lecture", "accumulate", "benchmark"])
-def test_help(name):
-    result = run(DEMOS / f"{name}.py", "--help")
-    assert result.returncode == 0 and result.stderr == ""
+def test_help(name, capsys, load):
+    with pytest.raises(SystemExit, match="0"):
+        load(name)["main"](["--help"])
+    printed = capsys.readouterr()
     common = {"--out", "--seed", "--no-plot"} if name != "benchmark" else {"--out", "--plot"}
-    assert common <= set(re.findall(r"--[a-z-]+", result.stdout))
+    assert common <= set(re.findall(r"--[a-z-]+", printed.out)) and printed.err == ""
 
 
-def test_the_animated_boundary(tmp_path):
-    moons("--steps", 20, "--samples", 20, "--hidden", 4, "--animate", "--out", tmp_path)
-    with Image.open(tmp_path / "moons.gif") as image:
-        assert image.n_frames == 20
+def test_an_error_and_the_help_end_the_process_as_they_should():
+    bad, good = run(MOONS, "--steps", 0), run(MOONS, "--help")
+    assert (bad.returncode, bad.stdout) == (2, "") and "must be at least 1" in bad.stderr
+    assert (good.returncode, good.stderr) == (0, "") and "--steps" in good.stdout
+
+
+def test_the_animated_boundary(animated_moons):
+    animated_moons.result()
+    with Image.open(animated_moons.out / "moons.gif") as image:
+        assert image.n_frames == 12
         frames = []
-        for k in (0, 19):
+        for k in (0, 11):
             image.seek(k)  # below the title, which has the number of the step
             frames.append(image.convert("RGB").crop((0, 40, *image.size)))
     moved = np.asarray(ImageChops.difference(*frames)).max(axis=2) > 40  # more than the palette's
@@ -133,7 +163,8 @@ def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(tmp_pat
     (progress,) = [line for line in shown.decode().split("\n") if "step " in line]
     written = progress.strip("\r").split("\r")
     assert len(written) >= 4 and written[-1].startswith("step 5 loss")
-    assert len(steps_of(moons(*options))) == 6 and "\r" not in moons(*options)
+    elsewhere = moons(*options, "--samples", 10)
+    assert len(steps_of(elsewhere)) == 6 and "\r" not in elsewhere
 
 
 # --- the lecture ---------------------------------------------------------------------------------
@@ -156,19 +187,19 @@ def test_the_neuron(tmp_path):
         assert (tmp_path / "opened").read_text().strip() == (tmp_path / "backprop.html").as_uri()
 
 
-def test_the_neuron_with_other_numbers(tmp_path):
-    result = run(DEMOS / "neuron.py", "--step", 99, "--out", tmp_path)
-    assert result.returncode == 1 and result.stderr == "--step must be at most 13 (got 99)\n"
-    assert demo("neuron", "--seed", 1, "--no-plot") != demo("neuron", "--seed", 2, "--no-plot")
-    demo("neuron", "--no-plot", "--out", tmp_path / "new")
+def test_the_neuron_with_other_numbers(tmp_path, here):
+    with pytest.raises(SystemExit, match=r"--step must be at most 13 \(got 99\)$"):
+        here("neuron", "--step", 99, "--out", tmp_path)
+    assert here("neuron", "--seed", 1, "--no-plot") != here("neuron", "--seed", 2, "--no-plot")
+    here("neuron", "--no-plot", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_the_lectures_network_on_both_engines(tmp_path):
+def test_the_lectures_network_on_both_engines(tmp_path, here):
     """Ten digits of each loss agree: the engines add in other orders, which comes to 1e-15."""
-    vector, scalar = (
-        demo("lecture", "--engine", engine, "--out", tmp_path) for engine in ("vector", "scalar")
-    )
+    options = ["--out", tmp_path]
+    scalar = here("lecture", "--engine", "scalar", *options)
+    vector = demo("lecture", "--engine", "vector", *options)
     assert vector == scalar
     losses = re.findall(r"^Epoch (\d+): Loss = (\S+)$", vector, re.MULTILINE)
     assert [int(epoch) for epoch, _ in losses] == list(range(0, 101, 10))
@@ -188,23 +219,18 @@ def test_right_and_wrong_ways_to_accumulate(tmp_path):
     assert (tmp_path / "accumulate.svg").stat().st_size > 1000
 
 
-SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --repeats 1 --slow-repeats 1"
-
-
-def test_the_benchmark_runs_small(tmp_path):
+def test_the_benchmark_runs_small(small_benchmark):
     """Every case and the picture, after all peers have agreed; the times themselves are no test."""
-    result = run(BENCHMARK, "--threads", "one", *SMALL.split(), "--plot", "--out", tmp_path)
-    assert result.returncode == 0, result.stderr
+    output = small_benchmark.result().stdout
     for case in "abcdef":
-        assert f"\n({case}) " in result.stdout
+        assert f"\n({case}) " in output
     for peer in ("NumPy by hand", "vgrad, fuse=False", "vgrad's scalar engine"):
-        assert re.search(rf"  {peer} +\S+ ms +\S+\n", result.stdout)
-    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+        assert re.search(rf"  {peer} +\S+ ms +\S+\n", output)
+    assert (small_benchmark.out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys, monkeypatch):
-    monkeypatch.syspath_prepend(DEMOS)
-    benchmark = runpy.run_path(str(BENCHMARK))
+def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys, load):
+    benchmark = load("benchmark")
     peer, args = benchmark["Peer"], benchmark["parse"](["--repeats", "1"])
     peers = [peer("right", lambda: 1.0), peer("wrong", lambda: 1.0 + 1e-8)]
     with pytest.raises(SystemExit, match=r"wrong must agree with right \(1.00000001 and 1.0\)"):

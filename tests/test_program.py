@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -215,15 +217,16 @@ def test_outputs_come_back_in_the_form_they_were_returned():
     assert vgrad.compile(lambda x: x)([], data[:, 0]).tolist() == [0, 2, 4]
 
 
-def test_an_objective_that_is_shared_or_a_leaf():
+@pytest.mark.parametrize("fuse", [False, True])
+def test_an_objective_that_is_shared_or_a_leaf(fuse):
     w = Value(3.0)
-    program = vgrad.compile(lambda x: (w * w, x))
+    program = vgrad.compile(lambda x: (w * w, x), fuse=fuse)
     assert program.value_and_grad([3.0], np.ones(5)) == (9.0, pytest.approx([6.0]))
     assert program.per_sample_grads([3.0], np.ones(5)).tolist() == [[6.0]] * 5
     assert program.input_grads([3.0], np.ones(5))[0].tolist() == [0.0] * 5
-    total = vgrad.compile(lambda x: w, reduce="sum")
+    total = vgrad.compile(lambda x: w, reduce="sum", fuse=fuse)
     assert total.value_and_grad([3.0], np.ones(5)) == (15.0, pytest.approx([5.0]))
-    identity = vgrad.compile(lambda x: x)
+    identity = vgrad.compile(lambda x: x, fuse=fuse)
     assert identity.input_grads([], np.ones(2))[0].tolist() == [1.0, 1.0]
     value, grad = identity.value_and_grad([], [1.0, 3.0])
     assert value == 2.0 and grad.shape == (0,)
@@ -482,13 +485,50 @@ def test_first_calls_from_several_threads_agree_on_the_parameters():
     assert program(theta, [2.0]).tolist() == [21.0] and program(theta, [[2.0]]).tolist() == [12.0]
 
 
-def test_eight_threads_on_one_program(program):
-    theta = program.theta()
-    want = [program.value_and_grad(theta + i, X, Y) for i in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda i: program.value_and_grad(theta + i, X, Y), list(range(8)) * 5))
-    for i, (value, grad) in enumerate(got):
-        assert value == want[i % 8][0] and same_bits(grad, want[i % 8][1])
+def mixed(x, y):
+    """A loss that takes one point, or an array of points with one y."""
+    points = x if np.ndim(x) == 2 else [x]
+    score = sum(MODEL(point) for point in points)
+    # a guard that needs the careful sweep where x is not positive
+    guard = sum(vgrad.where(point[0] > 0, vgrad.log(point[0]), 0.0) for point in points)
+    return (score - y) ** 2 + 0.1 * guard * MODEL.parameters()[0], score
+
+
+@pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
+def test_eight_threads_on_one_program(fuse):
+    """Every call on two shapes, several widths and thetas, by eight threads that start at once: the
+    first calls of all trace together, and each result is that of a program of its own, to the bit.
+    """
+    theta = vgrad.compile(mixed, MODEL.parameters()).theta()
+    arrays = [(X[:n], Y[:n]) for n in (1, 5, 16, 40)] + [(X[:18].reshape(6, 3, 2), Y[:6])]
+    names = ("__call__", "value_and_grad", "input_grads", "per_sample_grads")
+    calls = [(name, theta + i, data) for i in range(2) for name in names for data in arrays]
+    options = {"parameters": MODEL.parameters(), "fuse": fuse, "tile": 16}
+
+    def run(program, call):
+        name, theta, data = call
+        result = getattr(program, name)(theta, *data)
+        return [*result] if isinstance(result, tuple) else [result]
+
+    want = [run(vgrad.compile(mixed, **options), call) for call in calls]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that threads take turns within a call
+    try:
+        for trial in range(2):
+            program = vgrad.compile(mixed, **options)
+            meeting = threading.Barrier(8)
+
+            def work(k, program=program, meeting=meeting, trial=trial):
+                order = np.random.default_rng([trial, k]).permutation(len(calls))
+                meeting.wait()
+                return [(i, run(program, calls[i])) for i in order]
+
+            with ThreadPoolExecutor(8) as pool:
+                for i, result in itertools.chain(*pool.map(work, range(8))):
+                    assert all(map(same_bits, result, want[i])), calls[i][0]
+            assert len(program.engines) == 2
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_shared_gradient_of_zero_stays_zero_over_many_tiles():

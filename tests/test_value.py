@@ -182,30 +182,6 @@ def test_zero_grad_reaches_everything_behind_a_value():
     assert (a.grad, b.grad, c.grad) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    "trap",
-    [
-        lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0),
-        lambda x: vgrad.where(x > 0, vgrad.log(x), 0.0),
-        lambda x: vgrad.where(x > 0, 1.0 / x, 0.0),
-        lambda x: vgrad.where(x == x, 0.0, vgrad.exp(x * 1e6)),
-        lambda x: 0.0 * vgrad.sqrt(x),
-        lambda x: vgrad.relu(-1.0 - abs(x)) * vgrad.log(x - x),
-    ],
-)
-def test_a_gradient_of_zero_stays_zero(trap):
-    """Whatever lies behind it: inf or nan derivatives of a branch not taken add nothing."""
-    for number in (0.0, -0.0, -1.0):
-        x = Value(number)
-        trap(x).backward()
-        assert x.grad == 0.0, number
-        program = vgrad.compile(trap, parameters=[])
-        assert program.input_grads([], [number, number])[0].tolist() == [0.0, 0.0]
-        shared = Value(number)
-        program = vgrad.compile(lambda x, w=shared: trap(w) + 0.0 * x, parameters=[shared])
-        assert program.value_and_grad([number], [1.0, 2.0])[1].tolist() == [0.0]
-
-
 def test_truth_and_numbers_of_a_value():
     assert bool(Value(-0.5)) and not bool(Value(0.0)) and bool(Value(math.nan))
     assert float(Value(2.5)) == 2.5 and int(Value(2.5)) == 2
@@ -288,5 +264,4 @@ def test_a_graph_goes_when_its_root_goes():
 
 def test_a_chain_of_a_million(chain_of_a_million):
     """It builds, runs backward, is captured, replayed and freed; see chain_of_a_million.py."""
-    output, errors = chain_of_a_million.communicate()
-    assert chain_of_a_million.returncode == 0, output + errors
+    chain_of_a_million.result()

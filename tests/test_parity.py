@@ -100,7 +100,7 @@ both_ways = pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"
 
 
 @both_ways
-@pytest.mark.parametrize("block", sweep(20, 5))
+@pytest.mark.parametrize("block", sweep(20, 3))
 def test_random_graphs(block, fuse):
     """500 graphs of ordinary numbers: 25 in each block."""
     telling = 0
@@ -112,7 +112,7 @@ def test_random_graphs(block, fuse):
 
 
 @both_ways
-@pytest.mark.parametrize("block", sweep(20, 5))
+@pytest.mark.parametrize("block", sweep(20, 3))
 def test_random_graphs_at_the_edges(block, fuse):
     """500 graphs of zeros, infinities, nan, subnormals and domain edges."""
     for seed in range(1000 + 25 * block, 1000 + 25 * block + 25):

@@ -525,7 +525,8 @@ def test_eight_threads_on_one_program(fuse):
 
             with ThreadPoolExecutor(8) as pool:
                 for i, result in itertools.chain(*pool.map(work, range(8))):
-                    assert all(map(same_bits, result, want[i])), calls[i][0]
+                    pairs = zip(result, want[i], strict=True)
+                    assert all(same_bits(a, b) for a, b in pairs), calls[i][0]
             assert len(program.engines) == 2
     finally:
         sys.setswitchinterval(before)

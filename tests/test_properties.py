@@ -167,7 +167,8 @@ def run_at_once(program: vgrad.Program, theta: np.ndarray, arrays: list[np.ndarr
 
 
 def assert_same_bits(got: Results, want: Results, context: str) -> None:
-    assert all(map(same_bits, got.arrays(), want.arrays())), context
+    pairs = zip(got.arrays(), want.arrays(), strict=True)
+    assert all(same_bits(a, b) for a, b in pairs), context
 
 
 @dataclass

@@ -42,6 +42,7 @@ class Peer(NamedTuple):
     run: Callable[[], float]  # returns what all must agree on
     share: float = 1.0  # how much of the work it does, where all of it would take minutes
     expected: float | None = None  # what it returns then
+    tolerance: float = 1e-9  # 100 steps pass on the roundings of sums in other orders, about 1e-13
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,8 +73,7 @@ def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str
     want = peers[0].run()
     for peer in peers:
         got, expected = peer.run(), want if peer.expected is None else peer.expected
-        # 100 steps pass on the roundings of sums in other orders; they come to about 1e-13
-        if not math.isclose(got, expected, rel_tol=1e-9):
+        if not math.isclose(got, expected, rel_tol=peer.tolerance):
             raise SystemExit(f"{peer.name} must agree with {peers[0].name} ({got} and {expected})")
     seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
     with Progress(lasting=False) as progress:
@@ -105,10 +105,10 @@ def installed(*names: str) -> Iterator[Any]:
 class Moons:
     """The problem: data, and a network's first parameters, flat and as NumPy and JAX take them."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, activation: vgrad.nn.Activation = "relu") -> None:
         X, y = vgrad.datasets.make_moons(samples, noise=0.1, seed=1337)
         self.X, self.y = X, 2.0 * y - 1
-        self.model = vgrad.nn.MLP(2, [*SIZES, 1], rng=random.Random(1337))
+        self.model = vgrad.nn.MLP(2, [*SIZES, 1], activation, rng=random.Random(1337))
         self.theta = np.array([p.data for p in self.model.parameters()])
 
     def loss(self, x: Any, y: Any) -> Any:
@@ -457,6 +457,38 @@ def chain(args: argparse.Namespace) -> None:
     compare(f"    a chain of {2 * depth:,} levels, one node each, at {batch} samples", peers, args)
 
 
+def options(args: argparse.Namespace) -> None:
+    """What they cost, and a product with the Hessian; not of relu, whose second derivative is 0."""
+    for samples in (100, args.batch):
+        steps, moons = max(1, args.steps * 100 // samples), Moons(samples, "tanh")
+        theta, arrays, v = moons.theta, (moons.X, moons.y), np.cos(np.arange(len(moons.theta)))
+        programs = {
+            "vgrad": moons.program(),
+            "vgrad, check_finite=True": moons.program(check_finite=True),
+            "vgrad, dtype=np.float32": moons.program(dtype=np.float32),
+        }
+        peers = [
+            Peer(name, lambda p=p: train(p, theta, arrays, steps))
+            for name, p in programs.items()
+        ]
+        peers[2] = peers[2]._replace(tolerance=1e-3)
+        compare(f"(g) {steps} steps at {samples:,} samples, with options", peers, args)
+        gradient, h = programs["vgrad"].value_and_grad, 1e-6
+
+        def two_gradients() -> float:
+            up, down = (gradient(theta + s * v, *arrays)[1] for s in (h, -h))
+            return float(v @ (up - down)) / (2 * h)
+
+        def product() -> float:
+            return float(v @ programs["vgrad"].hessian_vector_product(theta, v, *arrays))
+
+        peers = [
+            Peer("two gradients of vgrad's", two_gradients),
+            Peer("hessian_vector_product", product, tolerance=1e-4),
+        ]
+        compare(f"    a Hessian times a vector at {samples:,} samples", peers, args)
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -464,6 +496,7 @@ CASES = {
     "d": recording,
     "e": memory,
     "f": chain,
+    "g": options,
 }
 
 

@@ -270,7 +270,7 @@ def test_big_graphs_are_big():
         sizes.append((int(graph.level.max()), len(graph)))
     depth, nodes = max(sizes)
     assert depth >= 500 and 2500 < nodes <= 3000
-    assert sum(nodes > 100 for _, nodes in sizes) >= 3
+    assert sum(nodes > 100 for _, nodes in sizes) >= 2
 
 
 def test_a_check_of_graphs_can_fail():

@@ -468,8 +468,7 @@ def options(args: argparse.Namespace) -> None:
             "vgrad, dtype=np.float32": moons.program(dtype=np.float32),
         }
         peers = [
-            Peer(name, lambda p=p: train(p, theta, arrays, steps))
-            for name, p in programs.items()
+            Peer(name, lambda p=p: train(p, theta, arrays, steps)) for name, p in programs.items()
         ]
         peers[2] = peers[2]._replace(tolerance=1e-3)
         compare(f"(g) {steps} steps at {samples:,} samples, with options", peers, args)

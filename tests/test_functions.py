@@ -115,6 +115,42 @@ def test_the_gradient_of_take_goes_to_the_row_alone():
     assert gradients[1].tolist() == [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("number", [INF, -INF, NAN])
+def test_a_row_that_is_not_taken_may_hold_anything(number):
+    """Though a product with 0 stands for it in the fused plan."""
+    table = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
+    weights = [x for row in table for x in row]
+    program = vgrad.compile(lambda i: sum(vgrad.take(table, i)), weights)
+    (kernel,) = [line for line in program.explain([1.0]).splitlines() if "matmul" in line]
+    assert "where" not in kernel
+    theta = [number, 2.0, 3.0, 4.0]
+    assert program(theta, [1.0, 1.0]).tolist() == [7.0, 7.0]
+    assert same_bits(program(theta, [0.0, 1.0]), [number, 7.0])
+    value, grad = program.value_and_grad(theta, [1.0, 1.0])
+    assert value == 7.0 and grad.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert program.per_sample_grads(theta, [1.0])[0].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert program.input_grads(theta, [1.0])[0].tolist() == [0.0]
+
+
+def test_only_a_condition_and_a_leaf_make_a_product():
+    """Near misses: a number that is not 0 or 1, another third operand, a computed number."""
+    w = [Value(2.0), Value(3.0)]
+
+    def sums(c, a, b, zero):
+        return sum(vgrad.where(k, x, zero) for k, x in zip(c, (a, b)))
+
+    for fn, want in (
+        (lambda x: sums([x, x], *w, 0.0), [5.0, 0.0]),
+        (lambda x: sums([x > 1, x > 0], *w, 1.0), [5.0, 2.0]),
+        (lambda x: sums([x > 1, x > 0], 1 / x, w[0], 0.0), [2.5, 0.0]),
+        (lambda x: sums([x > 1, x > 0], INF, w[0], 0.0), [INF, 0.0]),
+        (lambda x: sums([x > 1, x == 0], *w, -0.0), [2.0, 3.0]),
+    ):
+        for fuse in (True, False):
+            program = vgrad.compile(fn, w, fuse=fuse)
+            assert program([2.0, 3.0], [2.0, 0.0]).tolist() == want
+
+
 def test_what_a_gradient_stops_at():
     x = Value(3.0)
     (x * vgrad.stop_gradient(x) + x.stop_gradient()).backward()

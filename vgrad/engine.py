@@ -68,6 +68,17 @@ class Engine:
         return Plan(self.graph, self.tile, self.dtype)
 
     @cached_property
+    def _unfused(self) -> Engine:
+        """The same with the plain sweep alone."""
+        return Engine(self.graph, False, self.tile, self.dtype)
+
+    def _able(self, theta: Array) -> Engine:
+        """This engine, or the unfused one where theta must be finite to fuse, and is not."""
+        if self.fuse and self.plan.fused.picks and not np.isfinite(theta).all():
+            return self._unfused
+        return self
+
+    @cached_property
     def _per_sample(self) -> Engine:
         """The same with the parameters as one more input, for their gradients per sample."""
         graph = self.graph
@@ -93,7 +104,7 @@ class Engine:
     ) -> Array:
         """Every output for every sample, (M, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._tasks(theta, arrays, batch, len(self.graph.outputs))
+            tasks = self._able(theta)._tasks(theta, arrays, batch, len(self.graph.outputs))
             return _joined(list(_results(_outputs, tasks, executor)))
 
     def gradient(
@@ -107,6 +118,8 @@ class Engine:
     ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
+        if self._able(theta) is not self:
+            return self._unfused.gradient(theta, arrays, batch, divisor, aux, executor)
         work = _gradient_and_outputs if aux else _gradient
         attempts = [False, True] if self.fuse else [False]  # exact or not; plain does both itself
         with np.errstate(all="ignore"):
@@ -137,7 +150,7 @@ class Engine:
     ) -> tuple[float, Array]:
         """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._tasks(theta, arrays, batch, len(self.graph.inputs))
+            tasks = self._able(theta)._tasks(theta, arrays, batch, len(self.graph.inputs))
             values, gradients = zip(*_results(_input_gradients, tasks, executor))
             return sum(values), _joined(gradients)
 

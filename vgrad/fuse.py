@@ -67,15 +67,16 @@ class Fused:
     stands: Ints  # (m,) for how many computed nodes of the graph each stands
     alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
     one: int  # the node that is 1
+    picks: bool  # whether parameters must be finite, as products stand for where(c, w, 0)
     unguarded: bool  # whether nan may stand where the graph has a guard of a gradient of 0
     terms: Terms
     outputs: Ints
 
 
-def fuse(graph: Graph, keep_guards: bool = False) -> Fused:
+def fuse(graph: Graph, alone: bool = False) -> Fused:
     """Find the contractions of `graph`, by passes over all of its nodes at once.
 
-    Guards are left out where another sweep can take over, unless they are to be kept.
+    Where inf or nan might make a difference, another sweep can take over; unless it is `alone`.
     """
     n = len(graph)
     one = n
@@ -83,7 +84,7 @@ def fuse(graph: Graph, keep_guards: bool = False) -> Fused:
     value = np.append(graph.value, 1.0)
     origin = origins(graph)  # the node 1 is in the place of no parent: it comes from nothing
     same = _equal_constants(op, value, one)
-    guards = np.empty(0, np.intp) if keep_guards else _needless_guards(graph)
+    guards = np.empty(0, np.intp) if alone else _needless_guards(graph)
     same[guards] = graph.parents[guards, 1]
     while (same[same] != same).any():  # a guard of a guard
         same = same[same]
@@ -91,7 +92,8 @@ def fuse(graph: Graph, keep_guards: bool = False) -> Fused:
     parents = np.append(same, -1)[parents]
     parents[guards] = -1
     outputs = same[graph.outputs]
-    runs = _Runs(op, parents, value, origin, outputs)
+    picks = _picks(op, parents, value) & (not alone)
+    runs = _Runs(op, parents, value, origin, outputs, picks)
     terms = runs.terms(one)
     fused = Fused(
         op=np.where(runs.roots, np.uint8(CONTRACTION), op),
@@ -102,6 +104,7 @@ def fuse(graph: Graph, keep_guards: bool = False) -> Fused:
         stands=np.where(op == ops.const.code, 0, runs.sizes),
         alive=~runs.absorbed & (same == np.arange(n + 1)),
         one=one,
+        picks=bool((picks & (runs.absorbed | runs.roots)).any()),
         unguarded=len(guards) > 0,
         terms=terms,
         outputs=outputs,
@@ -151,6 +154,21 @@ def _hides_nan(op: ops.Op, k: int) -> bool:
     return False
 
 
+def _picks(op: NDArray[np.uint8], parents: Ints, value: NDArray[np.float64]) -> Mask:
+    """(m,) which nodes are where(c, w, 0) of a condition c and a parameter or number w.
+
+    That is the product c * w if w is finite. A sum of them, as `take` makes, may then be a matrix
+    product, of a row that is 1 in one place.
+    """
+    c, w, zero = parents.T
+    condition = np.isin(op, [o.code for o in ops.OPS if o.is_condition])
+    number = (op == ops.const.code) & np.isfinite(value)
+    picked = (op == ops.parameter.code) | number
+    nothing = (op == ops.const.code) & (value == 0)
+    picks: Mask = (op == ops.where.code) & condition[c] & picked[w] & nothing[zero]
+    return picks
+
+
 class _Runs:
     """The runs of single-use nodes that make up the sums."""
 
@@ -161,6 +179,7 @@ class _Runs:
         value: NDArray[np.float64],
         origin: NDArray[np.uint8],
         outputs: Ints,
+        picks: Mask,
     ) -> None:
         self.parents, self.value = parents, value
         x, y, _ = parents.T
@@ -168,7 +187,7 @@ class _Runs:
         constant = op == ops.const.code
         self.constant = constant
         self.linear = np.isin(op, [o.code for o in (ops.add, ops.sub, ops.neg)]) & depends
-        self.mul = (op == ops.mul.code) & depends
+        self.mul = ((op == ops.mul.code) | picks) & depends
         self.sign = np.ones((len(op), 2))  # with which a sum takes its operands
         self.sign[op == ops.sub.code, 1] = -1.0
         self.sign[op == ops.neg.code, 0] = -1.0
@@ -303,6 +322,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         stands=extend(stands, counts + products - 1),
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,
+        picks=fused.picks,
         unguarded=fused.unguarded,
         terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),
         outputs=fused.outputs,

@@ -59,6 +59,11 @@ class Op:
         """The number of operands; 0 for a leaf."""
         return len(self.vjp)
 
+    @property
+    def is_condition(self) -> bool:
+        """Whether it gives 1.0 or 0.0 and nothing else."""
+        return self.ufunc is not None and "dd->?" in self.ufunc.types
+
     def __call__(self, *operands: Any) -> Any:
         if len(operands) != len(self.vjp):
             raise TypeError(f"{self.name}() takes {self.arity} operands (got {len(operands)})")

@@ -68,7 +68,7 @@ class _Writer:
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
-        self.fused = fuse(graph, keep_guards=True)
+        self.fused = fuse(graph, alone=True)
         self.groups = schedule(self.fused, graph.inputs, graph.parameters).groups
         self.operands = Operands(graph, self.fused, name)
         self.arguments = list(self._arguments())

@@ -42,7 +42,7 @@ IMPORTS = {
     "engine": {"errors", "ops", "graph", "memory", "plain", "derivatives", "plan"},
     "explain": {"graph", "calls", "kernels", "plan", "engine"},
     "replay": {"errors", "ops", "finite", "value", "graph", "engine"},
-    "verify": {"errors", "ops", "value", "replay"},
+    "verify": {"errors", "ops", "value", "engine", "replay"},
     "optim": {"errors", "graph", "ops", "value"},
     "checkpoint": {"errors", "files", "graph", "optim"},
     "program": {

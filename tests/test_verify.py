@@ -47,9 +47,10 @@ def test_what_is_right_is_verified(fuse, dtype):
     program = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, dtype=dtype)
     theta = program.theta()
     report = program.verify(theta, X, Y)
-    assert report.samples == 16 and report.numbers == 16 * (2 + 3 + len(theta))
+    assert report.samples == 16 and report.numbers == 16 * (2 + 3 + len(theta)) + len(theta)
     assert 0 < report.worst.share < 1 and 0 < report.worst.ulps < np.inf
-    assert "16 samples, 768 numbers agree with the scalar engine's: worst gap" in str(report)
+    assert "16 samples, 811 numbers agree with the scalar engine's: worst gap" in str(report)
+    assert f"ulp, relative error {report.worst.relative:.2g}, " in str(report)
     assert program.verify(theta, X, Y, samples=100, seed=3).samples == 50
 
 
@@ -94,6 +95,28 @@ def test_a_nan_in_the_wrong_place_is_found(monkeypatch):
     monkeypatch.setattr(vgrad.plan.Plan, "input_gradients", lambda *call: (0.0, np.zeros((1, 2))))
     with pytest.raises(ParityError, match=r"got 0.0 for 0.5, .* at gradient to input 0, sample 0"):
         program.verify([], [1.0, 0.0])
+
+
+def test_a_fault_in_the_mean_gradient_alone_is_found(monkeypatch):
+    program = vgrad.compile(loss, MODEL.parameters())
+    theta = program.theta(X, Y)
+    right = vgrad.engine.Engine.gradient
+
+    def off(*call, **options):
+        value, gradient, outputs = right(*call, **options)
+        gradient[7] *= 1 + 1e-9
+        return value, gradient, outputs
+
+    monkeypatch.setattr(vgrad.engine.Engine, "gradient", off)
+    with pytest.raises(ParityError, match="at mean gradient to parameter 7"):
+        program.verify(theta, X, Y)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 1.5, True, "2"])
+def test_a_number_of_samples_must_be_one(samples):
+    program = vgrad.compile(loss, MODEL.parameters())
+    with pytest.raises(ValueError, match="samples must be how many to compare, 1 or more .got"):
+        program.verify(program.theta(X, Y), X, Y, samples=samples)
 
 
 def test_the_bounds_are_what_is_documented():

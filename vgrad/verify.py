@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
+from .engine import Engine
 from .errors import ParityError
 from .replay import Call, Replay
 from .value import Value, backpropagate, reachable
@@ -42,6 +43,13 @@ class Gap:
         return abs(self.got - self.want) / self.spacing
 
     @property
+    def relative(self) -> float:
+        """The gap relative to what is wanted; inf where one is not finite."""
+        if self.ulps in (0.0, inf):
+            return self.ulps
+        return abs(self.got - self.want) / abs(self.want) if self.want else inf
+
+    @property
     def share(self) -> float:
         """The gap as a share of what is allowed: over 1 is too much."""
         if self.ulps in (0.0, inf):
@@ -61,12 +69,15 @@ class Verification:
         where = f", at {self.worst.where}" if self.worst.ulps else ""
         return (
             f"{self.samples} samples, {self.numbers:,} numbers agree with the scalar engine's: "
-            f"worst gap {self.worst.ulps:.3g} ulp, {self.worst.share:.2g} of the bound{where}"
+            f"worst gap {self.worst.ulps:.3g} ulp, relative error {self.worst.relative:.2g}, "
+            f"{self.worst.share:.2g} of the bound{where}"
         )
 
 
 def verify(call: Call, samples: int, seed: int) -> Verification:
     """Compare `samples` samples; raises ParityError where a gap is over its bound."""
+    if isinstance(samples, bool) or not hasattr(samples, "__index__") or samples < 1:
+        raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.random.default_rng(seed).permutation(call.batch)[:samples]
     chosen.sort()
     part = call._replace(arrays=[x[chosen] for x in call.arrays], batch=len(chosen))
@@ -81,33 +92,52 @@ def verify(call: Call, samples: int, seed: int) -> Verification:
     return Verification(len(chosen), len(gaps), worst)
 
 
+class _Gaps:
+    """Makes them, with the bounds of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.dtype = engine.dtype
+        self.bound, self.least = BOUNDS[engine.dtype], LEAST[engine.dtype]
+        self.exact = not engine.fuse and engine.dtype == np.float64  # the very bits, forward
+
+    def output(self, where: str, got: float, root: Value) -> Gap:
+        size = 0.0 if self.exact else error_scale(root)
+        return self._gap(where, got, root._data, size)
+
+    def gradient(self, where: str, got: float, want: float, scale: float) -> Gap:
+        # what overflows only in the scale has no bound
+        return self._gap(where, got, want, 1e308 if isnan(scale) else max(scale, abs(want)))
+
+    def _gap(self, where: str, got: float, want: float, size: float) -> Gap:
+        allowed = self.bound * min(size, 1e308) + self.least if size else 0.0
+        return Gap(where, got, want, allowed, abs(float(np.spacing(self.dtype.type(want)))))
+
+
 def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
+    """Of every output and gradient of every sample, and of the mean gradient."""
     engine, graph = call.engine, call.engine.graph
     outputs = engine.outputs(*call[1:])
-    _, by_input = engine.input_gradients(*call[1:])
-    _, by_parameter = engine.parameter_gradients(*call[1:])
-    gradients = np.concatenate([by_input, by_parameter])
+    by_leaf = np.concatenate(
+        [engine.input_gradients(*call[1:])[1], engine.parameter_gradients(*call[1:])[1]]
+    )
     leaves = np.concatenate([graph.inputs, graph.parameters])
     names = [f"input {k}" for k in range(len(graph.inputs))]
     names += [f"parameter {k}" for k in range(len(graph.parameters))]
-
-    def spacing(x: float) -> float:
-        return abs(float(np.spacing(engine.dtype.type(x))))
-
-    bound, least = BOUNDS[engine.dtype], LEAST[engine.dtype]
+    gaps, totals = _Gaps(engine), []
     for i, number in enumerate(numbers.tolist()):
         replay, where = Replay(call, i), f"sample {number}"
         for k, got in enumerate(outputs[:, i].tolist()):
-            root = replay.root(k)
-            exact = not engine.fuse and engine.dtype == np.float64
-            allowed = 0.0 if exact else bound * error_scale(root) + least
-            yield Gap(f"output {k}, {where}", got, root._data, allowed, spacing(root._data))
-        values = replay.leaves(leaves)
-        wants, scales = backward_with_scale(replay.root(), values)
-        for name, got, want, scale in zip(names, gradients[:, i].tolist(), wants, scales):
-            size = min(max(scale, abs(want)), 1e308) if scale == scale else 1e308
-            allowed = bound * size + least
-            yield Gap(f"gradient to {name}, {where}", got, want, allowed, spacing(want))
+            yield gaps.output(f"output {k}, {where}", got, replay.root(k))
+        wants, scales = backward_with_scale(replay.root(), replay.leaves(leaves))
+        for name, got, want, scale in zip(names, by_leaf[:, i].tolist(), wants, scales):
+            yield gaps.gradient(f"gradient to {name}, {where}", got, want, scale)
+        totals.append((wants, scales))
+    _, mean, _ = engine.gradient(*call[1:], divisor=call.batch, aux=False)
+    with np.errstate(all="ignore"):
+        wants, scales = np.mean(totals, axis=0)[:, len(graph.inputs) :].tolist()
+    for name, got, want, scale in zip(names[len(graph.inputs) :], mean.tolist(), wants, scales):
+        if isfinite(want):  # else what is shared may be finite, where the gradients meet
+            yield gaps.gradient(f"mean gradient to {name}", got, want, scale)
 
 
 # --- sizes ----------------------------------------------------------------------------------------

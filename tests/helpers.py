@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vgrad
 from vgrad import Value
 from vgrad.ops import OPS, Op
-from vgrad.value import reachable
+from vgrad.verify import error_scale
 
 DEMOS = Path(__file__).parents[1] / "demos"
 MOONS, BENCHMARK = DEMOS / "moons.py", DEMOS / "benchmark.py"
@@ -195,28 +194,7 @@ def with_dead_lines(program: RandomProgram, seed: int) -> RandomProgram:
     return longer
 
 
-# --- the reference -------------------------------------------------------------------------------
-
-
-def backward_with_scale(root: Value, leaves: list[Value]) -> tuple[list[float], list[float]]:
-    """The leaves' gradients by `root.backward()`, and for each the sum of |contributions|.
-
-    The second is what a gradient would be if nothing cancelled. Rounding errors are relative to
-    it, so a tolerance for sums in another order must be too.
-    """
-    for leaf in leaves:
-        leaf.grad = 0.0
-    root.backward()
-    scale = {root: 1.0}
-    for node in reachable(root):
-        g = scale.get(node, 0.0)
-        if g and node.grad:
-            data = [x.data for x in node.parents]
-            for x, vjp in zip(node.parents, node.op.vjp):
-                if vjp is not None:
-                    part = vgrad.ops.evaluate(vjp, g, node.data, *data)
-                    scale[x] = scale.get(x, 0.0) + abs(part)
-    return [leaf.grad for leaf in leaves], [scale.get(leaf, 0.0) for leaf in leaves]
+# --- comparisons ---------------------------------------------------------------------------------
 
 
 def assert_values_match(got: Any, roots: list[Value], context: str) -> None:
@@ -231,19 +209,6 @@ def assert_values_match(got: Any, roots: list[Value], context: str) -> None:
             assert same_bits(value, root.data), where
         elif value != root.data:
             assert abs(value - root.data) <= 1e-12 * error_scale(root) + 1e-320, where
-
-
-def error_scale(root: Value) -> float:
-    """The size of each node on the way to `root`, carried on by the ops' derivatives and summed."""
-    scale: dict[Value, float] = {}
-    for node in reversed(reachable(root)):
-        data = [x.data for x in node.parents]
-        scale[node] = abs(node.data)
-        for x, vjp in zip(node.parents, node.op.vjp):
-            if vjp is not None:
-                part = vgrad.ops.evaluate(vjp, 1.0, node.data, *data)
-                scale[node] += 0.0 if part == 0 else abs(part) * scale[x]
-    return float(np.nan_to_num(scale[root], nan=np.inf))
 
 
 def assert_gradients_match(got: Any, want: Any, scale: Any, context: str) -> None:

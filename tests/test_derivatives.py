@@ -6,11 +6,12 @@ import random
 
 import numpy as np
 import pytest
-from helpers import COMPUTED, assert_gradients_match, backward_with_scale, random_program
+from helpers import COMPUTED, assert_gradients_match, random_program
 from traps import NUMBERS, TRAPS
 
 import vgrad
 from vgrad import ShapeError, Value, nn
+from vgrad.verify import backward_with_scale
 
 rng = random.Random(3)
 MODEL = nn.MLP(2, [5, 4, 1], activation="tanh", rng=rng)

@@ -11,7 +11,6 @@ import pytest
 from helpers import (
     assert_gradients_match,
     assert_values_match,
-    backward_with_scale,
     random_program,
     same_bits,
     sweep,
@@ -21,6 +20,7 @@ from traps import NUMBERS, TRAPS
 import vgrad
 from vgrad import Value, nn, where
 from vgrad.engine import Engine
+from vgrad.verify import backward_with_scale
 
 rng = np.random.default_rng(0)
 

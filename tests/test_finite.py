@@ -108,6 +108,19 @@ def test_the_objective_itself_is_watched():
     assert (error.op, error.got, error.sample) == ("log", -INF, 1)
 
 
+def test_a_product_with_the_hessian_is_watched():
+    """Its own numbers, and the gradient's, which it computes on the way."""
+    w = Value(0.0, label="w")
+    for power in (0.5, 1.5):
+        program = vgrad.compile(lambda x, p=power: (w * x) ** p, [w], check_finite=True)
+        error = caught(lambda q=program: q.hessian_vector_product([0.0], [1.0], [4.0, 0.0]))
+        assert str(error).startswith("pow of 0.0 and 0.5 ") and error.sample == 0, error
+        assert error.line.startswith("test_finite.py:")
+        assert program.hessian_vector_product([4.0], [1.0], [1.0]) == pytest.approx(
+            [power * (power - 1) * 4 ** (power - 2)]
+        )
+
+
 def test_a_mean_that_overflows_while_its_parts_do_not():
     total = vgrad.compile(lambda x: x * 1.0, [], reduce="sum", check_finite=True)
     error = caught(lambda: total.value_and_grad([], [1e308, 1e308]))
@@ -212,6 +225,11 @@ def test_gradients_that_overflow_where_they_meet():
     assert (
         str(error) == "the gradients that meet at the parameter add up to inf, 'x', backward sweep"
     )
+
+
+def test_only_values_are_checked():
+    with pytest.raises(TypeError, match="check_finite takes Values .got 3.0, a float"):
+        vgrad.check_finite(3.0)
 
 
 def test_a_branch_that_is_not_taken_is_none_of_its_business():

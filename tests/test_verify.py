@@ -196,6 +196,8 @@ def test_a_gradient_of_nan_is_wrong():
 
 
 def test_gradcheck_refuses_what_it_cannot_check():
+    with pytest.raises(TypeError, match="takes a function, a Program or a Graph .got 3"):
+        vgrad.gradcheck(3, 1.0)
     with pytest.raises(TypeError, match="must return a Value"):
         vgrad.gradcheck(lambda x: 3.0, 1.0)
     with pytest.raises(ValueError, match="step must be positive"):

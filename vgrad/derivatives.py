@@ -85,8 +85,8 @@ def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
     nodes = np.asarray(wrt)
     if nodes.dtype.kind not in "iu" or not nodes.size:
         raise ValueError(
-            "wrt must be node numbers, such as graph.inputs or graph.parameters (got "
-            f"{nodes.size and wrt!r} {nodes.dtype})"
+            "wrt must be node numbers, such as graph.inputs or graph.parameters "
+            f"(got {wrt if nodes.size else 'none'!r})"
         )
     if (nodes < 0).any() or (nodes >= len(graph)).any():
         raise ValueError(f"wrt must be nodes of the graph, 0 to {len(graph) - 1} (got {wrt!r})")

@@ -95,8 +95,8 @@ class Engine:
         return Engine(as_inputs, self.fuse, self.tile, self.dtype)
 
     @cached_property
-    def _along(self) -> Engine:
-        """The derivative of output 0 along a direction, which is one more theta."""
+    def along(self) -> Engine:
+        """The derivative of output 0 along a direction v, as a function of theta and v, (2 P,)."""
         return Engine(tangent(self.graph), self.fuse, self.tile, self.dtype)
 
     def outputs(
@@ -163,23 +163,6 @@ class Engine:
             theta[:0], [*arrays, everywhere], batch, executor
         )
         return value, gradients[len(self.graph.inputs) :]
-
-    def hessian_vector_product(
-        self,
-        theta: Array,
-        v: Array,
-        arrays: Arrays,
-        batch: int,
-        divisor: float,
-        executor: Executor | None = None,
-    ) -> Array:
-        """The Hessian of the sum of output 0 over the batch, by `divisor`, times v: (P,).
-
-        It is the gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
-        """
-        both = np.concatenate([theta, v])
-        _, gradient, _ = self._along.gradient(both, arrays, batch, divisor, False, executor)
-        return gradient[: len(theta)]
 
     def _tasks(
         self,

@@ -37,6 +37,8 @@ def check_finite(*values: Node) -> None:
     vgrad.errors.NonFiniteError: log of 0.0 gave -inf, forward sweep
     """
     for value in values:
+        if not hasattr(value, "_data"):
+            raise TypeError(f"check_finite takes Values (got {value!r}, a {type(value).__name__})")
         if not isfinite(value.data):
             raise error(forward_origin(value))
 

@@ -105,6 +105,8 @@ def gradcheck(
     for name, x in (("step", step), ("tolerance", tolerance)):
         if not ops.number(x) > 0:
             raise ValueError(f"{name} must be positive (got {x!r})")
+    if not callable(fn) and not isinstance(fn, Graph):
+        raise TypeError(f"gradcheck takes a function, a Program or a Graph (got {fn!r})")
     if isinstance(fn, Graph):
         fn = compile(fn)
     if isinstance(fn, Program):

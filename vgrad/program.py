@@ -208,8 +208,14 @@ class Program:
         """
         engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
         v = as_theta(v, len(theta), self._options.dtype, "v")
-        divisor = batch if self._options.reduce == "mean" else 1
-        return engine.hessian_vector_product(theta, v, rows, batch, divisor, self._options.executor)
+        both, divisor = np.concatenate([theta, v]), batch if self._options.reduce == "mean" else 1
+        # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
+        value, gradient, _ = engine.along.gradient(
+            both, rows, batch, divisor, False, self._options.executor
+        )
+        if self._options.check_finite:
+            check_gradient(Call(engine.along, both, rows, batch), value, gradient, None)
+        return gradient[: len(theta)]
 
     def verify(self, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0) -> Verification:
         """Compare some samples' results with the scalar engine's, and report the worst gap.

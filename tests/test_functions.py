@@ -171,7 +171,7 @@ def test_what_a_gradient_stops_at():
         (lambda: vgrad.take(ROWS, 0.5), IndexError, r"\(got 0.5\)"),
         (lambda: vgrad.take(ROWS, "1"), TypeError, "must be a real number"),
         (lambda: vgrad.take([[1.0], [1.0, 2.0]], Value(0)), ShapeError, "of one length"),
-        (lambda: vgrad.take([], Value(0)), ShapeError, "one or more rows"),
+        (lambda: vgrad.take([], Value(0)), ShapeError, "one row or more"),
     ],
 )
 def test_bad_arguments(call, kind, message):

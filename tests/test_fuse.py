@@ -11,6 +11,7 @@ import pytest
 from helpers import (
     assert_gradients_match,
     assert_values_match,
+    backward_with_scale,
     random_program,
     same_bits,
     sweep,
@@ -20,7 +21,6 @@ from traps import NUMBERS, TRAPS
 import vgrad
 from vgrad import Value, nn, where
 from vgrad.engine import Engine
-from vgrad.verify import backward_with_scale
 
 rng = np.random.default_rng(0)
 

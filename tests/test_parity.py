@@ -18,6 +18,7 @@ from helpers import (
     RandomProgram,
     assert_gradients_match,
     assert_values_match,
+    backward_with_scale,
     random_program,
     same_bits,
     sweep,
@@ -25,7 +26,6 @@ from helpers import (
 
 import vgrad
 from vgrad import Value
-from vgrad.verify import backward_with_scale
 
 
 def batch_of(program: RandomProgram, seed: int, size: int, edges: bool) -> np.ndarray:

@@ -25,6 +25,7 @@ from helpers import (
     RandomProgram,
     assert_gradients_match,
     assert_values_match,
+    backward_with_scale,
     deep_program,
     error_scale,
     long,
@@ -35,7 +36,6 @@ from helpers import (
 
 import vgrad
 from vgrad import Value, ops
-from vgrad.verify import backward_with_scale
 
 both_ways = pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
 

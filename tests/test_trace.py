@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
+import pickle
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -201,16 +204,34 @@ def test_a_penalty_over_values_joins_the_trace_once():
 
 # --- what cannot be recorded ---------------------------------------------------------------------
 
+
+def loop(x):
+    while x > 0:
+        x -= 1
+    return x
+
+
+def checked(x):
+    assert x > 0, "max(x) must be positive"
+    return x
+
+
 FLOW = {
     "if": lambda x: x if x > 0 else -x,
-    "while": lambda x: [x := x - 1 for _ in iter(lambda: bool(x > 0), False)],
+    "while": loop,
     "and": lambda x: x and 1,
     "not": lambda x: not x,
     "max": lambda x: max([x, x * 2]),
     "min": lambda x: min(x, 1),
     "sorted": lambda x: sorted([x, -x]),
     "in": lambda x: x in [x + 1],
-    "assert": lambda x: [x for _ in range(1) if x == 3],
+    "assert": checked,
+    "if in a comprehension": lambda x: [x for _ in range(1) if x == 3],
+    "if beside max": lambda x: max(1, 2) * x if x > 0 else x,  # min(
+    "if beside a string": lambda x: x if x > 0 else "max(x)",
+    "a < b < c": lambda x: 0 < x < 1,
+    "bool": lambda x: bool(x > 0),
+    "any": lambda x: any([x > 0, x < 3]),
     "np.maximum of arrays": lambda x: np.maximum.reduce(np.array([x, x * 2])),
     "array comparison": lambda x: np.array([x, x * 2]) > 0,
     "float": lambda x: float(x),
@@ -221,6 +242,11 @@ FLOW = {
     "round": lambda x: round(x),
     "index": lambda x: [1.0, 2.0][x],
     "range": lambda x: range(x),
+    "range of int": lambda x: range(int(x)),
+    "index of int": lambda x: [1.0, 2.0][int(x)],
+    "index of an array": lambda x: np.eye(3)[x].sum(),
+    "round to digits": lambda x: round(x, 2),
+    "trunc": lambda x: math.trunc(x),
     "set": lambda x: x if x in {1.0} else -x,
     "dict": lambda x: {1.0: 2.0}.get(x, 0.0) * x,
     "data": lambda x: x.data,
@@ -229,17 +255,23 @@ FLOW = {
     "learn": lambda x: x.learn(0.1),
 }
 INSTEAD = {
-    "use vgrad.where(condition, a, b)": ["if", "in", "np.maximum of arrays", "array comparison"],
+    "use vgrad.where(condition, a, b)": [
+        *("if", "np.maximum of arrays", "array comparison", "if in a comprehension", "bool"),
+        *("if beside max", "if beside a string"),
+    ],
+    "(a < b) * (b < c)": ["a < b < c"],
+    "vgrad.maximum of x == a": ["in"],
+    "the product of the conditions": ["any"],
     "x = vgrad.where(condition, step(x), x)": ["while"],
-    "x = vgrad.where(k < n, step(x), x)": ["range"],
+    "x = vgrad.where(k < n, step(x), x)": ["range", "range of int"],
     "a * b, vgrad.maximum(a, b) and 1 - a": ["and", "not"],
     "use vgrad.maximum(a, b), pair": ["max"],
     "use vgrad.minimum(a, b), pair": ["min"],
     "which put two in order": ["sorted"],
     "and assert that": ["assert"],
-    "vgrad.exp": ["float", "math.exp", "math.floor", "float array"],
-    "arithmetic": ["int", "round"],
-    "vgrad.take(rows, index)": ["index"],
+    "vgrad.exp": ["float", "math.exp", "float array"],
+    "arithmetic": ["int", "round", "round to digits", "math.floor", "trunc"],
+    "vgrad.take(rows, index)": ["index", "index of int", "index of an array"],
     "to look up": ["set", "dict"],
     "further output": ["data", "grad", "backward", "learn"],
 }  # fmt: skip
@@ -252,7 +284,57 @@ def test_control_flow_on_a_traced_value_is_refused(kind):
     line = FLOW[kind].__code__.co_firstlineno
     with pytest.raises(TraceError) as error:
         vgrad.trace(FLOW[kind], ())
+    line += kind in ("while", "assert")
     assert f"(test_trace.py:{line})" in str(error.value) and instead in str(error.value)
+
+
+def test_what_a_library_makes_of_a_refusal_does_not_hide_it():
+    """NumPy turns it into an IndexError of its own."""
+    table = np.array([[W, V], [V, W]])
+    with pytest.raises(TraceError, match=r"use vgrad.take\(rows, index\)") as error:
+        vgrad.compile(lambda i: table[i][0], [W, V])([1.0, 2.0], [0.0])
+    assert isinstance(error.value.__cause__, IndexError)
+
+
+def test_setting_the_data_of_a_node_is_refused():
+    with pytest.raises(TraceError, match="data must not be set on"):
+        vgrad.trace(lambda x: setattr(x, "data", 3.0) or x, ())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))]
+)
+def test_a_parameter_must_not_be_copied(copied):
+    """The copy would be a constant, with the number that the Value happens to hold."""
+    with pytest.raises(TraceError, match=r"a copy must not be made of .*use the value itself"):
+        vgrad.trace(lambda x: copied(W) * x + W, ())
+    assert copied(W).data == W.data
+
+
+def test_an_interrupt_anywhere_leaves_values_readable():
+    """At every line of the function that records, on its way in and out."""
+    code, hits = vgrad.trace.__globals__["record"].__code__, 0
+    for line in sorted({line for *_, line in code.co_lines() if line}):
+
+        def tracer(frame, event, arg, line=line):
+            nonlocal hits
+            if frame.f_code is code and event == "line" and frame.f_lineno == line:
+                hits += 1
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return tracer
+
+        program = vgrad.compile(lambda x: W * x, [W])
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            program([2.0], [1.0])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert W.data == program.theta()[0] and program([2.0], [1.0]).tolist() == [2.0]
+    assert hits >= 5
 
 
 def test_the_line_is_the_users_even_inside_vgrad_and_numpy():

@@ -49,8 +49,8 @@ def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
     concerned = reached(graph, {1: wrt}).tolist()  # computed from what is asked for
     gradients: dict[int, Number] = {int(graph.outputs[of]): 1.0}
     for i in range(int(graph.outputs[of]), -1, -1):
-        g = gradients.get(i)
-        if g is not None and concerned[i]:
+        g = gradients.get(i, 0.0)
+        if concerned[i] and not (isinstance(g, float) and g == 0):
             for k, parent in enumerate(graph.parents[i].tolist()):
                 if parent >= 0 and concerned[parent]:
                     _add(gradients, parent, _part(graph, nodes, i, k, g))
@@ -83,11 +83,13 @@ Graph.gradient = gradient
 
 def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
     nodes = np.asarray(wrt)
-    if nodes.dtype.kind not in "iu" or not nodes.size:
+    if not nodes.size:
         raise ValueError(
-            "wrt must be node numbers, such as graph.inputs or graph.parameters "
-            f"(got {wrt if nodes.size else 'none'!r})"
+            "wrt must name one node or more (got none; a graph without parameters has its "
+            "graph.inputs)"
         )
+    if nodes.dtype.kind not in "iu":
+        raise ValueError(f"wrt must be node numbers, such as graph.inputs (got {wrt!r})")
     if (nodes < 0).any() or (nodes >= len(graph)).any():
         raise ValueError(f"wrt must be nodes of the graph, 0 to {len(graph) - 1} (got {wrt!r})")
     return nodes.astype(np.intp)

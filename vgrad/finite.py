@@ -52,13 +52,14 @@ def forward_origin(root: Node) -> Origin:
 
 
 def _to_blame(node: Node) -> Iterator[Node]:
-    """The operands that are not finite and make the result so, even where the others are."""
+    """The operands that are not finite and make the result so; first those that do it alone."""
     finite = [x._data if isfinite(x._data) else 1.0 for x in node.parents]
-    for k, x in enumerate(node.parents):
-        if not isfinite(x._data):
-            numbers = [*finite[:k], x._data, *finite[k + 1 :]]
-            if not isfinite(ops.evaluate(node.op.forward, *numbers)):
-                yield x
+    wrong = [k for k, x in enumerate(node.parents) if not isfinite(x._data)]
+    for k in wrong:
+        numbers = [*finite[:k], node.parents[k]._data, *finite[k + 1 :]]
+        if not isfinite(ops.evaluate(node.op.forward, *numbers)):
+            yield node.parents[k]
+    yield from (node.parents[k] for k in wrong)
 
 
 def backward_origin(
@@ -89,7 +90,8 @@ def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate)
     """
     check_finite(root)
     before = [x.grad for x in leaves]
-    origin = backward_origin(root, leaves, backpropagate)
+    watched = [x for x in leaves if isfinite(x.grad)]  # not those of an older pass
+    origin = backward_origin(root, watched, backpropagate)
     if origin is not None:
         for x, grad in zip(leaves, before):
             x.grad = grad

@@ -68,22 +68,23 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
     [3.0, 4.0]
     """
+    if not len(rows):
+        raise ShapeError("take needs one row or more (got none)")
     if not isinstance(index, Operand):
         return rows[_as_index(index, len(rows))]
-    lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
-    if len(lengths) != 1:
-        found = ", ".join(map(str, lengths)) or "none"
-        raise ShapeError(f"take needs one or more rows, all of one length (got {found})")
     hits = [index == k for k in range(len(rows))]
     missed = ops.where(_sum(hits), 0.0, math.nan)
+    return _picked(hits, rows, missed)
+
+
+def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
+    lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
     if lengths == {None}:
-        return _picked(hits, rows, missed)
+        return _sum([ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
+    if len(lengths) != 1:
+        raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
     picked = [_picked(hits, column, missed) for column in zip(*rows)]
     return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
-
-
-def _picked(hits: list[Any], column: Iterable[Any], missed: Any) -> Any:
-    return _sum([ops.where(hit, x, 0.0) for hit, x in zip(hits, column)]) + missed
 
 
 def _as_index(index: Any, size: int) -> int:
@@ -95,7 +96,7 @@ def _as_index(index: Any, size: int) -> int:
 
 def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
     """`xs` as a list of single numbers."""
-    numbers = list(xs)
+    numbers = [ops.number(x) if ops.is_number(x) else x for x in xs]
     if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     return numbers

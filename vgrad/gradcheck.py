@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import ops
-from .arrays import as_batch, per_sample_shapes
-from .differences import EPSILON, slope
+from .arrays import split
+from .differences import EPSILON, Slope, slope
 from .finite import listed
 from .graph import Array, Graph, as_numbers
 from .program import Program, compile
-from .replay import Call, Replay
+from .replay import Replay
 from .trace import argument_names
 from .value import NO_GRADIENT, Value, reachable
 
 STEP, TOLERANCE = 1e-3, 1e-6
+SMALLER = 1.0, 1 / 32, 1 / 1024  # parts of the step that are tried, and x; what errs least counts
+ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
+REPLAYED = 64  # samples, at the most, in which the op is looked for whose rule is off
 
 
 class Derivative(NamedTuple):
@@ -31,9 +34,14 @@ class Derivative(NamedTuple):
     error: float  # how far the differences may be off
     kink: bool
 
+    @property
+    def judged(self) -> bool:
+        """Whether the differences say enough: not at a kink, nor where they are far too rough."""
+        return not self.kink and self.error <= ROUGH * max(abs(self.want), LEAST)
+
     def gap(self, tolerance: float) -> float:
         """Their distance as a share of what is allowed: over 1 is too much."""
-        if self.kink or self.got == self.want or not np.isfinite(self.want):
+        if not self.judged or self.got == self.want:
             return 0.0
         size = max(abs(self.got), abs(self.want))
         gap = abs(self.got - self.want) / (tolerance * size + self.error)
@@ -42,7 +50,10 @@ class Derivative(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Gradcheck:
-    """What `gradcheck` found; true where nothing is wrong, and its text says it."""
+    """What `gradcheck` found; true where nothing is wrong, and its text says it.
+
+    It is not true either where differences could judge nothing.
+    """
 
     derivatives: list[Derivative]
     tolerance: float
@@ -57,18 +68,18 @@ class Gradcheck:
 
     @property
     def unsure(self) -> list[Derivative]:
-        """Those that differences cannot judge: at a kink, or where they are not finite."""
-        return [x for x in self.derivatives if x.kink or not np.isfinite(x.want)]
+        """Those that differences cannot judge: at kinks, or where they are far too rough."""
+        return [x for x in self.derivatives if not x.judged]
 
     def __bool__(self) -> bool:
-        return not self.wrong
+        return not self.wrong and (not self.unsure or len(self.unsure) < len(self.derivatives))
 
     def __str__(self) -> str:
         how = f"central differences (step {self.step:g}, tolerance {self.tolerance:g})"
         total, unsure = len(self.derivatives), len(self.unsure)
         text = f"{total - unsure} of {total} derivatives agree with {how}"
         if unsure:
-            text += f"; {unsure} not judged, at kinks or where they are not finite"
+            text += f"; {unsure} cannot be judged, at kinks or where differences are too rough"
         if self.wrong:
             worst = self.wrong[0]
             text = (
@@ -120,42 +131,42 @@ def gradcheck(
 
 
 def _of_program(
-    program: Program, theta: Any = (), *args: Any, step: float
+    program: Program, theta: Any = None, *args: Any, step: float
 ) -> tuple[list[Derivative], list[Value]]:
-    theta = as_numbers(theta, "theta")
-    arrays, batch = as_batch(args, np.dtype(np.float64))
-    _, gradient = program.value_and_grad(theta, *arrays)
-    by_input = program.input_grads(theta, *arrays)
-    engine = program.engines[per_sample_shapes(arrays)]
-    graph, epsilon = engine.graph, float(np.finfo(engine.dtype).eps)
+    call = program.prepared(program.theta(*args) if theta is None else theta, args, scalar=True)
+    engine, batch, graph = call.engine, call.batch, call.engine.graph
+    epsilon = float(np.finfo(engine.dtype).eps)
 
-    def value(k: int, change: Array) -> float:
-        moved = theta.copy()
-        moved[k] += change
-        return float(program.value_and_grad(moved, *arrays)[0])
+    def mean(k: int, change: Array) -> float:
+        theta = call.theta.copy()
+        theta[k] += change
+        return float(np.mean(engine.outputs(theta, call.arrays, batch)[0], dtype=np.float64))
 
-    def objective(i: int, place: tuple[Any, ...], change: Array) -> Array:
-        moved = list(arrays)
-        moved[i] = arrays[i].copy()
-        moved[i][place] += change
-        outputs = program(theta, *moved)
-        while isinstance(outputs, tuple):
-            outputs = outputs[0]
-        return np.asarray(outputs)
+    def objective(i: int, column: int, change: Array) -> Array:
+        moved = call.arrays[i].copy()
+        moved.reshape(batch, -1)[:, column] += change
+        given = [*call.arrays[:i], moved, *call.arrays[i + 1 :]]
+        outputs: Array = engine.outputs(call.theta, given, batch)
+        first: Array = outputs[0]
+        return first
 
+    _, gradient, _ = engine.gradient(*call[1:], divisor=batch, aux=False)
     found: list[Derivative] = []
-    for k, got in enumerate(gradient):
+    for k, got in enumerate(gradient.tolist()):
         label = graph.labels.get(int(graph.parameters[k]), "")
         name = f"parameter {k} {label and repr(label)}".rstrip()
-        found += _derivatives([name], partial(value, k), theta[k], got, step, epsilon)
-    for i, (array, gradients) in enumerate(zip(arrays, by_input)):
-        for index in np.ndindex(array.shape[1:]):
-            place = (slice(None), *index)
+        found += _derivatives([name], partial(mean, k), call.theta[k], got, step, epsilon)
+    _, by_input = engine.input_gradients(*call[1:])
+    for i, gradients in enumerate(split(by_input, graph.input_shapes)):
+        flat = call.arrays[i].reshape(batch, -1)
+        for column, index in enumerate(np.ndindex(gradients.shape[1:])):
             name = f"input {i}{list(index) if index else ''}"
             names = [f"{name} of sample {b}" for b in range(batch)]
-            f = partial(objective, i, place)
-            found += _derivatives(names, f, array[place], gradients[place], step, epsilon)
-    return found, Replay(Call(engine, theta, arrays, batch), 0).values
+            got = gradients[(slice(None), *index)]
+            f = partial(objective, i, column)
+            found += _derivatives(names, f, flat[:, column], got, step, epsilon)
+    replays = (Replay(call, b).values for b in range(min(batch, REPLAYED)))
+    return found, [node for values in replays for node in values]
 
 
 def _of_function(
@@ -186,12 +197,14 @@ def _of_function(
             p.data = before
 
     before = [p.grad for p in parameters]
-    for p in parameters:
-        p.grad = NO_GRADIENT
-    root.backward()
-    gradients = [x.grad for x in (*inputs, *parameters)]
-    for p, grad in zip(parameters, before):
-        p.grad = grad
+    try:
+        for p in parameters:
+            p.grad = NO_GRADIENT
+        root.backward()
+        gradients = [x.grad for x in (*inputs, *parameters)]
+    finally:
+        for p, grad in zip(parameters, before):
+            p.grad = grad
     names += [f"parameter {(p.label and repr(p.label)) or k}" for k, p in enumerate(parameters)]
     functions = [partial(by_input, k) for k in range(len(inputs))]
     functions += [partial(by_parameter, p) for p in parameters]
@@ -230,15 +243,26 @@ def _derivatives(
     epsilon: float = EPSILON,
 ) -> Iterator[Derivative]:
     """`got` beside what differences of `f(change)` give, in steps relative to the size of `x`."""
-    size = abs(np.asarray(x, np.float64))
-    scale = np.maximum(1.0, size)
-    found = slope(lambda h: f(h * scale), step, epsilon)
-    if not np.isfinite(found.value).all():  # out of the domain: with steps as small as x itself
-        scale = np.where(np.isfinite(found.value) | (size == 0), scale, size)
-        found = slope(lambda h: f(h * scale), step, epsilon)
-    columns = np.broadcast_arrays(got, found.value / scale, found.error / scale, found.kink)
+    size = np.maximum(1.0, abs(np.asarray(x, np.float64)))
+    best: Slope | None = None
+    for scale in (*(smaller * size for smaller in SMALLER), np.where(x == 0, size, np.abs(x))):
+        found = slope(partial(_scaled, f, scale), step, epsilon)
+        found = Slope(found.value / scale, found.error / scale, found.kink)
+        best = found if best is None else _better(best, found)
+    assert best is not None
+    columns = np.broadcast_arrays(got, *best)
     for name, *numbers in zip(names, *(np.ravel(column).tolist() for column in columns)):
         yield Derivative(name, *numbers)
+
+
+def _scaled(f: Callable[[Any], Any], scale: Any, change: float) -> Any:
+    return f(scale * change)
+
+
+def _better(first: Slope, second: Slope) -> Slope:
+    """Each derivative from the one that errs less; nan errs most."""
+    errors = [np.where(np.isnan(x.error), np.inf, x.error) for x in (first, second)]
+    return Slope(*(np.where(errors[1] < errors[0], b, a) for a, b in zip(first, second)))
 
 
 def _wrong_rules(nodes: Iterable[Value], step: float, tolerance: float) -> Iterator[str]:

@@ -252,7 +252,7 @@ abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
 sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))
 cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),))
 
-stop_gradient = Op("stop_gradient", "stop", operator.pos, None, ONE, (None,))
+stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,))
 
 gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
 lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))

@@ -154,50 +154,49 @@ class Program:
         (B,) for an output that is one number, (B, ...) for an array; a tuple where `fn` returns
         several.
         """
-        engine, theta, rows, batch = self._prepare(theta, arrays)
-        outputs = engine.outputs(theta, rows, batch, self._options.executor)
+        call = self.prepared(theta, arrays)
+        outputs = call.engine.outputs(*call[1:], self._options.executor)
         if self._options.check_finite:
-            check_outputs(Call(engine, theta, rows, batch), outputs)
-        return structured(iter(outputs), engine.graph.output_shapes)
+            check_outputs(call, outputs)
+        return structured(iter(outputs), call.engine.graph.output_shapes)
 
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
         With `aux=True` the value is a pair: the value, and every output as a call would give it.
         """
-        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
-        divisor = batch if self._options.reduce == "mean" else 1
-        value, gradient, outputs = engine.gradient(
-            theta, rows, batch, divisor, aux, self._options.executor
+        call = self.prepared(theta, arrays, scalar=True)
+        divisor = call.batch if self._options.reduce == "mean" else 1
+        value, gradient, outputs = call.engine.gradient(
+            *call[1:], divisor, aux, self._options.executor
         )
         if self._options.check_finite:
-            check_gradient(Call(engine, theta, rows, batch), value, gradient, outputs)
+            check_gradient(call, value, gradient, outputs)
         if outputs is not None:
-            return (value, structured(iter(outputs), engine.graph.output_shapes)), gradient
+            return (value, structured(iter(outputs), call.engine.graph.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: an array per argument."""
-        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
-        value, gradients = engine.input_gradients(theta, rows, batch, self._options.executor)
+        call = self.prepared(theta, arrays, scalar=True)
+        graph = call.engine.graph
+        value, gradients = call.engine.input_gradients(*call[1:], self._options.executor)
         if self._options.check_finite:
-            call = Call(engine, theta, rows, batch)
-            check_per_sample(call, value, gradients, engine.graph.inputs)
-        return tuple(split(gradients, engine.graph.input_shapes))
+            check_per_sample(call, value, gradients, graph.inputs)
+        return tuple(split(gradients, graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
-        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
-        value, gradients = engine.parameter_gradients(theta, rows, batch, self._options.executor)
+        call = self.prepared(theta, arrays, scalar=True)
+        value, gradients = call.engine.parameter_gradients(*call[1:], self._options.executor)
         if self._options.check_finite:
-            call = Call(engine, theta, rows, batch)
-            check_per_sample(call, value, gradients, engine.graph.parameters)
+            check_per_sample(call, value, gradients, call.engine.graph.parameters)
         return gradients.T
 
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
 
-        It takes about two gradients' time, and no Hessian is made. The Hessian itself is that of
+        It takes two to three gradients' time, and no Hessian is made. The Hessian itself is that of
         every unit vector. Raises as a call does, also for a v of the wrong length.
 
         >>> import vgrad
@@ -206,16 +205,16 @@ class Program:
         >>> program.hessian_vector_product([3.0], [1.0], [1.0, 2.0])
         array([5.])
         """
-        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
-        v = as_theta(v, len(theta), self._options.dtype, "v")
-        both, divisor = np.concatenate([theta, v]), batch if self._options.reduce == "mean" else 1
+        call = self.prepared(theta, arrays, scalar=True)
+        size = len(call.theta)
+        v = as_theta(v, size, self._options.dtype, "v")
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
-        value, gradient, _ = engine.along.gradient(
-            both, rows, batch, divisor, False, self._options.executor
-        )
+        call = call._replace(engine=call.engine.along, theta=np.concatenate([call.theta, v]))
+        divisor = call.batch if self._options.reduce == "mean" else 1
+        value, gradient, _ = call.engine.gradient(*call[1:], divisor, False, self._options.executor)
         if self._options.check_finite:
-            check_gradient(Call(engine.along, both, rows, batch), value, gradient, None)
-        return gradient[: len(theta)]
+            check_gradient(call, value, gradient, None)
+        return gradient[:size]
 
     def verify(self, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0) -> Verification:
         """Compare some samples' results with the scalar engine's, and report the worst gap.
@@ -229,8 +228,7 @@ class Program:
         >>> print(program.verify([3.0], np.linspace(-1, 1, 100)))  # doctest: +ELLIPSIS
         16 samples, 49 numbers agree with the scalar engine's: worst gap ...
         """
-        engine, theta, rows, batch = self._prepare(theta, arrays, scalar=True)
-        return verify(Call(engine, theta, rows, batch), samples, seed)
+        return verify(self.prepared(theta, arrays, scalar=True), samples, seed)
 
     def explain(self, *arrays: Any) -> str:
         """The plan of a call with these arrays, as a table.
@@ -339,10 +337,8 @@ class Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.
         return self
 
-    def _prepare(
-        self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False
-    ) -> tuple[Engine, Array, list[Array], int]:
-        """The engine for these arrays, theta (P,), the arrays as it takes them, and their length.
+    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> Call:
+        """The engine for these arrays, and what it is to be called with.
 
         `scalar` says that the objective must be one number per sample.
         """
@@ -357,7 +353,7 @@ class Program:
             )
         theta = as_theta(theta, len(engine.graph.parameters), self._options.dtype)
         rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
-        return engine, theta, rows, batch
+        return Call(engine, theta, rows, batch)
 
     def _engine(self, shapes: tuple[Shape, ...]) -> Engine:
         """The engine for arrays of these per-sample shapes, recorded when first met."""
@@ -366,7 +362,7 @@ class Program:
         if self._fn is None:
             raise ShapeError(
                 f"arrays must have per-sample shapes that this program had seen when it was "
-                f"pickled, {', '.join(map(str, self.engines))} (got {shapes})"
+                f"pickled or saved, {', '.join(map(str, self.engines))} (got {shapes})"
             )
         if isinstance(self._fn, Graph):
             raise ShapeError(

@@ -58,9 +58,10 @@ def to_numpy_source(graph: Graph, name: str = "f") -> str:
     Raises ValueError for a name that is no identifier, and TypeError for an op whose row in the
     table has neither a ufunc nor a rule of other ops.
     """
+    name = normalize("NFKC", name) if isinstance(name, str) else name  # as Python does
     if not isinstance(name, str) or not name.isidentifier() or iskeyword(name) or name in RESERVED:
         raise ValueError(f"name must be an identifier (got {name!r})")
-    return _Writer(graph, normalize("NFKC", name)).source()
+    return _Writer(graph, name).source()
 
 
 class _Writer:
@@ -192,13 +193,6 @@ class _Writer:
             comment += self._labels(group.nodes)
         self.operands.lines[group.buffer].append(Line(name, code, comment))
         self.operands.hold(Variable(name, n, bool(group.buffer), n > 1), group.nodes)
-
-    def _prefix(self, group: Group) -> str:
-        if group.kind == MAP:
-            return ops.OPS[group.op].name
-        product = all((x != self.fused.one).any() for x in (group.u, group.v))
-        several = group.buffer == BATCHED or len(group.nodes) > 1
-        return "h" if group.kind == GRID and product and several else "sum"
 
     def _labels(self, nodes: Ints) -> str:
         """A few of the labels, as a comment can have them."""

@@ -69,7 +69,18 @@ class Node(Operand):
     def __int__(self) -> NoReturn:
         self.tape.refuse("int")
 
-    __round__ = __int__
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        self.tape.refuse("int")
+
+    __trunc__ = __floor__ = __ceil__ = __round__
+
+    @property
+    def data(self) -> NoReturn:
+        self.tape.refuse("data")
+
+    @data.setter
+    def data(self, data: Any) -> NoReturn:
+        self.tape.refuse("set")
 
     def __index__(self) -> NoReturn:
         self.tape.refuse("index")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,23 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     """Call `fn` once on nodes of `tape`, and return what it computed."""
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
-    arguments = [
-        tape.argument(shape, name) for shape, name in zip(shapes, argument_names(fn, len(shapes)))
-    ]
-    token = on_look.set(tape.refuse_look)
+    names = argument_names(fn, len(shapes))
+    arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:
-        outputs = fn(*arguments)
+        # in a context of its own, which even an interrupt cannot fail to leave
+        outputs = copy_context().run(_watched, fn, arguments, tape)
         return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
+    except Exception as error:
+        if tape.refusal is not None and error is not tape.refusal:
+            raise tape.refusal from error  # which somebody, NumPy perhaps, has put in other words
+        raise
     finally:
-        on_look.reset(token)
         tape.close()
+
+
+def _watched(fn: Callable[..., Any], arguments: list[Any], tape: Tape) -> Any:
+    on_look.set(tape.refuse_look)
+    return fn(*arguments)
 
 
 def capture(

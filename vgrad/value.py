@@ -114,6 +114,10 @@ class Value(Operand):
         label = f"{self.label}, " if self.label else ""
         return f"Value({label}data={self._data}, grad={self.grad})"
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        look(self, "copied")
+        return super().__reduce_ex__(protocol)
+
     def __float__(self) -> float:
         look(self, "float")
         return self._data

@@ -13,7 +13,7 @@ from . import ops
 from .engine import Engine
 from .errors import ParityError
 from .replay import Call, Replay
-from .value import Value, backpropagate, reachable
+from .value import Value, backpropagate
 
 # How large a gap may be, relative to what the number would be if nothing cancelled: to the sum of
 # the sizes of all that it is made of. Rounding errors are relative to that. In float64 it is 4,500
@@ -92,25 +92,22 @@ def verify(call: Call, samples: int, seed: int) -> Verification:
     return Verification(len(chosen), len(gaps), worst)
 
 
-class _Gaps:
-    """Makes them, with the bounds of one engine."""
+class _Bounds:
+    """What one engine may be off."""
 
     def __init__(self, engine: Engine) -> None:
         self.dtype = engine.dtype
         self.bound, self.least = BOUNDS[engine.dtype], LEAST[engine.dtype]
         self.exact = not engine.fuse and engine.dtype == np.float64  # the very bits, forward
 
-    def output(self, where: str, got: float, root: Value) -> Gap:
-        size = 0.0 if self.exact else error_scale(root)
-        return self._gap(where, got, root._data, size)
-
-    def gradient(self, where: str, got: float, want: float, scale: float) -> Gap:
-        # what overflows only in the scale has no bound
-        return self._gap(where, got, want, 1e308 if isnan(scale) else max(scale, abs(want)))
-
-    def _gap(self, where: str, got: float, want: float, size: float) -> Gap:
-        allowed = self.bound * min(size, 1e308) + self.least if size else 0.0
-        return Gap(where, got, want, allowed, abs(float(np.spacing(self.dtype.type(want)))))
+    def gap(self, where: str, got: float, want: float, scale: float, exact: bool = False) -> Gap:
+        """A number beside the one wanted, whose rounding errors are relative to `scale`."""
+        allowed = 0.0 if exact and self.exact else self.bound * min(scale, 1e308) + self.least
+        with np.errstate(all="ignore"):
+            spacing = abs(float(np.spacing(self.dtype.type(want))))
+            if isfinite(want) and not np.isfinite(self.dtype.type(want)):
+                want = self.dtype.type(want).item()  # what the dtype cannot hold
+        return Gap(where, got, want, allowed, spacing)
 
 
 def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
@@ -123,57 +120,43 @@ def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
     leaves = np.concatenate([graph.inputs, graph.parameters])
     names = [f"input {k}" for k in range(len(graph.inputs))]
     names += [f"parameter {k}" for k in range(len(graph.parameters))]
-    gaps, totals = _Gaps(engine), []
+    # How errors spread is read off the graph of the gradients, whose outputs these are.
+    derived = graph.gradient(leaves) if len(leaves) else graph
+    bounds, totals = _Bounds(engine), []
     for i, number in enumerate(numbers.tolist()):
         replay, where = Replay(call, i), f"sample {number}"
+        scales = error_scales(derived.to_values(call.theta.tolist(), replay.sample))
+        scale = [scales[k] for k in derived.outputs.tolist()]
         for k, got in enumerate(outputs[:, i].tolist()):
-            yield gaps.output(f"output {k}, {where}", got, replay.root(k))
-        wants, scales = backward_with_scale(replay.root(), replay.leaves(leaves))
-        for name, got, want, scale in zip(names, by_leaf[:, i].tolist(), wants, scales):
-            yield gaps.gradient(f"gradient to {name}, {where}", got, want, scale)
-        totals.append((wants, scales))
+            want = replay.root(k)._data
+            yield bounds.gap(f"output {k}, {where}", got, want, scale[k], exact=True)
+        backpropagate(replay.root())
+        wants = [x.grad for x in replay.leaves(leaves)]
+        scale = scale[len(outputs) :]
+        for name, got, want, size in zip(names, by_leaf[:, i].tolist(), wants, scale):
+            yield bounds.gap(f"gradient to {name}, {where}", got, want, size)
+        totals.append((wants, scale))
     _, mean, _ = engine.gradient(*call[1:], divisor=call.batch, aux=False)
     with np.errstate(all="ignore"):
-        wants, scales = np.mean(totals, axis=0)[:, len(graph.inputs) :].tolist()
-    for name, got, want, scale in zip(names[len(graph.inputs) :], mean.tolist(), wants, scales):
+        wants, scale = np.mean(totals, axis=0)[:, len(graph.inputs) :].tolist()
+    for name, got, want, size in zip(names[len(graph.inputs) :], mean.tolist(), wants, scale):
         if isfinite(want):  # else what is shared may be finite, where the gradients meet
-            yield gaps.gradient(f"mean gradient to {name}", got, want, scale)
+            yield bounds.gap(f"mean gradient to {name}", got, want, size)
 
 
-# --- sizes ----------------------------------------------------------------------------------------
+def error_scales(nodes: list[Value]) -> list[float]:
+    """For each node of a graph, in order, what its rounding errors are relative to.
 
-
-def error_scale(root: Value) -> float:
-    """The size of each node on the way to `root`, carried on by the ops' derivatives and summed.
-
-    To first order that bounds the effect that a relative rounding error of 1 in each would have.
+    That is the size of each node on the way to it, carried on by the ops' derivatives and summed:
+    to first order the effect that a relative error of 1 in each of them would have.
     """
     scale: dict[Value, float] = {}
-    for node in reversed(reachable(root)):
+    for node in nodes:
         data = [x._data for x in node.parents]
-        scale[node] = abs(node._data)
+        size = abs(node._data)
         for x, vjp in zip(node.parents, node.op.vjp):
-            if vjp is not None:
+            if vjp is not None and x.op is not ops.const:  # which is what it is
                 part = ops.evaluate(vjp, 1.0, node._data, *data)
-                scale[node] += 0.0 if part == 0 else abs(part) * scale[x]
-    return float(np.nan_to_num(scale[root], nan=np.inf))
-
-
-def backward_with_scale(root: Value, leaves: list[Value]) -> tuple[list[float], list[float]]:
-    """The leaves' gradients by a backward pass, and for each the sum of |contributions|.
-
-    The second is what a gradient would be if nothing cancelled.
-    """
-    for leaf in leaves:
-        leaf.grad = 0.0
-    backpropagate(root)
-    scale = {root: 1.0}
-    for node in reachable(root):
-        g = scale.get(node, 0.0)
-        if g and node.grad:
-            data = [x._data for x in node.parents]
-            for x, vjp in zip(node.parents, node.op.vjp):
-                if vjp is not None:
-                    part = ops.evaluate(vjp, g, node._data, *data)
-                    scale[x] = scale.get(x, 0.0) + abs(part)
-    return [leaf.grad for leaf in leaves], [scale.get(leaf, 0.0) for leaf in leaves]
+                size += 0.0 if part == 0 else abs(part) * scale[x]
+        scale[node] = inf if isnan(size) else size
+    return [scale[node] for node in nodes]

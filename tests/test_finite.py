@@ -146,6 +146,14 @@ def test_numbers_that_came_in_so(theta, x, what):
     assert str(caught(lambda: program(theta, x))).startswith(what)
 
 
+def test_several_that_are_guilty_together():
+    """Neither alone would make the minimum infinite; the first is named."""
+    fn = lambda x: vgrad.minimum(1 / x, 2 / x)  # noqa: E731
+    error = caught(lambda: vgrad.compile(fn, [], check_finite=True)([], [0.0]))
+    assert (error.op, error.operands) == ("div", (1.0, 0.0))
+    assert caught(lambda: vgrad.check_finite(fn(Value(0.0)))).op == "div"
+
+
 def test_only_what_is_guilty_is_named():
     """`where` did not take the first nan, and the second came before the third."""
 
@@ -159,9 +167,28 @@ def test_only_what_is_guilty_is_named():
 
 
 def test_in_float32_what_float64_would_hold():
-    program = vgrad.compile(lambda x: x * x, [], check_finite=True, dtype=np.float32)
-    error = caught(lambda: program([], [1.0, 1e30]))
-    assert "output 0 at sample 1 is inf in float32, but finite" in str(error)
+    """The op is named that made what does not fit, forward and backward."""
+    w = Value(1.0, label="w")
+    program = vgrad.compile(lambda x: x * x * w, [w], check_finite=True, dtype=np.float32)
+    error = caught(lambda: program([1.0], [1.0, 1e30]))
+    assert (error.op, error.sweep, error.sample) == ("mul", "forward", 1)
+    assert error.operands == pytest.approx((1e30, 1e30)) and error.inputs["x"] == error.operands[0]
+    program = vgrad.compile(
+        lambda x: vgrad.sqrt(x) * 1e20 * w, [w], check_finite=True, dtype=np.float32
+    )
+    error = caught(lambda: program.input_grads([1.0], [1.0, 2e-38]))
+    assert (error.op, error.sweep, error.sample) == ("sqrt", "backward", 1)
+
+
+def test_what_only_the_batch_makes_infinite_has_its_sample_too():
+    """Numbers so small that float32 has none for them."""
+    program = vgrad.compile(lambda x: 1 / (x * x), [], check_finite=True, dtype=np.float32)
+    error = caught(lambda: program([], [1.0, 1e-30]))
+    assert error.sample == 1 and error.op == "div"
+    program = vgrad.compile(lambda x: (x * x) / (x * x), [], check_finite=True, dtype=np.float32)
+    error = caught(lambda: program([], [1.0, 1e-30]))
+    assert "output 0 is nan at sample 1, but finite when" in str(error)
+    assert error.sample == 1 and list(error.inputs) == ["x"]
 
 
 def test_a_graph_has_its_lines_where_they_were_recorded():

@@ -15,6 +15,7 @@ PACKAGE = Path(vgrad.__file__).parent
 IMPORTS = {
     "errors": set(),
     "ops": set(),
+    "memory": {"errors"},
     "operators": {"ops"},
     "finite": {"errors", "ops"},
     "value": {"ops", "operators", "finite"},
@@ -23,8 +24,7 @@ IMPORTS = {
     "functions": {"errors", "ops", "operators"},
     "files": {"errors"},
     "graph": {"errors", "files", "ops", "value"},
-    "arrays": {"errors", "graph"},
-    "memory": {"errors"},
+    "arrays": {"errors", "graph", "memory"},
     "passes": {"graph"},
     "tape": {*("errors", "ops", "operators", "value", "graph", "lines", "refusals", "passes")},
     "trace": {"ops", "operators", "value", "graph", "lines", "tape"},

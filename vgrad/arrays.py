@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from .errors import ShapeError
 from .graph import Array, Shape, Structure, as_numbers, count
+from .memory import require_samples
 
 
 def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
@@ -28,6 +30,8 @@ def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array]
 
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
+    if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
+        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, f"array {i} as {dtype}")
     array = as_numbers(x, f"array {i}", dtype)
     if array.ndim == 0:
         raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")

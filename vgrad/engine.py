@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import isfinite
@@ -16,8 +16,8 @@ import numpy as np
 from . import ops
 from .derivatives import tangent
 from .errors import WorkerError
-from .graph import FLOAT64, Array, Graph, Shape
-from .memory import require_results
+from .graph import FLOAT64, FROM_INPUTS, FROM_PARAMETERS, Array, Graph, Shape
+from .memory import require_samples
 from .plain import Sweep
 from .plan import Plan
 
@@ -104,7 +104,7 @@ class Engine:
     ) -> Array:
         """Every output for every sample, (M, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._able(theta)._tasks(theta, arrays, batch, len(self.graph.outputs))
+            tasks = self._able(theta)._tasks(theta, arrays, batch, 0, executor)
             return _joined(list(_results(_outputs, tasks, executor)))
 
     def gradient(
@@ -130,8 +130,9 @@ class Engine:
                 if isfinite(value) and _all_finite(gradient):
                     return value, gradient, None
             for exact in attempts:
-                results = len(self.graph.outputs) if aux else 0
-                tasks = self._tasks(theta, arrays, batch, results, divisor, exact)
+                tasks = self._tasks(
+                    theta, arrays, batch, FROM_PARAMETERS, executor, aux, divisor, exact
+                )
                 if len(tasks) == 1 and not self.fuse:
                     break  # it is the whole of what comes below
                 value, gradient, outputs = (
@@ -150,7 +151,7 @@ class Engine:
     ) -> tuple[float, Array]:
         """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
         with np.errstate(all="ignore"):
-            tasks = self._able(theta)._tasks(theta, arrays, batch, len(self.graph.inputs))
+            tasks = self._able(theta)._tasks(theta, arrays, batch, FROM_INPUTS, executor)
             values, gradients = zip(*_results(_input_gradients, tasks, executor))
             return sum(values), _joined(gradients)
 
@@ -169,18 +170,26 @@ class Engine:
         theta: Array,
         arrays: Arrays,
         batch: int,
-        results: int,
+        wanted: int,
+        executor: Executor | None,
+        aux: bool = True,
         divisor: float = 1.0,
         exact: bool = False,
     ) -> list[Task]:
         """The shards of a batch: the same whoever runs them, so results are the same to the bit.
 
-        `results` says how many numbers per sample the call returns.
+        `wanted` says to what gradients go, and `aux` whether outputs are returned. Raises
+        OutOfMemoryError where the call would need too much.
         """
-        tile = self.plan.width(batch) if self.fuse else self.plain.tile
+        tile = self.plan.width(batch) if self.fuse else min(self.plain.tile, batch)
         size = SHARD * tile
-        copies = 1 if batch <= size else 2  # the shards', and the whole
-        require_results(batch, copies * self.dtype.itemsize * results)
+        shards = -(-batch // size)
+        results = len(self.graph.inputs if wanted == FROM_INPUTS else self.graph.outputs) * aux
+        per_sample = 2 * results * self.dtype.itemsize  # the shards', and the whole
+        require_samples(batch, per_sample, "results")
+        workers = min(shards, getattr(executor, "_max_workers", None) or 1)
+        sweeps = self.plan if self.fuse else self.plain
+        sweeps.admit(tile, wanted, exact, workers, batch * per_sample)
         if batch <= size:
             return [Task(self, theta, arrays, batch, tile, divisor, exact)]
         tasks = []
@@ -225,7 +234,7 @@ def _results(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenExecutor as error:
+    except (BrokenExecutor, CancelledError) as error:
         raise WorkerError(
             f"the workers of an executor must live until the call returns (got {error!r}); nothing "
             "has changed: compile again with a new executor, or without one"

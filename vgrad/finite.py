@@ -14,6 +14,7 @@ from . import ops
 from .errors import NonFiniteError
 
 Node = Any  # a Value
+Fits = Callable[[float], bool]
 Backpropagate = Callable[[Node, Callable[[Node, Node, float], None]], None]
 
 
@@ -43,42 +44,42 @@ def check_finite(*values: Node) -> None:
             raise error(forward_origin(value))
 
 
-def forward_origin(root: Node) -> Origin:
-    """Where the number of `root`, which is not finite, began."""
+def forward_origin(root: Node, fits: Fits = isfinite) -> Origin:
+    """Where the number of `root`, which is not finite, or does not fit, began."""
     node, before = root, root
     while node is not None:
-        node, before = next(_to_blame(node), None), node
+        node, before = next(_to_blame(node, fits), None), node
     return Origin(before, before._data, "forward")
 
 
-def _to_blame(node: Node) -> Iterator[Node]:
+def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
     """The operands that are not finite and make the result so; first those that do it alone."""
-    finite = [x._data if isfinite(x._data) else 1.0 for x in node.parents]
-    wrong = [k for k, x in enumerate(node.parents) if not isfinite(x._data)]
+    finite = [x._data if fits(x._data) else 1.0 for x in node.parents]
+    wrong = [k for k, x in enumerate(node.parents) if not fits(x._data)]
     for k in wrong:
         numbers = [*finite[:k], node.parents[k]._data, *finite[k + 1 :]]
-        if not isfinite(ops.evaluate(node.op.forward, *numbers)):
+        if not fits(ops.evaluate(node.op.forward, *numbers)):
             yield node.parents[k]
     yield from (node.parents[k] for k in wrong)
 
 
 def backward_origin(
-    root: Node, leaves: Iterable[Node], backpropagate: Backpropagate
+    root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
 ) -> Origin | None:
     """`backpropagate(root)`, and where the first leaf's gradient that is not finite began."""
     parts: dict[Node, tuple[Node, float]] = {}  # what is not finite, and goes to this node
 
     def watch(node: Node, x: Node, part: float) -> None:
-        if not isfinite(part):
+        if not fits(part):
             parts.setdefault(x, (node, part))
 
     backpropagate(root, watch)
-    node = next((x for x in leaves if not isfinite(x.grad)), None)
+    node = next((x for x in leaves if not fits(x.grad)), None)
     if node is None:
         return None
     while node in parts:
         node, part = parts[node]
-        if isfinite(node.grad):
+        if fits(node.grad):
             return Origin(node, part, "backward", node.grad)
     return Origin(node, node.grad, "backward")
 

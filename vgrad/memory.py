@@ -12,24 +12,34 @@ from .errors import OutOfMemoryError
 SHARE = 0.75  # of the machine's memory; a call that needs more is refused before it takes any
 
 
-def require_buffers(width: int, fixed: int, per_sample: int) -> None:
-    """Raise OutOfMemoryError where a tile of this width, whose bytes are given, is too large."""
-    if exceeds_share(fixed + width * per_sample):
-        share = _share()
-        fits = (share - fixed) // per_sample
+def require_buffers(
+    width: int, fixed: int, per_sample: int, workers: int = 1, taken: int = 0
+) -> None:
+    """Raise OutOfMemoryError where tiles of this width are too large.
+
+    Each takes `fixed` bytes, and so many for each sample; there is one for each of the workers,
+    and so many bytes are `taken` for other things.
+    """
+    needed = taken + workers * (fixed + width * per_sample)
+    if exceeds_share(needed):
+        fits = ((_share() - taken) // workers - fixed) // per_sample
         advice = (
             f"compile with tile={fits}, or less"
             if fits > 0
             else "not even tile=1 would fit, so record a smaller function"
         )
-        raise _refusal(fixed + width * per_sample, f"tiles of {width:,} samples", advice)
+        what = f"tiles of {width:,} samples" + (f" for {workers} workers" if workers > 1 else "")
+        raise _refusal(needed, what, advice)
 
 
-def require_results(batch: int, per_sample: int) -> None:
-    """Raise OutOfMemoryError where the results of a call, whose bytes are given, are too large."""
-    if exceeds_share(batch * per_sample):
-        advice = f"call it with {_share() // per_sample:,} samples at a time, or fewer"
-        raise _refusal(batch * per_sample, f"results for {batch:,} samples", advice)
+def require_samples(batch: int, per_sample: int, what: str) -> None:
+    """Raise OutOfMemoryError where one array that a call needs takes more than half of the share.
+
+    So many bytes for each sample; the other half is for what computes it.
+    """
+    if exceeds_share(2 * batch * per_sample):
+        advice = f"call it with {_share() // 2 // per_sample:,} samples at a time, or fewer"
+        raise _refusal(batch * per_sample, f"{what} for {batch:,} samples", advice)
 
 
 def exceeds_share(size: int) -> bool:
@@ -40,7 +50,7 @@ def exceeds_share(size: int) -> bool:
 def _refusal(needed: int, what: str, advice: str) -> OutOfMemoryError:
     return OutOfMemoryError(
         f"a call must need no more than {SHARE:.0%} of this machine's memory, {in_bytes(_share())} "
-        f"(got {what}, which take about {in_bytes(needed)}); {advice}"
+        f"(got {what}, with which it takes about {in_bytes(needed)}); {advice}"
     )
 
 

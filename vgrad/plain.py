@@ -205,7 +205,7 @@ class Sweep:
         self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
         largest = max((group.size for group in self.layout.groups), default=0)
         # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self.forecast = 2 * item * rows[SHARED], item * (2 * rows[BATCHED] + 8 * largest)
+        self._at_most = 2 * item * rows[SHARED], item * (2 * rows[BATCHED] + 8 * largest)
         kernels = [Map(group) for group in self.layout.groups]
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
@@ -259,8 +259,15 @@ class Sweep:
                         break
         return value, gradients
 
+    def admit(self, width: int, wanted: int, exact: bool, workers: int = 1, taken: int = 0) -> None:
+        """Raise OutOfMemoryError where tiles of this width would take too much, whatever is wanted.
+
+        `workers` is how many run at once, `taken` how many bytes the call needs besides.
+        """
+        require_buffers(width, *self._at_most, workers, taken)
+
     def _tiles(self, batch: int) -> Iterator[slice]:
-        require_buffers(min(self.tile, batch), *self.forecast)
+        self.admit(min(self.tile, batch), 0, False)
         return (slice(start, min(start + self.tile, batch)) for start in range(0, batch, self.tile))
 
     def _forward_shared(self, theta: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,8 @@ from .schedule import schedule
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
 TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
-KEPT_WIDTHS = 8  # so many widths of tile stay bound
+KEPT_WIDTHS = 8  # so many widths of tile stay bound,
+KEPT_BYTES = 1 << 28  # if all of them together are no larger
 
 
 class Plan:
@@ -124,22 +126,26 @@ class Plan:
 
     def _take(self, width: int, wanted: int, exact: bool = False) -> Bound:
         """A bound plan that no other call is using; threads may ask at once."""
-        try:
+        with suppress(KeyError, IndexError):
             return self._free[width, wanted, exact].pop()
-        except (KeyError, IndexError):
-            self._forecast(width, wanted, exact)
-            return Bound(self, width, wanted, exact)
+        self.admit(width, wanted, exact)
+        return Bound(self, width, wanted, exact)
 
-    def _forecast(self, width: int, wanted: int, exact: bool) -> None:
-        """Raise OutOfMemoryError where a tile of this width would take too much."""
+    def admit(self, width: int, wanted: int, exact: bool, workers: int = 1, taken: int = 0) -> None:
+        """Raise OutOfMemoryError where tiles of this width would take too much.
+
+        `workers` is how many run at once, `taken` how many bytes the call needs besides.
+        """
         fixed, per_sample = self._at_most
-        if exceeds_share(fixed + width * per_sample):
+        if exceeds_share(taken + workers * (fixed + width * per_sample)):
             two, three = (Bound(self, n, wanted, exact).nbytes for n in (2, 3))
-            require_buffers(width, 3 * two - 2 * three, three - two)
+            require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""
         key = bound.width, bound.wanted, bound.exact
+        if bound.nbytes > KEPT_BYTES // KEPT_WIDTHS:
+            self._free.clear()  # so large that it stays alone
         if key not in self._free:
             for oldest in list(self._free)[:-KEPT_WIDTHS]:
                 self._free.pop(oldest, None)

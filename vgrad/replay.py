@@ -33,6 +33,7 @@ class Replay:
         self.graph, self.number = call.engine.graph, sample
         shapes = self.graph.input_shapes
         self.sample = [x[sample].reshape(shape) for x, shape in zip(call.arrays, shapes)]
+        self.largest = float(np.finfo(call.engine.dtype).max)
         self.values = self.graph.to_values(call.theta.tolist(), self.sample)
 
     def root(self, output: int = 0) -> Value:
@@ -43,13 +44,20 @@ class Replay:
         """The `Value`s of inputs or parameters."""
         return [self.values[i] for i in nodes.tolist()]
 
+    def fits(self, x: float) -> bool:
+        """Whether a number is finite, also in the dtype of the call."""
+        return abs(x) <= self.largest
+
     def error(self, origin: Origin) -> NonFiniteError:
         """The error for a number that began to be not finite there."""
         node = next(i for i, value in enumerate(self.values) if value is origin.node)
         origin.node.op = ops.OPS[int(self.graph.op[node])]  # which tells inputs from parameters
-        inputs = dict(zip(_names(self.graph), map(_shortened, self.sample)))
         line = self.graph.lines.get(node, "")
-        return error(origin, line, node, self.number, inputs)
+        return error(origin, line, node, self.number, self.inputs())
+
+    def inputs(self) -> dict[str, Any]:
+        """The sample, by the names of its arguments."""
+        return dict(zip(_names(self.graph), map(_shortened, self.sample)))
 
 
 def check_outputs(call: Call, outputs: Array) -> None:
@@ -59,9 +67,9 @@ def check_outputs(call: Call, outputs: Array) -> None:
     sample = int(np.flatnonzero(~np.isfinite(outputs).all(axis=0))[0])
     output = int(np.flatnonzero(~np.isfinite(outputs[:, sample]))[0])
     replay = Replay(call, sample)
-    if isfinite(replay.root(output)._data):
-        raise _only_here(call, f"output {output} at sample {sample}", outputs[output, sample])
-    raise replay.error(forward_origin(replay.root(output)))
+    if replay.fits(replay.root(output)._data):
+        raise _only_here(replay, f"output {output}", outputs[output, sample])
+    raise replay.error(forward_origin(replay.root(output), replay.fits))
 
 
 def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | None) -> None:
@@ -103,12 +111,12 @@ def _check_each(call: Call, gradients: Array, nodes: NDArray[np.int32], first: i
         return
     column = int(np.flatnonzero(~np.isfinite(gradients).all(axis=0))[0])
     replay = Replay(call, first + column)
-    if not isfinite(replay.root()._data):
-        raise replay.error(forward_origin(replay.root()))
-    origin = backward_origin(replay.root(), replay.leaves(nodes), backpropagate)
+    if not replay.fits(replay.root()._data):
+        raise replay.error(forward_origin(replay.root(), replay.fits))
+    origin = backward_origin(replay.root(), replay.leaves(nodes), backpropagate, replay.fits)
     if origin is None:
         wrong = gradients[:, column][~np.isfinite(gradients[:, column])][0]
-        raise _only_here(call, f"a gradient at sample {first + column}", wrong)
+        raise _only_here(replay, "a gradient", wrong)
     raise replay.error(origin)
 
 
@@ -119,12 +127,15 @@ def _parts(call: Call, size: int = 1024) -> Iterator[tuple[Call, int]]:
         yield call._replace(arrays=arrays, batch=min(size, call.batch - a)), a
 
 
-def _only_here(call: Call, what: str, got: float) -> NonFiniteError:
-    dtype = call.engine.dtype
-    return NonFiniteError(
-        f"{what} is {got} in {dtype}, but finite one number at a time in float64; where numbers "
-        "are so large, scale them, or compile with dtype=np.float64 and fuse=False"
+def _only_here(replay: Replay, what: str, got: float) -> NonFiniteError:
+    """Where float64 does not come to it, one number at a time."""
+    error = NonFiniteError(
+        f"{what} is {got} at sample {replay.number}, but finite when it is computed one number at "
+        "a time in float64; scale numbers that are so large or small, or compile with "
+        "dtype=np.float64 and fuse=False"
     )
+    error.sample, error.inputs, error.got = replay.number, replay.inputs(), float(got)
+    return error
 
 
 def _only_together(what: str) -> NonFiniteError:

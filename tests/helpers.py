@@ -230,9 +230,12 @@ def assert_values_match(got: Any, roots: list[Value], context: str) -> None:
         if not np.isfinite(root.data):
             assert same_bits(value, root.data), where
         elif value != root.data:
-            assert (
-                abs(value - root.data) <= 1e-12 * error_scales(reachable(root)[::-1])[-1] + 1e-320
-            ), where
+            assert abs(value - root.data) <= 1e-12 * error_scale(root) + 1e-320, where
+
+
+def error_scale(root: Value) -> float:
+    """What the rounding errors of a value are relative to, to first order."""
+    return error_scales(reachable(root)[::-1])[-1]
 
 
 def assert_gradients_match(got: Any, want: Any, scale: Any, context: str) -> None:

@@ -100,7 +100,7 @@ both_ways = pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"
 
 
 @both_ways
-@pytest.mark.parametrize("block", sweep(20, 2))
+@pytest.mark.parametrize("block", sweep(20, 1))
 def test_random_graphs(block, fuse):
     """500 graphs of ordinary numbers: 25 in each block."""
     telling = 0
@@ -112,7 +112,7 @@ def test_random_graphs(block, fuse):
 
 
 @both_ways
-@pytest.mark.parametrize("block", sweep(20, 2))
+@pytest.mark.parametrize("block", sweep(20, 1))
 def test_random_graphs_at_the_edges(block, fuse):
     """500 graphs of zeros, infinities, nan, subnormals and domain edges."""
     for seed in range(1000 + 25 * block, 1000 + 25 * block + 25):
@@ -121,7 +121,7 @@ def test_random_graphs_at_the_edges(block, fuse):
 
 
 @both_ways
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", sweep(5, 2))
 def test_large_random_graphs(seed, fuse):
     program = random_program(seed, size=1000)
     check_parity(program, batch_of(program, seed, 3, edges=False), f"seed {seed}", fuse)

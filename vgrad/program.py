@@ -197,7 +197,9 @@ class Program:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
 
         It takes two to three gradients' time, and no Hessian is made. The Hessian itself is that of
-        every unit vector. Raises as a call does, also for a v of the wrong length.
+        every unit vector. At an infinity or a singularity it may be nan where the second derivative
+        of `Graph.gradient` is 0, as changes of 0 are kept, and not gradients of 0. Raises as a call
+        does, also for a v of the wrong length.
 
         >>> import vgrad
         >>> w = vgrad.Value(3.0)

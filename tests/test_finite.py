@@ -208,6 +208,20 @@ def test_a_first_bad_sample_among_many_and_long_inputs():
     assert "x = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ... 20 numbers]" in str(error)
 
 
+def test_a_bad_gradient_far_down_the_batch():
+    """Value and gradient look for it part by part."""
+    w = Value(1.0)
+    program = vgrad.compile(lambda x: vgrad.sqrt(x * w), [w], check_finite=True)
+    data = np.ones(3000)
+    data[2500] = 0.0
+    program.per_sample_grads([1.0], data[:2500])
+    error = caught(lambda: program.value_and_grad([0.0], data))
+    assert error.sample == 0
+    steep = vgrad.compile(lambda x, k: vgrad.sqrt(x * w - k), [w], check_finite=True)
+    error = caught(lambda: steep.value_and_grad([1.0], np.ones(3000), 1 - data))
+    assert error.sample == 2500 and error.inputs == {"x": 1.0, "k": 1.0}
+
+
 def test_the_state_is_as_before():
     model = nn.MLP(2, [3, 1], rng=random.Random(0))
     program = vgrad.compile(lambda x: vgrad.log(model(x)), model.parameters(), check_finite=True)
@@ -244,6 +258,13 @@ def test_a_gradient_that_is_not_finite_leaves_the_leaves_as_they_were():
     assert (x.grad, w.grad) == (5.0, 7.0)
     (w * x).backward(check_finite=True)
     assert (x.grad, w.grad) == (7.0, 7.0)
+
+
+def test_an_old_infinity_in_a_leafs_gradient_is_none_of_this_pass():
+    x, w = Value(3.0), Value(2.0)
+    x.grad = INF
+    (w * x).backward(check_finite=True)
+    assert (x.grad, w.grad) == (INF, 3.0)
 
 
 def test_gradients_that_overflow_where_they_meet():

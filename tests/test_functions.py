@@ -132,6 +132,18 @@ def test_a_row_that_is_not_taken_may_hold_anything(number):
     assert program.input_grads(theta, [1.0])[0].tolist() == [0.0]
 
 
+def test_nothing_hides_what_such_a_product_makes_of_infinity():
+    w = [Value(2.0), Value(3.0)]
+
+    def low(x, a):
+        total = vgrad.where(x > 1, a, 0.0) + vgrad.where(x > 0, w[1], 0.0)
+        return vgrad.where(total < 10, 1.0, 2.0)
+
+    for a, theta in ((w[0], [INF, 3.0]), (INF, [2.0, 3.0])):
+        program = vgrad.compile(lambda x, a=a: low(x, a), w)
+        assert program(theta, [0.5, 2.0]).tolist() == [1.0, 2.0]
+
+
 def test_only_a_condition_and_a_leaf_make_a_product():
     """Near misses: a number that is not 0 or 1, another third operand, a computed number."""
     w = [Value(2.0), Value(3.0)]

@@ -20,7 +20,7 @@ from .trace import argument_names
 from .value import NO_GRADIENT, Value, reachable
 
 STEP, TOLERANCE = 1e-3, 1e-6
-SMALLER = 1.0, 1 / 32, 1 / 1024  # parts of the step that are tried, and x; what errs least counts
+SCALES = 1.0, 1 / 32, 1 / 1024  # of the step, besides the size of x: what errs least counts
 ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
 REPLAYED = 64  # samples, at the most, in which the op is looked for whose rule is off
 
@@ -242,10 +242,10 @@ def _derivatives(
     step: float,
     epsilon: float = EPSILON,
 ) -> Iterator[Derivative]:
-    """`got` beside what differences of `f(change)` give, in steps relative to the size of `x`."""
-    size = np.maximum(1.0, abs(np.asarray(x, np.float64)))
+    """`got` beside what differences of `f(change)` give, in steps of several sizes."""
+    size = abs(np.asarray(x, np.float64))
     best: Slope | None = None
-    for scale in (*(smaller * size for smaller in SMALLER), np.where(x == 0, size, np.abs(x))):
+    for scale in (*SCALES, np.where(size == 0, 1.0, size)):
         found = slope(partial(_scaled, f, scale), step, epsilon)
         found = Slope(found.value / scale, found.error / scale, found.kink)
         best = found if best is None else _better(best, found)

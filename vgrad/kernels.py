@@ -100,7 +100,7 @@ class Map(Kernel):
         own = calls.value(self.out, self.buffer)
         g = calls.grad(self.out)
         rule = recorded(self.op.vjp[k], 2, self.numbers)
-        result = add_rule(calls, rule, [g, own, *operands], out)
+        result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)
             whole = np.broadcast_to(result.array, g.array.shape)

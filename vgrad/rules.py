@@ -41,7 +41,7 @@ def add_op(
     if op.fast is not None:
         rule = recorded(op.fast, 0, numbers)
         if op.code not in rule.op:
-            return add_rule(calls, rule, operands, out)
+            return add_rule(calls, rule, operands, out, masks=False)
     if op is ops.where:
         c, x, y = operands
         return _select(calls, c, x, y, out)
@@ -55,8 +55,13 @@ def _evaluate(rule: ops.Rule, *arrays: Array) -> None:
     np.copyto(out, rule(*operands))
 
 
-def add_rule(calls: Calls, rule: Graph, operands: list[Source], out: Array | None) -> Source:
-    """The calls of a recorded rule; the last one writes into `out`."""
+def add_rule(
+    calls: Calls, rule: Graph, operands: list[Source], out: Array | None, masks: bool
+) -> Source:
+    """The calls of a recorded rule; the last one writes into `out`.
+
+    With `masks`, as a vjp may, a product with a mask stands for a choice between something and 0.
+    """
     results: dict[int, Source] = dict(zip(rule.inputs.tolist(), operands))
     final = int(rule.outputs[0])
     for node, code in enumerate(rule.op.tolist()):
@@ -71,7 +76,7 @@ def add_rule(calls: Calls, rule: Graph, operands: list[Source], out: Array | Non
             if op.static is not None and _is_number(arguments[op.static]):
                 numbers[op.static] = float(arguments[op.static].array)
             into = out if node == final else None
-            if op is ops.where and not calls.exact:
+            if op is ops.where and masks:
                 c, x, y = arguments
                 results[node] = _mask(calls, c, x, y, into)
             else:

@@ -22,6 +22,7 @@ from .value import NO_GRADIENT, Value, reachable
 STEP, TOLERANCE = 1e-3, 1e-6
 SCALES = 1.0, 1 / 32, 1 / 1024  # of the step, besides the size of x: what errs least counts
 ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
+SURE = 1e-8  # the same, where no other size needs to be tried
 REPLAYED = 64  # samples, at the most, in which the op is looked for whose rule is off
 
 
@@ -72,7 +73,8 @@ class Gradcheck:
         return [x for x in self.derivatives if not x.judged]
 
     def __bool__(self) -> bool:
-        return not self.wrong and (not self.unsure or len(self.unsure) < len(self.derivatives))
+        nothing_judged = self.unsure and len(self.unsure) == len(self.derivatives)
+        return not self.wrong and not nothing_judged
 
     def __str__(self) -> str:
         how = f"central differences (step {self.step:g}, tolerance {self.tolerance:g})"
@@ -249,6 +251,8 @@ def _derivatives(
         found = slope(partial(_scaled, f, scale), step, epsilon)
         found = Slope(found.value / scale, found.error / scale, found.kink)
         best = found if best is None else _better(best, found)
+        if (best.error <= SURE * np.maximum(abs(best.value), LEAST)).all():
+            break
     assert best is not None
     columns = np.broadcast_arrays(got, *best)
     for name, *numbers in zip(names, *(np.ravel(column).tolist() for column in columns)):

@@ -127,7 +127,7 @@ class Engine:
                 # The usual call in training, by the short way: what a task costs would show.
                 exact = attempts.pop(0)
                 value, gradient = self.plan.gradient(theta, arrays, batch, batch, divisor, exact)
-                if isfinite(value) and _all_finite(gradient):
+                if isfinite(value) and all_finite(gradient):
                     return value, gradient, None
             for exact in attempts:
                 tasks = self._tasks(
@@ -138,7 +138,7 @@ class Engine:
                 value, gradient, outputs = (
                     work(tasks[0]) if len(tasks) == 1 else _total(_results(work, tasks, executor))
                 )
-                if isfinite(value) and _all_finite(gradient):
+                if isfinite(value) and all_finite(gradient):
                     return value, gradient, outputs
             every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
             value = np.add.reduce(every[0]) / divisor
@@ -314,8 +314,8 @@ def _joined(parts: Sequence[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _all_finite(gradient: Array) -> bool:
-    """The square is quicker to look at, but it may overflow."""
+def all_finite(gradient: Array) -> bool:
+    """Whether all numbers of (P,) are; their square is quicker to look at, but may overflow."""
     return isfinite(gradient.dot(gradient)) or bool(np.isfinite(gradient).all())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from .engine import Engine
+from .engine import Engine, all_finite
 from .errors import NonFiniteError
 from .finite import Origin, backward_origin, error, forward_origin
 from .graph import Array, Graph
@@ -76,7 +76,7 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     """Raise NonFiniteError where the value, its gradient (P,) or an output is not finite."""
     if outputs is not None:
         check_outputs(call, outputs)
-    if isfinite(value) and np.isfinite(gradient).all():
+    if isfinite(value) and all_finite(gradient):
         return
     _check_objective(call)
     for part, first in _parts(call):

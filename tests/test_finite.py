@@ -100,6 +100,14 @@ def test_nothing_is_raised_where_results_are_finite():
     assert np.isnan(vgrad.compile(price, [])([], -BATCH)).any()  # and nothing where nobody watches
 
 
+def test_large_gradients_are_finite_and_do_not_warn():
+    """Their squares are not."""
+    w = Value(1.0)
+    for dtype, large in ((np.float64, 1e300), (np.float32, 1e30)):
+        program = vgrad.compile(lambda x: w * x, [w], check_finite=True, dtype=dtype)
+        assert program.value_and_grad([1.0], [large, large])[1] == pytest.approx([large])
+
+
 def test_the_objective_itself_is_watched():
     """Its gradients are finite, or are not asked for."""
     zero = Value(0.0)

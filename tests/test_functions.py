@@ -144,6 +144,25 @@ def test_nothing_hides_what_such_a_product_makes_of_infinity():
         assert program(theta, [0.5, 2.0]).tolist() == [1.0, 2.0]
 
 
+def test_a_coefficient_does_not_ride_along_on_such_a_product():
+    """It might overflow, where the condition says 0; nor does a number that float32 cannot hold."""
+    w, where = [Value(1.0), Value(1.0)], vgrad.where
+
+    def scaled(x):
+        total = 2.0**20 * where(x > 0, w[0], 0.0)
+        total += sum(where(x > k, w[1], 0.0) for k in range(1, 6)) + x
+        return where(total < 5, x, -7.0)
+
+    def large(x):
+        return where(where(x > 0, 1e300, 0.0) + where(x > 1, w[1], 0.0) < 5, w[1] * x, -7.0)
+
+    for dtype, number in ((np.float64, 1e305), (np.float32, 1e35)):
+        for fn in (scaled, large):
+            for fuse in (True, False):
+                program = vgrad.compile(fn, w, dtype=dtype, fuse=fuse)
+                assert program([number, 1.0], [-1.0, 2.0]).tolist() == [-1.0, -7.0]
+
+
 def test_only_a_condition_and_a_leaf_make_a_product():
     """Near misses: a number that is not 0 or 1, another third operand, a computed number."""
     w = [Value(2.0), Value(3.0)]

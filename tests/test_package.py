@@ -17,7 +17,7 @@ IMPORTS = {
     "ops": set(),
     "memory": {"errors"},
     "operators": {"ops"},
-    "finite": {"errors", "ops"},
+    "finite": {"errors", "ops", "operators"},
     "value": {"ops", "operators", "finite"},
     "lines": {"value"},
     "refusals": {"errors", "lines"},

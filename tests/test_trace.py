@@ -234,6 +234,7 @@ FLOW = {
     "any": lambda x: any([x > 0, x < 3]),
     "np.maximum of arrays": lambda x: np.maximum.reduce(np.array([x, x * 2])),
     "array comparison": lambda x: np.array([x, x * 2]) > 0,
+    "two comparisons of arrays": lambda x: (np.array([x]) > 0) * (np.array([x]) < 1),
     "float": lambda x: float(x),
     "math.exp": lambda x: math.exp(x),
     "math.floor": lambda x: math.floor(x),
@@ -256,11 +257,12 @@ FLOW = {
 }
 INSTEAD = {
     "use vgrad.where(condition, a, b)": [
-        *("if", "np.maximum of arrays", "array comparison", "if in a comprehension", "bool"),
+        *("if", "np.maximum of arrays", "if in a comprehension", "bool"),
         *("if beside max", "if beside a string"),
     ],
     "(a < b) * (b < c)": ["a < b < c"],
     "vgrad.maximum of x == a": ["in"],
+    "one comparison for each number": ["array comparison", "two comparisons of arrays"],
     "the product of the conditions": ["any"],
     "x = vgrad.where(condition, step(x), x)": ["while"],
     "x = vgrad.where(k < n, step(x), x)": ["range", "range of int"],

@@ -254,6 +254,29 @@ def test_verify_allows_what_rounding_explains():
             vgrad.compile(fn, weights, dtype=dtype).verify(theta, data, target, samples=40)
 
 
+def test_verify_allows_large_numbers_that_cancel():
+    program = vgrad.compile(lambda a, b, c, d: (a * b + c * d) - (c * d + a * b), [])
+    program.verify([], *np.random.default_rng(0).normal(size=(4, 50)) * 1e150, samples=50)
+
+
+@pytest.mark.parametrize("large", [1e4, 1e5, 1e6, 1e8])
+def test_gradcheck_knows_rounding_inside_of_a_function(large):
+    for seed in range(10):
+        x = random.Random(seed).uniform(-2, 2)
+        assert not vgrad.gradcheck(lambda x: (vgrad.sin(x) + large) - large, x).wrong
+    numbers = np.array([0.1, 0.2, 0.3])
+    assert not vgrad.gradcheck(lambda x: vgrad.logsumexp(x + large) - large, numbers).wrong
+
+
+def test_gradcheck_of_float32_programs():
+    draw = np.random.default_rng(0)
+    for seed in range(20):
+        w = Value(random.Random(seed).uniform(-2, 2))
+        program = vgrad.compile(lambda x, y, w=w: (w * x - y) ** 2, [w], dtype=np.float32)
+        report = vgrad.gradcheck(program, program.theta(), *draw.normal(size=(2, 8)))
+        assert not report.wrong, report
+
+
 def test_verify_allows_what_float32_cannot_hold():
     w = Value(1.0)
     program = vgrad.compile(lambda x: vgrad.exp(w * x), [w], dtype=np.float32)

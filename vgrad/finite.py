@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from . import ops
 from .errors import NonFiniteError
+from .operators import Operand
 
 Node = Any  # a Value
 Fits = Callable[[float], bool]
@@ -27,7 +28,7 @@ class Origin(NamedTuple):
     arrived: float | None = None  # the gradient that the op made it of; None where several meet
 
 
-def check_finite(*values: Node) -> None:
+def check_finite(*values: Any) -> None:
     """Raise NonFiniteError where a `Value` is infinite or nan, and name the op where that began.
 
     >>> from vgrad import Value, check_finite, log
@@ -38,10 +39,11 @@ def check_finite(*values: Node) -> None:
     vgrad.errors.NonFiniteError: log of 0.0 gave -inf, forward sweep
     """
     for value in values:
-        if not hasattr(value, "_data"):
+        known: Node = value if isinstance(value, Operand) else None
+        if known is None:
             raise TypeError(f"check_finite takes Values (got {value!r}, a {type(value).__name__})")
-        if not isfinite(value.data):
-            raise error(forward_origin(value))
+        if not isfinite(known.data):
+            raise error(forward_origin(known))
 
 
 def forward_origin(root: Node, fits: Fits = isfinite) -> Origin:

@@ -33,6 +33,9 @@ SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
 COEFFICIENTS = 1.0, 2.0**30
 
 
+LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of all contractions, t in all, those of one contraction side by side."""
@@ -162,7 +165,7 @@ def _picks(op: NDArray[np.uint8], parents: Ints, value: NDArray[np.float64]) -> 
     """
     c, w, zero = parents.T
     condition = np.isin(op, [o.code for o in ops.OPS if o.is_condition])
-    number = (op == ops.const.code) & np.isfinite(value)
+    number = (op == ops.const.code) & (np.abs(value) <= LARGEST)
     picked = (op == ops.parameter.code) | number
     nothing = (op == ops.const.code) & (value == 0)
     picks: Mask = (op == ops.where.code) & condition[c] & picked[w] & nothing[zero]
@@ -191,7 +194,8 @@ class _Runs:
         self.sign = np.ones((len(op), 2))  # with which a sum takes its operands
         self.sign[op == ops.sub.code, 1] = -1.0
         self.sign[op == ops.neg.code, 0] = -1.0
-        scaled = self.mul & (constant[x] | constant[y])
+        product = op == ops.mul.code
+        scaled = product & (constant[x] | constant[y])
         self.factor = np.where(scaled, np.where(constant[x], y, x), -1)  # what a constant scales
         scale = np.where(scaled, np.where(constant[x], value[x], value[y]), 0.0)
         low, high = COEFFICIENTS
@@ -208,7 +212,7 @@ class _Runs:
         # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
         same_buffer = (origin & FROM_INPUTS) == (origin[user] & FROM_INPUTS)
         into_sum = self.linear[user] & (self.mul | (self.linear & same_buffer))
-        into_scale = scales[user] & self.mul & same_buffer
+        into_scale = scales[user] & product & same_buffer  # a pick, scaled, might overflow
         self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
 
         inner = np.flatnonzero(self.absorbed)

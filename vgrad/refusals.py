@@ -48,7 +48,14 @@ _STATEMENTS = [  # who asks for it by himself
         "a < b < c must not compare",
         "(a < b) * (b < c), as conditions are 1.0 or 0.0",
     ),
-    (r"\bin\b", "in must not look for", "vgrad.maximum of x == a, x == b, ..."),
+]
+_IN = [("", "in must not look for", "vgrad.maximum of x == a, x == b, ...")]
+_ARRAYS = [
+    (
+        "",
+        "a comparison of a whole array must not ask for the truth of",
+        "one comparison for each number, as in [x > 0 for x in xs]",
+    )
 ]
 _ANY = [
     (
@@ -102,8 +109,7 @@ def refusal(means: str) -> TraceError:
     frame = user_frame()
     text = _code_of(getline(frame.f_code.co_filename, frame.f_lineno))
     if means == "bool":
-        calls = "CALL" in opname[frame.f_code.co_code[frame.f_lasti]]
-        known = [*(_CALLS if calls else _STATEMENTS), *_ANY]
+        known = [*_askers(opname[frame.f_code.co_code[frame.f_lasti]]), *_ANY]
     else:
         known = _REFUSALS.get(means, [])
     fits = (entry[1:] for entry in known if re.search(entry[0], text))
@@ -115,6 +121,13 @@ def refusal(means: str) -> TraceError:
         f"{what} a value that is being traced, whose number is not known yet "
         f"({user_line()}); use {instead}"
     )
+
+
+def _askers(operation: str) -> list[tuple[str, str, str]]:
+    """Who may be asking for a truth, by the operation of Python's that is running."""
+    if "CALL" in operation:
+        return _CALLS
+    return {"COMPARE_OP": _ARRAYS, "CONTAINS_OP": _IN}.get(operation, _STATEMENTS)
 
 
 def _code_of(line: str) -> str:

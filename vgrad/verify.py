@@ -23,6 +23,13 @@ BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
 
 
+_ADVICE = {
+    np.dtype(np.float64): "please report this function and these numbers",
+    np.dtype(np.float32): "where float32 is too narrow, or a condition lies within its rounding, "
+    "compile with dtype=np.float64",
+}
+
+
 @dataclass(frozen=True)
 class Gap:
     """A number of the vector engine's, and that of the scalar engine's."""
@@ -36,25 +43,24 @@ class Gap:
     @property
     def ulps(self) -> float:
         """The gap in units in the last place; inf where one is not finite."""
-        if self.got == self.want or (isnan(self.got) and isnan(self.want)):
-            return 0.0
-        if not (isfinite(self.got) and isfinite(self.want)):
-            return inf
-        return abs(self.got - self.want) / self.spacing
+        return self._per(self.spacing)
 
     @property
     def relative(self) -> float:
         """The gap relative to what is wanted; inf where one is not finite."""
-        if self.ulps in (0.0, inf):
-            return self.ulps
-        return abs(self.got - self.want) / abs(self.want) if self.want else inf
+        return self._per(abs(self.want))
 
     @property
     def share(self) -> float:
         """The gap as a share of what is allowed: over 1 is too much."""
-        if self.ulps in (0.0, inf):
-            return self.ulps
-        return abs(self.got - self.want) / self.allowed if self.allowed else inf
+        return self._per(self.allowed)
+
+    def _per(self, unit: float) -> float:
+        if self.got == self.want or (isnan(self.got) and isnan(self.want)):
+            return 0.0
+        if not (isfinite(self.got) and isfinite(self.want) and unit):
+            return inf
+        return abs(self.got - self.want) / unit
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def verify(call: Call, samples: int, seed: int) -> Verification:
         raise ParityError(
             f"results must agree with the scalar engine's to {BOUNDS[call.engine.dtype]} of the "
             f"size of what they are made of (got {worst.got} for {worst.want}, {worst.ulps:.3g} "
-            f"ulp apart, at {worst.where}); please report this function and these numbers"
+            f"ulp apart, at {worst.where}); {_ADVICE[call.engine.dtype]}"
         )
     return Verification(len(chosen), len(gaps), worst)
 

@@ -39,11 +39,11 @@ def check_finite(*values: Any) -> None:
     vgrad.errors.NonFiniteError: log of 0.0 gave -inf, forward sweep
     """
     for value in values:
-        known: Node = value if isinstance(value, Operand) else None
-        if known is None:
+        if not isinstance(value, Operand):
             raise TypeError(f"check_finite takes Values (got {value!r}, a {type(value).__name__})")
-        if not isfinite(known.data):
-            raise error(forward_origin(known))
+    for value in values:
+        if not isfinite(value.data):
+            raise error(forward_origin(value))
 
 
 def forward_origin(root: Node, fits: Fits = isfinite) -> Origin:

@@ -31,7 +31,7 @@ def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array]
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
-        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, f"array {i} as {dtype}")
+        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
     array = as_numbers(x, f"array {i}", dtype)
     if array.ndim == 0:
         raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")

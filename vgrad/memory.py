@@ -32,14 +32,15 @@ def require_buffers(
         raise _refusal(needed, what, advice)
 
 
-def require_samples(batch: int, per_sample: int, what: str) -> None:
+def require_samples(batch: int, per_sample: int, *what: object) -> None:
     """Raise OutOfMemoryError where one array that a call needs takes more than half of the share.
 
     So many bytes for each sample; the other half is for what computes it.
     """
     if exceeds_share(2 * batch * per_sample):
         advice = f"call it with {_share() // 2 // per_sample:,} samples at a time, or fewer"
-        raise _refusal(batch * per_sample, f"{what} for {batch:,} samples", advice)
+        words = " ".join(map(str, what))  # only now: a dtype takes its time to say its name
+        raise _refusal(batch * per_sample, f"{words} for {batch:,} samples", advice)
 
 
 def exceeds_share(size: int) -> bool:

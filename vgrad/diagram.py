@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, NamedTuple
 
+from . import ops
+
 LABEL_WIDTH = 24  # characters in a line of a label
 
 PARAMETER, INPUT, CONSTANT = "parameter", "input", "constant"
@@ -80,7 +82,7 @@ class Diagram:
 
 def whole_number(name: str, x: Any) -> int:
     """An option as an int; raises ValueError unless it is 1 or more."""
-    if isinstance(x, bool) or not hasattr(x, "__index__") or x < 1:
+    if not ops.is_count(x):
         raise ValueError(f"{name} must be a whole number, 1 or more (got {x!r})")
     return int(x)
 

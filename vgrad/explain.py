@@ -9,6 +9,7 @@ from .calls import Access
 from .engine import Engine
 from .graph import BATCHED, FROM_PARAMETERS
 from .kernels import Kernel
+from .memory import short
 from .plan import Plan
 
 
@@ -33,13 +34,13 @@ def explain(engine: Engine, batch: int) -> str:
         memory = engine.plan.memory(tile, FROM_PARAMETERS)
     head = ("level", "kernel", "nodes", "result = operands", "flops", "bytes")
     rows = [
-        (str(x.level), x.kernel, f"{x.nodes:,}", x.operands, _short(x.flops), _short(x.bytes))
+        (str(x.level), x.kernel, f"{x.nodes:,}", x.operands, short(x.flops), short(x.bytes))
         for x in lines
     ]
     total = (
         f"kernels: {len(lines)} for {sum(x.nodes for x in lines):,} computed nodes; forward: "
-        f"{_short(sum(x.flops for x in lines))} flops and {_short(sum(x.bytes for x in lines))} "
-        f"bytes\ntiles: {-(-batch // tile):,} of {tile:,} samples; buffers: {_short(memory)} bytes"
+        f"{short(sum(x.flops for x in lines))} flops and {short(sum(x.bytes for x in lines))} "
+        f"bytes\ntiles: {-(-batch // tile):,} of {tile:,} samples; buffers: {short(memory)} bytes"
     )
     return "\n".join([*_table([head, *rows]), total])
 
@@ -88,15 +89,6 @@ def _operand(access: Access) -> str:
 def _shape(access: Access) -> str:
     lengths = [str(n) for n in access.shape if n > 1] or ["1"]
     return " x ".join([*lengths, *(["B"] if access.buffer == BATCHED else [])])
-
-
-def _short(number: float) -> str:
-    """Three digits and a unit: 1.23 M."""
-    units = ["", " k", " M", " G", " T"]
-    while number >= 1000 and len(units) > 1:
-        number /= 1000
-        del units[0]
-    return f"{number:.3g}{units[0]}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterable[str]:

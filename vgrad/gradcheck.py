@@ -15,7 +15,7 @@ from .differences import EPSILON, Slope, slope
 from .finite import listed
 from .graph import Array, Graph, as_numbers
 from .program import Program, compile
-from .replay import Replay
+from .replay import Replay, parameter_name
 from .trace import argument_names
 from .value import NO_GRADIENT, Value, reachable
 
@@ -147,15 +147,13 @@ def _of_program(
         moved = call.arrays[i].copy()
         moved.reshape(batch, -1)[:, column] += change
         given = [*call.arrays[:i], moved, *call.arrays[i + 1 :]]
-        outputs: Array = engine.outputs(call.theta, given, batch)
-        first: Array = outputs[0]
-        return first
+        outputs: Array = engine.outputs(call.theta, given, batch)[0]
+        return outputs
 
     _, gradient, _ = engine.gradient(*call[1:], divisor=batch, aux=False)
     found: list[Derivative] = []
     for k, got in enumerate(gradient.tolist()):
-        label = graph.labels.get(int(graph.parameters[k]), "")
-        name = f"parameter {k} {label and repr(label)}".rstrip()
+        name = parameter_name(graph, k)
         found += _derivatives([name], partial(mean, k), call.theta[k], got, step, epsilon)
     _, by_input = engine.input_gradients(*call[1:])
     wrong = np.zeros(batch)

@@ -63,8 +63,8 @@ def source_lines() -> Iterator[None]:
         if event == "return" and frame.f_code is computed.__code__ and result is not None:
             result.line = user_line()
 
-    sys.setprofile(note)
     try:
+        sys.setprofile(note)
         yield
     finally:
         sys.setprofile(before)

@@ -96,8 +96,14 @@ def _control_group() -> int | None:
 
 def in_bytes(size: float) -> str:
     """A size for people: 1.5 GB."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    raise AssertionError
+    text = short(size)
+    return f"{text}B" if " " in text else f"{text} bytes"
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: 1.23 M."""
+    units = ["", " k", " M", " G", " T"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    return f"{number:.3g}{units[0]}"

@@ -96,6 +96,11 @@ def is_number(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiub"
 
 
+def is_count(x: Any) -> bool:
+    """Whether `x` is a whole number, 1 or more: Python's or NumPy's, and no truth."""
+    return hasattr(x, "__index__") and not isinstance(x, bool) and bool(x >= 1)
+
+
 def number(x: Any) -> float:
     """`x` as a float; raises TypeError unless it is a real number (a string is none)."""
     if x.__class__ is float or is_number(x):

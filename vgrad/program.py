@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import checkpoint, files
+from . import checkpoint, files, ops
 from .arrays import as_batch, per_sample_shapes, split, structured
 from .engine import Engine
 from .errors import ShapeError
@@ -69,7 +69,7 @@ def compile(
     if not isinstance(fuse, bool):
         raise TypeError(f"fuse must be True or False (got {fuse!r})")
     if tile is not None:
-        if isinstance(tile, bool) or not hasattr(tile, "__index__") or tile < 1:
+        if not ops.is_count(tile):
             raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
         tile = int(tile)
     if executor is not None and not callable(getattr(executor, "submit", None)):

@@ -13,7 +13,7 @@ from . import ops
 from .engine import Engine, all_finite
 from .errors import NonFiniteError
 from .finite import Origin, backward_origin, error, forward_origin
-from .graph import Array, Graph
+from .graph import Array, Graph, count
 from .value import Value, backpropagate
 
 
@@ -86,8 +86,7 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     if not isfinite(value):
         raise _only_together(f"output 0 over the batch is {value}")
     k = int(np.flatnonzero(~np.isfinite(gradient))[0])
-    label = call.engine.graph.labels.get(int(call.engine.graph.parameters[k]), "")
-    name = f"parameter {k} {label and repr(label)}".strip()
+    name = parameter_name(call.engine.graph, k)
     raise _only_together(f"the gradients to {name} over the batch is {gradient[k]}")
 
 
@@ -146,13 +145,20 @@ def _only_together(what: str) -> NonFiniteError:
     )
 
 
+def parameter_name(graph: Graph, k: int) -> str:
+    """What messages call a parameter: by its number, and by its label where it has one."""
+    label = graph.labels.get(int(graph.parameters[k]), "")
+    return f"parameter {k} {label and repr(label)}".rstrip()
+
+
 def _names(graph: Graph) -> list[str]:
     """What the function calls its arguments."""
     names, start = [], 0
     for i, shape in enumerate(graph.input_shapes):
-        label = graph.labels.get(int(graph.inputs[start]), "") if np.prod(shape) else ""
+        size = count(shape)
+        label = graph.labels.get(int(graph.inputs[start]), "") if size else ""
         names.append(label.split("[")[0] or f"input{i}")
-        start += int(np.prod(shape))
+        start += size
     return names
 
 

@@ -82,7 +82,7 @@ class Verification:
 
 def verify(call: Call, samples: int, seed: int) -> Verification:
     """Compare `samples` samples; raises ParityError where a gap is over its bound."""
-    if isinstance(samples, bool) or not hasattr(samples, "__index__") or samples < 1:
+    if not ops.is_count(samples):
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.random.default_rng(seed).permutation(call.batch)[:samples]
     chosen.sort()

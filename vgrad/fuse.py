@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import FROM_INPUTS, Graph
-from .passes import origins, reached
+from .passes import origins, reached, scatter
 
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
@@ -276,7 +276,7 @@ def _split_mixed(fused: Fused) -> Fused:
 
 
 def _split_residuals(fused: Fused) -> Fused:
-    """Give the products of a long sum a sum of their own where it adds a few computed numbers too.
+    """Give the products of a long sum a sum of their own where it adds a few other numbers too.
 
     As in x + W @ x, where the numbers that are added would tell the rows of W @ x apart.
     """
@@ -284,11 +284,36 @@ def _split_residuals(fused: Fused) -> Fused:
     batched = fused.origin & FROM_INPUTS
     leaf = np.isin(fused.op, [ops.parameter.code, ops.const.code])
     own = batched[terms.u] == batched[terms.node]
-    added = (terms.v == fused.one) & own & ~leaf[terms.u]
+    added = (terms.v == fused.one) & (own & ~leaf[terms.u] | _differing_biases(fused))
     count = np.bincount(terms.node, minlength=len(fused.op))
     few = np.bincount(terms.node[added], minlength=len(fused.op))
     long = (few > 0) & (few <= SMALL_SUM) & (count - few > SMALL_SUM)
     return _split(fused, long[terms.node] & ~added, below=1)
+
+
+def _differing_biases(fused: Fused) -> Mask:
+    """(t,) which terms are parameters added to a sum whose weights others use with another one.
+
+    A bias goes with a row of weights; what a position of a sequence adds to all tokens does not.
+    """
+    terms, m = fused.terms, len(fused.op)
+    parameter = fused.op == ops.parameter.code
+    bias: Mask = parameter[terms.u] & (terms.v == fused.one)
+    weight = (parameter[terms.u] | parameter[terms.v]) & ~bias
+    weights, biases = np.zeros((2, m), np.uint64)
+    np.add.at(
+        weights, terms.node[weight], scatter(np.where(parameter[terms.u], terms.u, terms.v)[weight])
+    )
+    np.add.at(biases, terms.node[bias], scatter(terms.u[bias]))
+    sums = np.unique(terms.node[bias])
+    _, row = np.unique(weights[sums], return_inverse=True)
+    lowest, highest = np.full(len(sums), biases.max()), np.zeros(len(sums), np.uint64)
+    np.minimum.at(lowest, row, biases[sums])
+    np.maximum.at(highest, row, biases[sums])
+    differ = np.zeros(m, bool)
+    differ[sums] = (lowest != highest)[row]
+    bias &= differ[terms.node]
+    return bias
 
 
 def _split(fused: Fused, moved: Mask, below: int) -> Fused:

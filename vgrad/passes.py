@@ -50,6 +50,18 @@ def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]
         yield order[a:b], is_wide
 
 
+def scatter(x: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number for each that looks like chance, so that sums of them tell lists apart.
+
+    The finaliser of MurmurHash3, by Austin Appleby.
+    """
+    h = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        h ^= h >> np.uint64(33)
+        h *= np.uint64(factor)
+    return h ^ (h >> np.uint64(33))
+
+
 Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 

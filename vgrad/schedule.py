@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from . import ops
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
+from .levels import Kinds, earliest, find_kinds, meeting
+from .passes import scatter
 
 MAP, GRID, CHAIN, SEGMENTS = "map", "matmul", "chain", "sum"
 
@@ -59,79 +61,21 @@ class Schedule:
 
 def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
-    earliest = _earliest(fused)
-    groups = list(_groups(fused, earliest))
-    # Nodes of one kind that the earliest order leaves a level apart may meet in the latest.
+    kinds = find_kinds(fused)
+    level = earliest(fused, kinds)
+    groups = list(_groups(fused, kinds, level))
     if len(groups) > len({(group.buffer, group.level) for group in groups}):
-        latest = list(_groups(fused, _latest(fused, earliest)))
-        groups = min(groups, latest, key=len)
+        level = meeting(fused, kinds, int(level.max()))
+        groups = min(groups, list(_groups(fused, kinds, level)), key=len)
     return _layout(fused, groups, inputs, parameters)
-
-
-# --- levels --------------------------------------------------------------------------------------
-
-
-def _steps(fused: Fused) -> tuple[Terms, list[tuple[Ints, Ints, slice, Ints]]]:
-    """The computed nodes from the bottom up, those of one depth together.
-
-    Each step has the nodes that are no sums, the sums, where these have their terms, and where in
-    those each sum begins.
-    """
-    computed = np.flatnonzero(
-        fused.alive & ((fused.parents[:, 0] >= 0) | (fused.op == CONTRACTION))
-    )
-    computed = computed[np.argsort(fused.depth[computed], kind="stable")]
-    is_sum = fused.op[computed] == CONTRACTION
-    others, sums = computed[~is_sum], computed[is_sum]
-    place = np.empty(len(fused.op), np.intp)
-    place[sums] = np.arange(len(sums))
-    terms = fused.terms.take(np.argsort(place[fused.terms.node], kind="stable"))
-    counts = np.bincount(place[terms.node], minlength=len(sums))
-    starts = np.append(0, np.cumsum(counts))
-    depths = np.unique(fused.depth[computed])
-    of_others = np.append(np.searchsorted(fused.depth[others], depths), len(others)).tolist()
-    of_sums = np.append(np.searchsorted(fused.depth[sums], depths), len(sums)).tolist()
-    steps = []
-    for a, b, c, d in zip(of_others, of_others[1:], of_sums, of_sums[1:]):
-        first = starts[c]
-        steps.append((others[a:b], sums[c:d], slice(first, starts[d]), starts[c:d] - first))
-    return terms, steps
-
-
-def _earliest(fused: Fused) -> Ints:
-    """(m + 1,) 0 for a leaf, else one more than the highest operand's; 0 for no operand."""
-    terms, steps = _steps(fused)
-    level = np.zeros(len(fused.op) + 1, np.intp)
-    for others, sums, where, starts in steps:
-        if len(others):
-            level[others] = 1 + level[fused.parents[others]].max(axis=1)
-        if len(sums):
-            highest = np.maximum(level[terms.u[where]], level[terms.v[where]])
-            level[sums] = 1 + np.maximum.reduceat(highest, starts)
-    return level
-
-
-def _latest(fused: Fused, earliest: Ints) -> Ints:
-    """(m + 1,) as late as those that use a node let it run."""
-    terms, steps = _steps(fused)
-    level = np.full(len(fused.op) + 1, earliest.max())
-    for others, sums, where, starts in reversed(steps):
-        if len(others):
-            for k in range(fused.parents.shape[1]):
-                np.minimum.at(level, fused.parents[others, k], level[others] - 1)
-        if len(sums):
-            before = np.repeat(level[sums] - 1, np.diff(starts, append=where.stop - where.start))
-            np.minimum.at(level, terms.u[where], before)
-            np.minimum.at(level, terms.v[where], before)
-    return level
 
 
 # --- groups --------------------------------------------------------------------------------------
 
 
-def _groups(fused: Fused, level: Ints) -> Iterator[Group]:
+def _groups(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     """All groups, shared before batched, and from the bottom up."""
-    groups = [*_maps(fused, level), *_sums(fused, level)]
+    groups = [*_maps(fused, kinds, level), *_sums(fused, kinds, level)]
     return iter(sorted(groups, key=lambda group: (group.buffer, group.level)))
 
 
@@ -147,76 +91,30 @@ def _blocks(*keys: Ints) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(breaks)]))
 
 
-def _maps(fused: Fused, level: Ints) -> Iterator[Group]:
-    nodes = np.flatnonzero(fused.alive & (fused.parents[:, 0] >= 0))
-    op, parents = fused.op[nodes], fused.parents[nodes]
-    batched = np.append(fused.origin & FROM_INPUTS, 0).astype(np.intp)
-    kind = batched[nodes] + batched[parents] @ np.array([2, 4, 8]) + 16 * op.astype(np.intp)
-    static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
-    constant = parents[np.arange(len(nodes)), static]  # where an op has short cuts for constants
-    is_static = (static >= 0) & (fused.op[constant] == ops.const.code)
-    constant = np.where(is_static, constant, -1)
-    order = np.lexsort((constant, level[nodes] * (1 << 13) + kind))
-    nodes, kind, constant, parents = nodes[order], kind[order], constant[order], parents[order]
-    for a, b in _blocks(level[nodes], kind, constant):
-        op_code = int(fused.op[nodes[a]])
-        operands = tuple(parents[a:b, k] for k in range(ops.OPS[op_code].arity))
-        buffer = int(batched[nodes[a]])
-        yield Group(MAP, int(level[nodes[a]]), buffer, nodes[a:b], op_code, operands)
+def _maps(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
+    nodes = kinds.computed[fused.op[kinds.computed] != CONTRACTION]
+    nodes = nodes[np.lexsort((kinds.family[nodes], level[nodes]))]
+    for a, b in _blocks(level[nodes], kinds.family[nodes]):
+        some = nodes[a:b]
+        op = int(fused.op[some[0]])
+        operands = tuple(fused.parents[some, k] for k in range(ops.OPS[op].arity))
+        buffer = int(fused.origin[some[0]] & FROM_INPUTS)
+        yield Group(MAP, int(level[some[0]]), buffer, some, op, operands)
 
 
-def _sums(fused: Fused, level: Ints) -> Iterator[Group]:
-    terms = _oriented(fused)
-    if not len(terms.node):
-        return
-    batched = (fused.origin & FROM_INPUTS).astype(np.intp)
-    # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
-    both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
-    starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
+def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
+    terms, starts = kinds.terms, kinds.starts
     sums, counts = terms.node[starts], np.diff(starts, append=len(terms.node))
-    place = np.arange(len(terms.node)) - np.repeat(starts, counts)
-    few = np.add.reduceat(both, starts)
-    pattern = np.add.reduceat(both * _scatter(place), starts)
-    uniform = (few == 0) | (few == counts)
-    pattern = np.where(uniform, np.minimum(few, 1), pattern)
-    keys = level[sums] * 2 + batched[sums]
-    order = np.lexsort((counts, pattern, keys))
-    sums, counts, pattern, keys = sums[order], counts[order], pattern[order], keys[order]
+    order = np.lexsort((counts, kinds.family[sums], level[sums]))
+    sums, counts = sums[order], counts[order]
     new_starts = np.cumsum(counts) - counts
     index = np.repeat(starts[order] - new_starts, counts) + np.arange(len(terms.node))
     terms = terms.take(index)
-    for a, b in _blocks(keys, pattern):
+    for a, b in _blocks(level[sums], kinds.family[sums]):
         last = new_starts[b - 1] + counts[b - 1]
         pool = terms.take(np.arange(new_starts[a], last))
-        yield from _pool(pool, int(level[sums[a]]), int(batched[sums[a]]), bool(pattern[a] <= 1))
-
-
-def _oriented(fused: Fused) -> Terms:
-    """The terms with their factors in an order that lets equal weights meet.
-
-    Parameters before constants before what is computed from them before what is batched. A lone
-    shared term of a batched sum has the 1, of which there are batched ones, in second place.
-    """
-    terms, batched = fused.terms, fused.origin & FROM_INPUTS
-    rank = np.where(batched, 3, 2)
-    rank[fused.op == ops.parameter.code] = 0
-    rank[fused.op == ops.const.code] = 1
-    lone = (batched[terms.node] > 0) & ((batched[terms.u] | batched[terms.v]) == 0)
-    swap = (rank[terms.v] < rank[terms.u]) & ~lone
-    u, v = np.where(swap, terms.v, terms.u), np.where(swap, terms.u, terms.v)
-    return Terms(terms.node, u, v, terms.coef)
-
-
-def _scatter(x: Ints) -> NDArray[np.uint64]:
-    """A number for each that looks like chance, so that sums of them tell lists apart.
-
-    The finaliser of MurmurHash3, by Austin Appleby.
-    """
-    h = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        h ^= h >> np.uint64(33)
-        h *= np.uint64(factor)
-    return h ^ (h >> np.uint64(33))
+        buffer = int(fused.origin[sums[a]] & FROM_INPUTS)
+        yield from _pool(pool, int(level[sums[a]]), buffer, bool(kinds.uniform[sums[a]]))
 
 
 def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Group]:
@@ -302,8 +200,8 @@ def _classes(*columns: Ints) -> Ints | None:
     None if two different rows fell together by chance.
     """
     k = columns[0].shape[1]
-    weights = _scatter(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
-    key = sum((_scatter(x) * w).sum(axis=1) for x, w in zip(columns, weights))
+    weights = scatter(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
+    key = sum((scatter(x) * w).sum(axis=1) for x, w in zip(columns, weights))
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     same = first[inverse.reshape(-1)]
     return same if all(np.array_equal(x, x[same]) for x in columns) else None

@@ -90,19 +90,26 @@ class Calls:
         self.fixed = [np.zeros(n, bool) for n in rows]  # whose values are constant
         self.fixed_grads = [np.zeros(n, bool) for n in rows]
         self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
+        self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
         self._slots: list[Array] = []
         self._used = 0
-        self._constant_bytes = 0
+        self._lasting_bytes = 0
 
     @property
     def nbytes(self) -> int:
         """What the buffers and the scratch arrays take."""
         arrays = (*self.values, *self.grads, *self._slots)
-        return self._constant_bytes + sum(array.nbytes for array in arrays)
+        return self._lasting_bytes + sum(array.nbytes for array in arrays)
 
     def constant(self, numbers: Any) -> Source:
         """A number or array that is the same in every sweep."""
         return Source(np.asarray(numbers, self.dtype), True)
+
+    def zeros(self, shape: Shape) -> Array:
+        """An array that lasts, of numbers that stay 0 unless a call sets them."""
+        array = np.zeros(shape, self.dtype)
+        self._lasting_bytes += array.nbytes
+        return array
 
     def next_kernel(self) -> None:
         """Let scratch arrays be used again: those of one kernel are of no use to another."""
@@ -286,7 +293,7 @@ class Calls:
         size = prod(shape) * self.dtype.itemsize
         dtype = dtype or self.dtype
         if constant:
-            self._constant_bytes += size
+            self._lasting_bytes += size
             return np.empty(shape, dtype)  # its own, as it must last
         if self._used == len(self._slots):
             self._slots.append(np.empty(0, np.uint8))

@@ -71,6 +71,7 @@ class Fused:
     alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
     one: int  # the node that is 1
     picks: bool  # whether parameters must be finite, as products stand for where(c, w, 0)
+    alone: bool  # whether no other sweep can take over
     unguarded: bool  # whether nan may stand where the graph has a guard of a gradient of 0
     terms: Terms
     outputs: Ints
@@ -108,6 +109,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
         alive=~runs.absorbed & (same == np.arange(n + 1)),
         one=one,
         picks=bool((picks & (runs.absorbed | runs.roots)).any()),
+        alone=alone,
         unguarded=len(guards) > 0,
         terms=terms,
         outputs=outputs,
@@ -352,6 +354,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,
         picks=fused.picks,
+        alone=fused.alone,
         unguarded=fused.unguarded,
         terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),
         outputs=fused.outputs,

@@ -62,6 +62,18 @@ def scatter(x: NDArray[Any]) -> NDArray[np.uint64]:
     return h ^ (h >> np.uint64(33))
 
 
+def runs(*keys: NDArray[Any]) -> list[tuple[int, int]]:
+    """Where runs of equal keys begin and end."""
+    if not len(keys[0]):
+        return []
+    breaks = np.zeros(len(keys[0]), bool)
+    breaks[0] = True
+    for key in keys:
+        breaks[1:] |= key[1:] != key[:-1]
+    starts = np.flatnonzero(breaks).tolist()
+    return list(zip(starts, [*starts[1:], len(breaks)]))
+
+
 Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 

@@ -13,9 +13,18 @@ from . import ops
 from .calls import Access, Calls
 from .fuse import fuse
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Array, Graph, count
-from .kernels import KERNELS, Kernel
+from .kernels import Kernel, Map
 from .memory import exceeds_share, require_buffers
-from .schedule import schedule
+from .schedule import CHAIN, GRID, MAP, SEGMENTS, STACK, schedule
+from .sums import Chain, Grid, Segments, Stack
+
+KERNELS: dict[str, type[Kernel]] = {
+    MAP: Map,
+    CHAIN: Chain,
+    SEGMENTS: Segments,
+    GRID: Grid,
+    STACK: Stack,
+}
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
@@ -45,11 +54,12 @@ class Plan:
             max((kernel.scratch for kernel in kernels), default=0)
             for kernels in (self.shared, self.batched)
         ]
+        kept = [sum(x.kept for x in kernels) for kernels in (self.shared, self.batched)]
         item, rows = dtype.itemsize, self.schedule.rows
-        sample = item * (2 * rows[BATCHED] + scratch[BATCHED])
+        sample = item * (2 * rows[BATCHED] + kept[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self._at_most = [item * (2 * n + 3 * k) for n, k in zip(rows, scratch)]
+        self._at_most = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, kept, scratch)]
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:

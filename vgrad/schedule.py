@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from . import ops
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
+from .grids import find_grids, find_stacks
 from .levels import Kinds, earliest, find_kinds, meeting
-from .passes import scatter
+from .passes import runs
 
-MAP, GRID, CHAIN, SEGMENTS = "map", "matmul", "chain", "sum"
+MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
 # A grid smaller than this, in products, runs with the others of its level, unless there are few.
 SMALL_GRID, FEW_GRIDS = 64, 2
@@ -33,7 +34,8 @@ class Group:
 
     A map applies `op` to its operands. A chain is n sums of k terms each, added one after the
     other; a sum is n sums of t terms in all, each beginning at one of `starts`; a grid is A * C
-    sums of k terms, each row of `v` meeting each row of `u`: a matrix product.
+    sums of k terms, each row of `v` meeting each row of `u`: a matrix product. A stack is H of
+    these, of which some `cells` are wanted; in `u` and `v`, -1 stands for no node, and for 0.
     """
 
     kind: str
@@ -42,10 +44,11 @@ class Group:
     nodes: Ints  # (n,); of a grid (A * C,), C running fastest
     op: int = CONTRACTION
     operands: tuple[Ints, ...] = ()  # of a map: (n,) each
-    u: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,) or (C, k)
-    v: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,) or (A, k)
+    u: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,), ([H,] C, k)
+    v: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n, k), (t,), ([H,] A, k)
     coef: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # as u
     starts: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n,)
+    cells: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (n,) of H * A * C
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,22 +82,10 @@ def _groups(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     return iter(sorted(groups, key=lambda group: (group.buffer, group.level)))
 
 
-def _blocks(*keys: Ints) -> list[tuple[int, int]]:
-    """Where runs of equal keys begin and end."""
-    if not len(keys[0]):
-        return []
-    breaks = np.zeros(len(keys[0]), bool)
-    breaks[0] = True
-    for key in keys:
-        breaks[1:] |= key[1:] != key[:-1]
-    starts = np.flatnonzero(breaks).tolist()
-    return list(zip(starts, [*starts[1:], len(breaks)]))
-
-
 def _maps(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     nodes = kinds.computed[fused.op[kinds.computed] != CONTRACTION]
     nodes = nodes[np.lexsort((kinds.family[nodes], level[nodes]))]
-    for a, b in _blocks(level[nodes], kinds.family[nodes]):
+    for a, b in runs(level[nodes], kinds.family[nodes]):
         some = nodes[a:b]
         op = int(fused.op[some[0]])
         operands = tuple(fused.parents[some, k] for k in range(ops.OPS[op].arity))
@@ -110,11 +101,28 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     new_starts = np.cumsum(counts) - counts
     index = np.repeat(starts[order] - new_starts, counts) + np.arange(len(terms.node))
     terms = terms.take(index)
-    for a, b in _blocks(level[sums], kinds.family[sums]):
+    for a, b in runs(level[sums], kinds.family[sums]):
         last = new_starts[b - 1] + counts[b - 1]
         pool = terms.take(np.arange(new_starts[a], last))
-        buffer = int(fused.origin[sums[a]] & FROM_INPUTS)
-        yield from _pool(pool, int(level[sums[a]]), buffer, bool(kinds.uniform[sums[a]]))
+        at, buffer = int(level[sums[a]]), int(fused.origin[sums[a]] & FROM_INPUTS)
+        if _may_stack(fused, pool):
+            found, left = find_stacks(pool)
+            for stack in found:
+                cells = np.flatnonzero(stack.nodes.reshape(-1) >= 0)
+                nodes = stack.nodes.reshape(-1)[cells]
+                yield Group(STACK, at, buffer, nodes, u=stack.u, v=stack.v, cells=cells)
+            pool = pool.take(left)
+        yield from _pool(pool, at, buffer, bool(kinds.uniform[sums[a]]))
+
+
+def _may_stack(fused: Fused, pool: Terms) -> bool:
+    """Whether they are products of two numbers in one buffer, and nothing else."""
+    if fused.alone or len(pool.node) < SMALL_GRID:
+        return False
+    batched = fused.origin & FROM_INPUTS
+    lone = (pool.u == fused.one) | (pool.v == fused.one)
+    other = (batched[pool.u] != batched[pool.v]) | (pool.coef != 1)
+    return not (lone | other).any()
 
 
 def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Group]:
@@ -125,13 +133,13 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
     starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
     counts = np.diff(starts, append=len(terms.node))
     blocks = []
-    for a, b in _blocks(counts):
+    for a, b in runs(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
         u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
         coef = terms.coef[block].reshape(-1, k)
         # short sums of one row of u run as well, and without gathering, term by term
         worth_a_look = uniform and (k > SMALL_SUM or len(u) > 1)
-        found = _grids(u, v, coef) if worth_a_look else ()
+        found = find_grids(u, v, coef) if worth_a_look else ()
         grids = [grid for grid in found if k > SMALL_SUM or len(grid[1]) > 1]
         blocks.append((terms.node[starts[a:b]], u, v, coef, grids))
     few = sum(len(grids) for *_, grids in blocks) <= FEW_GRIDS
@@ -168,57 +176,6 @@ def _segments(
         coef = np.concatenate([x.ravel() for *_, x in blocks])
         starts = np.cumsum(lengths) - lengths
         yield Group(SEGMENTS, level, buffer, nodes, u=u, v=v, coef=coef, starts=starts)
-
-
-def _grids(u: Ints, v: Ints, coef: NDArray[np.float64]) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """The complete grids among sums of k terms: their cells, and where their rows come from.
-
-    Sums are the edges of a graph that joins each distinct row of u with each distinct row of v; a
-    grid is a part of it in which every pair is joined once.
-    """
-    rows_u = _classes(u, coef.view(np.int64))
-    rows_v = _classes(v)
-    if rows_u is None or rows_v is None:
-        return
-    part = _parts(rows_u, rows_v)
-    order = np.lexsort((rows_u, rows_v, part))
-    for a, b in _blocks(part[order]):
-        cells = order[a:b]
-        in_u, in_v = rows_u[cells], rows_v[cells]
-        heads = np.flatnonzero(np.diff(in_v, prepend=-1))  # where each row of v begins
-        width = (b - a) // len(heads)
-        grid = in_u.reshape(len(heads), -1) if width * len(heads) == b - a else None
-        if grid is None or (grid != grid[0]).any():
-            continue
-        if (np.diff(heads) == width).all():
-            yield cells, cells[:width], cells[heads]
-
-
-def _classes(*columns: Ints) -> Ints | None:
-    """(n,) which rows are equal in all columns: the number of the first of each kind.
-
-    None if two different rows fell together by chance.
-    """
-    k = columns[0].shape[1]
-    weights = scatter(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
-    key = sum((scatter(x) * w).sum(axis=1) for x, w in zip(columns, weights))
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    same = first[inverse.reshape(-1)]
-    return same if all(np.array_equal(x, x[same]) for x in columns) else None
-
-
-def _parts(rows_u: Ints, rows_v: Ints) -> Ints:
-    """(n,) a number that sums have in common where they are linked by rows in common.
-
-    In a complete grid one round is enough, so sums that two rounds do not bring together are none.
-    """
-    part = np.arange(len(rows_u))
-    for _ in range(2):
-        for rows in (rows_u, rows_v):
-            lowest = np.full(len(part), len(part))
-            np.minimum.at(lowest, rows, part)
-            part = lowest[rows]
-    return part
 
 
 # --- rows ----------------------------------------------------------------------------------------

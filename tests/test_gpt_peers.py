@@ -1,0 +1,184 @@
+"""The benchmark's GPT written by hand, against the scalar engine and central differences."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers import DEMOS, central_difference, long
+
+import vgrad
+from vgrad import Value
+
+sys.path.append(str(DEMOS))
+import gpt_peers
+from gpt_peers import Adam, ByHand, Sizes
+
+SIZES = [  # each as small as its point allows
+    Sizes(vocabulary=5, n_embd=4, n_layer=1, n_head=2, block_size=4),
+    Sizes(vocabulary=3, n_embd=6, n_layer=2, n_head=1, block_size=3),  # the layers part ways
+    Sizes(vocabulary=4, n_embd=3, n_layer=1, n_head=3, block_size=2),  # heads of one number
+]
+BATCHES = [(1, 2), (1, 3), (3, 3)]  # (B, n + 1), within every block
+
+
+def problem(sizes, shape, seed=0):
+    """theta and tokens; weights of about 0.5, so that no softmax is flat and no relu always on."""
+    rng = np.random.default_rng(seed)
+    count = sizes.n_embd * (2 * sizes.vocabulary + sizes.block_size)
+    count += 12 * sizes.n_embd**2 * sizes.n_layer
+    return rng.normal(0, 0.5, count), rng.integers(0, sizes.vocabulary, shape)
+
+
+# --- the model as scalar code, at its plainest ---------------------------------------------------
+
+
+def linear(x, w):
+    return [sum(a * b for a, b in zip(row, x)) for row in w]
+
+
+def rmsnorm(x):
+    scale = (sum(a * a for a in x) / len(x) + 1e-5) ** -0.5
+    return [a * scale for a in x]
+
+
+def attention(q, keys, values, n_head):
+    size, out = len(q) // n_head, []
+    for start in range(0, len(q), size):
+        head = slice(start, start + size)
+        scores = [sum(a * b for a, b in zip(q[head], k[head])) / size**0.5 for k in keys]
+        weights = vgrad.softmax(scores)
+        out += [
+            sum(w * a for w, a in zip(weights, column))
+            for column in zip(*(v[head] for v in values))
+        ]
+    return out
+
+
+def scalar_loss(sizes, parameters, documents):
+    """Mean over documents of the mean over positions of -log p(next)."""
+    vocabulary, width, n_layer, n_head, block_size = sizes
+    rest = iter(parameters)
+
+    def matrix(rows, columns=width):
+        return [[next(rest) for _ in range(columns)] for _ in range(rows)]
+
+    wte, wpe, lm_head = matrix(vocabulary), matrix(block_size), matrix(vocabulary)
+    layers = [
+        [*(matrix(width) for _ in range(4)), matrix(4 * width), matrix(width, 4 * width)]
+        for _ in range(n_layer)
+    ]
+    assert next(rest, None) is None
+    means = []
+    for tokens in documents:
+        cache, losses = [([], []) for _ in layers], []
+        for position, (token, following) in enumerate(pairwise(tokens)):
+            x = rmsnorm([a + b for a, b in zip(wte[token], wpe[position])])
+            for (wq, wk, wv, wo, fc1, fc2), (keys, values) in zip(layers, cache):
+                h = rmsnorm(x)
+                keys.append(linear(h, wk))
+                values.append(linear(h, wv))
+                h = linear(attention(linear(h, wq), keys, values, n_head), wo)
+                x = [a + b for a, b in zip(x, h)]
+                h = linear([a.relu() for a in linear(rmsnorm(x), fc1)], fc2)
+                x = [a + b for a, b in zip(x, h)]
+            logits = linear(x, lm_head)
+            losses.append(vgrad.logsumexp(logits) - logits[following])
+        means.append(sum(losses) / len(losses))
+    return sum(means) / len(means)
+
+
+# --- NumPy by hand -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", BATCHES)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_by_hand_agrees_with_the_scalar_engine(sizes, shape):
+    """Within 1e-13, a few hundred roundings of gradients near 1: sums run in another order."""
+    theta, tokens = problem(sizes, shape)
+    parameters = [Value(p) for p in theta.tolist()]
+    want = scalar_loss(sizes, parameters, tokens.tolist())
+    want.backward()
+    loss, grad = ByHand(sizes, theta, *shape).loss_and_grad(tokens)
+    assert loss == pytest.approx(want.data, rel=1e-13)
+    np.testing.assert_allclose(grad, [p.grad for p in parameters], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_by_hand_agrees_with_central_differences(sizes):
+    """Within 1e-8: step**2 is 1e-10, and a sixth of the third derivatives at most 10 or so.
+
+    With this seed no relu has its kink between the two sides.
+    """
+    theta, tokens = problem(sizes, (2, 3))
+
+    def loss(*numbers):
+        return ByHand(sizes, np.array(numbers), 2, 3).loss_and_grad(tokens)[0]
+
+    grad = ByHand(sizes, theta, 2, 3).loss_and_grad(tokens)[1]
+    differences = [central_difference(loss, list(theta), k, 1e-5) for k in range(len(theta))]
+    np.testing.assert_allclose(grad, differences, rtol=0, atol=1e-8)
+
+
+def test_nothing_is_left_of_the_step_before():
+    """The arrays that are kept from step to step hold nothing that another batch would see."""
+    theta, tokens = problem(SIZES[1], (3, 3))
+    by_hand = ByHand(SIZES[1], theta, 3, 3)
+    by_hand.loss_and_grad((tokens + 1) % 3)
+    want = ByHand(SIZES[1], theta, 3, 3).loss_and_grad(tokens)
+    got = by_hand.loss_and_grad(tokens)
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
+
+
+def test_large_scores_overflow_nowhere():
+    theta, tokens = problem(SIZES[0], (2, 4))
+    loss, grad = ByHand(SIZES[0], 1000 * theta, 2, 4).loss_and_grad(tokens)
+    assert np.isfinite(loss) and np.isfinite(grad).all()
+
+
+def test_theta_of_another_size_is_refused():
+    theta, _ = problem(SIZES[0], (1, 2))
+    with pytest.raises(ValueError, match=r"^theta must have 248 numbers for .* \(got 247\)$"):
+        ByHand(SIZES[0], theta[1:], 1, 2)
+
+
+def test_adam_is_that_of_vgrad():
+    """Within 1e-12: the same formula, its factors multiplied in another order."""
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=7)
+    want, ours = theta.copy(), Adam(theta)
+    adam = vgrad.optim.Adam(lambda k: gpt_peers.rate(k, 20), beta1=0.85, beta2=0.99)
+    for k in range(20):
+        grad = rng.normal(size=7) * 10.0 ** np.arange(-9, -2)  # eps counts in the first of them
+        adam.step(want, grad)
+        ours.step(grad, gpt_peers.rate(k, 20))
+    np.testing.assert_allclose(theta, want, rtol=1e-12)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_training_lowers_the_loss_and_leaves_theta():
+    theta, tokens = problem(SIZES[0], (2, 4))
+    before = theta.copy()
+    first, last = (gpt_peers.numpy_train(SIZES[0], theta, tokens, steps) for steps in (1, 50))
+    assert last < first
+    np.testing.assert_array_equal(theta, before)
+
+
+@long  # to import it takes seconds
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is not installed")
+@pytest.mark.parametrize("sizes", SIZES)
+def test_torch_trains_alike(sizes):
+    """Within 1e-9: ten steps pass on roundings, of about 1e-15, and Adam enlarges the smallest."""
+    import torch
+
+    theta, tokens = problem(sizes, (2, 3))
+    before = theta.copy()
+    want = gpt_peers.numpy_train(sizes, theta, tokens, 10)
+    assert gpt_peers.torch_train(torch, sizes, theta, tokens, 10) == pytest.approx(want, rel=1e-9)
+    np.testing.assert_array_equal(theta, before)

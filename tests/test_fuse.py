@@ -335,9 +335,6 @@ def random_sums(seed):
 
 
 def test_what_is_no_grid_is_no_matrix_product():
-    for fn, parameters, shape in (NEAR_MISSES["a missing pair"], NEAR_MISSES["a triangle"]):
-        found = kernels(fn, np.ones((2, *shape)), parameters=parameters)
-        assert found.count("sum") == 1 and "matmul" not in found[:-1]
     found = kernels(one_odd_term, np.ones((2, 3)), parameters=[*W.flat])
     assert found[:2] == ["matmul", "tanh"]
     found = kernels(NEAR_MISSES["a ring of pairs"][0], np.ones((2, 6, 6)))

@@ -218,7 +218,8 @@ class Calls:
             result = self._flattened(access, result)
         if target is None and access.runs is not None:
             order, starts, rows = access.runs
-            result = self.into(partial(take, rows=order), result.array.shape, result)
+            if (order[1:] < order[:-1]).any():
+                result = self.into(partial(take, rows=order), result.array.shape, result)
             shape = (len(starts), *self.tail[buffer])
             result = self.into(partial(_reduceat, starts=starts), shape, result)
         written = self.written[buffer][rows]

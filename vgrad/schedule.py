@@ -26,6 +26,8 @@ MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
 # A grid smaller than this, in products, runs with the others of its level, unless there are few.
 SMALL_GRID, FEW_GRIDS = 64, 2
+# A kernel that reads several groups' results is cut into so many at the most, if it reads so much.
+FEW_PARTS, WORTH_A_PART = 2, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,10 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
         if _may_stack(fused, pool):
             found, left = find_stacks(pool)
             for stack in found:
-                cells = np.flatnonzero(stack.nodes.reshape(-1) >= 0)
+                cells = np.argsort(stack.nodes.reshape(-1), kind="stable")
+                cells = cells[(stack.nodes < 0).sum() :]
+                if len(cells) == stack.nodes.size:
+                    cells = np.arange(len(cells))
                 nodes = stack.nodes.reshape(-1)[cells]
                 yield Group(STACK, at, buffer, nodes, u=stack.u, v=stack.v, cells=cells)
             pool = pool.take(left)
@@ -160,22 +165,36 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
                 )
         if left.any():
             rest.append((nodes[left], u[left], v[left], coef[left]))
+    long = [block for block in rest if block[1].shape[1] > SMALL_SUM]
     short = [block for block in rest if block[1].shape[1] <= SMALL_SUM]
+    if sum(u.size for _, u, *_ in short) <= sum(u.size for _, u, *_ in long):
+        short, long = [], rest
     for nodes, u, v, coef in short:
         yield Group(CHAIN, level, buffer, nodes, u=u, v=v, coef=coef)
-    yield from _segments(rest[len(short) :], level, buffer)
+    if long:
+        yield _segments(long, level, buffer)
 
 
 def _segments(
     blocks: list[tuple[Ints, Ints, Ints, NDArray[np.float64]]], level: int, buffer: int
-) -> Iterator[Group]:
-    """One group for sums of all lengths."""
-    if blocks:
-        lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, *_ in blocks])
-        nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*blocks))[:3])
-        coef = np.concatenate([x.ravel() for *_, x in blocks])
-        starts = np.cumsum(lengths) - lengths
-        yield Group(SEGMENTS, level, buffer, nodes, u=u, v=v, coef=coef, starts=starts)
+) -> Group:
+    """One group for sums of all lengths, in the order of their nodes."""
+    lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, *_ in blocks])
+    nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*blocks))[:3])
+    coef = np.concatenate([x.ravel() for *_, x in blocks])
+    order = np.argsort(nodes, kind="stable")
+    terms = np.argsort(np.repeat(nodes, lengths), kind="stable")
+    starts = np.cumsum(lengths[order]) - lengths[order]
+    return Group(
+        SEGMENTS,
+        level,
+        buffer,
+        nodes[order],
+        u=u[terms],
+        v=v[terms],
+        coef=coef[terms],
+        starts=starts,
+    )
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -205,15 +224,55 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     place(_wished(parameters, [group.u for group in grids]), SHARED)
     place(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
     place(_wished(inputs, [group.v for group in grids]), FROM_INPUTS)
-    placed = []
-    for group in groups:
-        group = _sorted(group, row, batched, fused.one)
-        place(group.nodes, group.buffer)
-        placed.append(group)
+    placed: list[Group] = []
+    made_by = np.full(len(row), -1)  # the place in `placed` of the group that computes a node
+    for whole in groups:
+        for part in _by_origin(whole, made_by):
+            group = _sorted(part, row, batched, fused.one)
+            place(_in_rows(group, follows), group.buffer)
+            made_by[group.nodes] = len(placed)
+            placed.append(group)
     ones[FROM_INPUTS].append(np.array([sizes[FROM_INPUTS]]))
     sizes[FROM_INPUTS] += 1
     shared_ones, batched_ones = map(np.concatenate, ones)
     return Schedule(placed, row, (sizes[0], sizes[1]), follows, (shared_ones, batched_ones))
+
+
+def _by_origin(group: Group, made_by: Ints) -> list[Group]:
+    """The group in parts that read what one group has computed each, as a rule in one piece.
+
+    Where the parts would be many or small, one that gathers what it reads is as quick.
+    """
+    if group.kind not in (MAP, GRID) or max(len(group.nodes), group.v.size) < WORTH_A_PART:
+        return [group]
+    first = group.operands[0] if group.kind == MAP else group.v[:, 0]
+    origins = np.unique(made_by[first])
+    if not 1 < len(origins) <= FEW_PARTS:
+        return [group]
+    parts = [np.flatnonzero(made_by[first] == origin) for origin in origins]
+    if group.kind == MAP:
+        return [_some(group, part) for part in parts]
+    cells = group.nodes.reshape(len(group.v), -1)
+    return [replace(group, nodes=cells[part].reshape(-1), v=group.v[part]) for part in parts]
+
+
+def _some(group: Group, order: Ints) -> Group:
+    """These nodes of a map or chain, in this order."""
+    taken: dict[str, Any] = {"operands": tuple(x[order] for x in group.operands)}
+    if group.kind == CHAIN:
+        taken |= {name: getattr(group, name)[order] for name in ("u", "v", "coef")}
+    return replace(group, nodes=group.nodes[order], **taken)
+
+
+def _in_rows(group: Group, follows: Mask) -> Ints:
+    """The nodes of a group in the order of their rows.
+
+    Where a batched product has several rows of v, these run fastest, so that they and the samples
+    make one axis, and the product is that of two matrices. Rows of ones would lie between them.
+    """
+    if group.kind != GRID or group.buffer == SHARED or follows[group.nodes].any():
+        return group.nodes
+    return group.nodes.reshape(len(group.v), -1).T.reshape(-1)
 
 
 def _wished(leaves: Ints, uses: list[Ints]) -> Ints:
@@ -242,7 +301,4 @@ def _sorted(group: Group, row: Ints, batched: NDArray[Any], one: int) -> Group:
         return group
     same = [row[x] for x in columns if batched[x[0]] == group.buffer]
     order = np.lexsort(same[::-1]) if same else np.arange(len(group.nodes))
-    taken: dict[str, Any] = {"operands": tuple(x[order] for x in group.operands)}
-    if group.kind == CHAIN:
-        taken |= {name: getattr(group, name)[order] for name in ("u", "v", "coef")}
-    return replace(group, nodes=group.nodes[order], **taken)
+    return _some(group, order)

@@ -202,15 +202,19 @@ class Grid(Kernel):
         constant = u.constant and v.constant
         if out is None:
             out = calls.scratch(self.out.shape + calls.tail[self.buffer], constant)
-        if v.array.ndim == 2:
-            _dot(calls, v.array, u.array.T, out, constant)
-        elif u.array.ndim == 3:
+        if self.u.buffer == BATCHED and v.array.ndim == 3:
             calls.call(partial(np.einsum, "ckb,akb->acb", u.array, v.array, out=out), constant)
-        elif len(v.array) == 1:
-            _dot(calls, u.array, v.array[0], out[0], constant)
         else:
-            calls.call(partial(np.matmul, u.array, v.array, out), constant)
+            self._multiply(calls, u.array, v.array, out, constant)
         return Source(out, constant)
+
+    def _multiply(self, calls: Calls, u: Array, v: Array, out: Array, constant: bool) -> None:
+        """u (C, k) times every matrix of v, (A, k, B) or (A, k)."""
+        columns, results = _columns(v), _columns(out)
+        if columns is not None and results is not None:
+            _dot(calls, u, columns, results, constant)
+        else:
+            calls.call(partial(np.matmul, u, v, out), constant)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         if self.square and self._origin(self.group.u) & wanted:
@@ -229,12 +233,11 @@ class Grid(Kernel):
         constant = g.constant and v.constant
         if out is None or self.coef is not None:
             out = calls.scratch(self.u.shape + calls.tail[self.u.buffer], constant)
-        if v.array.ndim == 2:
-            _dot(calls, g.array.T, v.array, out, constant)
-        elif out.ndim == 3:
+        of_g, of_v = _columns(g.array), _columns(v.array)
+        if out.ndim == 3:
             calls.call(partial(np.einsum, "acb,akb->ckb", g.array, v.array, out=out), constant)
-        elif len(v.array) == 1:
-            _dot(calls, g.array[0], v.array[0].T, out, constant)
+        elif of_g is not None and of_v is not None:
+            _dot(calls, of_g, of_v.T, out, constant)
         else:
             each = calls.scratch((len(v.array), *out.shape), constant)
             calls.call(partial(np.matmul, g.array, v.array.transpose(0, 2, 1), each), constant)
@@ -254,19 +257,27 @@ class Grid(Kernel):
         constant = g.constant and u.constant
         if out is None:
             out = calls.scratch(self.v.shape + calls.tail[self.v.buffer], constant)
-        if out.ndim == 2:
-            _dot(calls, g.array, u.array, out, constant)
-        elif u.array.ndim == 3:
+        if u.array.ndim == 3:
             calls.call(partial(np.einsum, "acb,ckb->akb", g.array, u.array, out=out), constant)
-        elif len(out) == 1:
-            _dot(calls, u.array.T, g.array[0], out[0], constant)
         else:
-            calls.call(partial(np.matmul, u.array.T, g.array, out), constant)
+            self._multiply(calls, u.array.T, g.array, out, constant)
         return Source(out, constant)
+
+
+def _columns(x: Array) -> Array | None:
+    """(A, n) or (A, n, B) as one matrix of n rows, if it lies in memory as that."""
+    if x.ndim == 2:
+        return x.T
+    a, n, b = x.shape
+    if a > 1 and x.strides[0] != b * x.strides[2]:
+        return None
+    return x.transpose(1, 0, 2).reshape(n, a * b)
 
 
 def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
     """A matrix product; np.dot is the quicker to call, but wants its result in one piece."""
+    if out.T.flags.c_contiguous and not out.flags.c_contiguous:
+        a, b, out = b.T, a.T, out.T
     calls.call(partial(np.dot if out.flags.c_contiguous else np.matmul, a, b, out), constant)
 
 

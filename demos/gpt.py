@@ -1,72 +1,66 @@
 """Train a GPT that is written one number at a time, and let it invent names.
 
-GPT-2's shape with RMSNorm and relu, without biases. Its documents are the names that Python's
-standard library defines, so that it invents identifiers, or the lines of any text.
+It has GPT-2's shape, with RMSNorm and relu and without biases. It reads characters: of the names
+in Python's standard library, or of the lines of a text.
 """
 
 from __future__ import annotations
 
 import argparse
-import builtins
 import itertools
 import math
 import random
-import re
-import sys
-import sysconfig
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from terminal import Progress, folder, options, positive, write
+from names import lines, python_names
+from terminal import Progress, count, options, positive, target, write
 
 import vgrad
 from vgrad import Value, optim
 
-RATE = 0.01  # at the first step; it falls to 0
-SMOOTH = 50  # steps under the curve's mean
-DEFINITION = re.compile(rb"^\s*(?:async\s+def|def|class)\s+([A-Za-z][A-Za-z_]*)\s*[(:\[]", re.M)
-SIZES = {"n_embd": 16, "n_layer": 1, "n_head": 4, "block_size": 16}
+RATE = 0.01  # of the first step; it falls to 0
+SMOOTH = 50  # steps under the mean in the picture
 
-Document = list[int]  # tokens: the boundary, characters, the boundary
+Document = list[int]  # of tokens: the boundary, characters, the boundary
+Matrix = list[list[Any]]  # of floats, `Value`s or traced nodes, as a vector is
 
 
-# --- the model: numbers are floats, `Value`s or traced nodes -------------------------------------
+# --- the model -----------------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):
-    wq: Any
-    wk: Any
-    wv: Any
-    wo: Any
-    fc1: Any
-    fc2: Any
+    wq: Matrix
+    wk: Matrix
+    wv: Matrix
+    wo: Matrix
+    fc1: Matrix
+    fc2: Matrix
 
 
 class Model(NamedTuple):
-    """Matrices, each a list of rows."""
-
-    wte: Any  # a row per token
-    wpe: Any  # a row per position
-    lm_head: Any
+    wte: Matrix  # a row per token
+    wpe: Matrix  # a row per position
+    lm_head: Matrix
     layers: list[Layer]
     heads: int
 
 
-def dot(xs: Any, ys: Any) -> Any:
+def dot(xs: Iterable[Any], ys: Iterable[Any]) -> Any:
     return sum(x * y for x, y in zip(xs, ys))
 
 
-def add(xs: Any, ys: Any) -> list[Any]:
+def add(xs: list[Any], ys: list[Any]) -> list[Any]:
     return [x + y for x, y in zip(xs, ys)]
 
 
-def linear(x: list[Any], w: Any) -> list[Any]:
+def linear(x: list[Any], w: Matrix) -> list[Any]:
     return [dot(row, x) for row in w]
 
 
@@ -75,8 +69,8 @@ def rmsnorm(x: list[Any]) -> list[Any]:
     return [number * scale for number in x]
 
 
-def attention(q: list[Any], keys: list[Any], values: list[Any], heads: int) -> list[Any]:
-    """What each head reads: the mean of the values, weighted by how well their keys match q."""
+def attention(q: list[Any], keys: Matrix, values: Matrix, heads: int) -> list[Any]:
+    """What each head reads: a mean of the values, weighted by how well their keys match q."""
     size = len(q) // heads
     read = []
     for start in range(0, len(q), size):
@@ -86,11 +80,12 @@ def attention(q: list[Any], keys: list[Any], values: list[Any], heads: int) -> l
     return read
 
 
-def logits(model: Model, token: Any, position: int, cache: list[Any]) -> list[Any]:
-    """A score for every token to come next.
+def logits(
+    model: Model, token: Any, position: int, cache: list[tuple[Matrix, Matrix]]
+) -> list[Any]:
+    """A score for every token that may come next.
 
-    `cache` has the keys and values of earlier positions, a pair of lists per layer, and gets those
-    of this one.
+    `cache` has, for each layer, the keys and values of the positions so far, and gets this one's.
     """
     x = rmsnorm(add(vgrad.take(model.wte, token), model.wpe[position]))
     for layer, (keys, values) in zip(model.layers, cache):
@@ -105,8 +100,8 @@ def logits(model: Model, token: Any, position: int, cache: list[Any]) -> list[An
 
 
 def loss(model: Model, tokens: Any) -> tuple[Any, list[Any]]:
-    """The mean over the positions of -log p(next token), and the logits at the last position."""
-    cache: list[Any] = [([], []) for _ in model.layers]
+    """The mean over the positions of -log p(next token), and the logits at the last."""
+    cache: list[tuple[Matrix, Matrix]] = [([], []) for _ in model.layers]
     total: Any = 0.0
     for position, (token, following) in enumerate(itertools.pairwise(tokens)):
         scores = logits(model, token, position, cache)
@@ -115,28 +110,28 @@ def loss(model: Model, tokens: Any) -> tuple[Any, list[Any]]:
 
 
 class Sizes(NamedTuple):
-    vocabulary: int
-    n_embd: int
-    n_layer: int
-    n_head: int
-    block_size: int
+    vocabulary: int  # the characters, and the boundary after them
+    n_embd: int = 16
+    n_layer: int = 1
+    n_head: int = 4
+    block_size: int = 16
 
-    @property
     def parameters(self) -> int:
-        per_layer = 12 * self.n_embd**2
-        return (2 * self.vocabulary + self.block_size) * self.n_embd + self.n_layer * per_layer
+        tables = 2 * self.vocabulary + self.block_size
+        return tables * self.n_embd + self.n_layer * 12 * self.n_embd**2
 
 
-def build(sizes: Sizes, numbers: Iterator[Any]) -> Model:
-    """A model whose matrices take their numbers from a theta, in its order."""
+def build(sizes: Sizes, theta: Iterable[Any]) -> Model:
+    """The model whose parameters are theta: its matrices in order, row after row."""
+    numbers = iter(theta)
 
-    def matrix(rows: int, columns: int) -> list[list[Any]]:
+    def matrix(rows: int, columns: int) -> Matrix:
         return [list(itertools.islice(numbers, columns)) for _ in range(rows)]
 
-    n, vocabulary = sizes.n_embd, sizes.vocabulary
-    wte, wpe, lm_head = matrix(vocabulary, n), matrix(sizes.block_size, n), matrix(vocabulary, n)
+    n = sizes.n_embd
+    wte, wpe, lm_head = (matrix(k, n) for k in (sizes[0], sizes.block_size, sizes[0]))
     shapes = [*[(n, n)] * 4, (4 * n, n), (n, 4 * n)]
-    layers = [Layer(*[matrix(*shape) for shape in shapes]) for _ in range(sizes.n_layer)]
+    layers = [Layer(*(matrix(*shape) for shape in shapes)) for _ in range(sizes.n_layer)]
     return Model(wte, wpe, lm_head, layers, sizes.n_head)
 
 
@@ -146,123 +141,116 @@ def build(sizes: Sizes, numbers: Iterator[Any]) -> Model:
 class Scalar:
     """Builds the graph of every document out of `Value`s, at every step."""
 
-    def __init__(self, sizes: Sizes, theta: np.ndarray) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
-        self.parameters = [Value(number) for number in theta.tolist()]
-        self.model = build(sizes, iter(self.parameters))
+        self.parameters = [Value(0.0) for _ in range(sizes.parameters())]
+        self.model = build(sizes, self.parameters)
+        self.compiled = ""  # what prepare has done so far
 
     def prepare(self, positions: int) -> None:
         """Nothing to do: a graph serves once."""
 
-    def step(self, batch: list[Document], optimiser: optim.Optimiser) -> float:
-        mean = sum(loss(self.model, tokens)[0] for tokens in batch) / len(batch)
-        for p in self.parameters:
-            p.grad = 0.0
+    def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
+        for p, number in zip(self.parameters, theta.tolist()):
+            p.data, p.grad = number, 0.0
+        mean: Any = sum(loss(self.model, tokens)[0] for tokens in batch) / len(batch)
         mean.backward()
-        optimiser.step(self.parameters)
-        return float(mean.data)
+        return mean.data, np.array([p.grad for p in self.parameters])
 
-    def predict(self, beginnings: list[Document]) -> list[list[float]]:
-        """The logits after each beginning, on plain floats."""
-        model = build(self.sizes, iter(self.theta().tolist()))
-        return [loss(model, [*tokens, 0])[1] for tokens in beginnings]
-
-    def theta(self) -> np.ndarray:
-        return np.array([p.data for p in self.parameters])
-
-    def compiled(self) -> str:
-        return ""
+    def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
+        """The logits of what follows each text, on plain floats."""
+        model = build(self.sizes, theta.tolist())
+        return [loss(model, [*tokens, 0])[1] for tokens in texts]
 
 
-class Vector:
-    """Records the loss of a document once for each number of positions, and replays it."""
+class Vector(Scalar):
+    """Records the loss once for each number of positions, and replays it over the batch."""
 
-    def __init__(self, sizes: Sizes, theta: np.ndarray) -> None:
-        self.parameters = [Value(number) for number in theta.tolist()]
-        self.model = build(sizes, iter(self.parameters))
-        self.numbers = theta.copy()
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
         self.programs: dict[int, vgrad.Program] = {}
         self.nodes, self.seconds = 0, 0.0
 
     def prepare(self, positions: int) -> None:
-        """Compile the program of this many positions, where that has not been done."""
+        """Compile the program for so many positions, where that has not been done."""
         if positions in self.programs:
             return
-        start = time.perf_counter()
-        shape = (positions + 1,)
+        start, shape = time.perf_counter(), (positions + 1,)
         graph = vgrad.trace(partial(loss, self.model), shape, parameters=self.parameters)
-        program = self.programs[positions] = vgrad.compile(graph)
-        program.explain(np.zeros((1, *shape)))  # it plans, which the first step would do otherwise
+        self.programs[positions] = vgrad.compile(graph)
+        self.programs[positions].explain(np.zeros((1, *shape)))  # so the first step need not plan
         self.nodes += len(graph)
         self.seconds += time.perf_counter() - start
+        programs = f"{len(self.programs)} programs of {self.nodes:,} nodes"
+        self.compiled = f"compiled {programs} in {self.seconds:.1f} s; "
 
-    def step(self, batch: list[Document], optimiser: optim.Optimiser) -> float:
-        value, grad = self.programs[len(batch[0]) - 1].value_and_grad(self.numbers, batch)
-        optimiser.step(self.numbers, grad)
-        return float(value)
+    def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
+        value, grad = self.programs[len(batch[0]) - 1].value_and_grad(theta, batch)
+        return value, grad
 
-    def predict(self, beginnings: list[Document]) -> list[list[float]]:
-        """The logits after each beginning, all of one length, as one batch."""
-        program = self.programs[len(beginnings[0])]
-        _, scores = program(self.numbers, [[*tokens, 0] for tokens in beginnings])
+    def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
+        """The logits of what follows each text, where all have one length."""
+        _, scores = self.programs[len(texts[0])](theta, [[*tokens, 0] for tokens in texts])
         return list(np.transpose(scores).tolist())
 
-    def theta(self) -> np.ndarray:
-        return self.numbers.copy()
 
-    def compiled(self) -> str:
-        many = f"{len(self.programs)} programs of {self.nodes:,} nodes"
-        return f"compiled {many} in {self.seconds:.1f} s; " if self.programs else ""
-
-
-ENGINES: dict[str, type[Scalar | Vector]] = {"vector": Vector, "scalar": Scalar}
+ENGINES = {"vector": Vector, "scalar": Scalar}
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     random.seed(args.seed)
     random.shuffle(args.documents)
-    theta = np.array([random.gauss(0, 0.08) for _ in range(args.sizes.parameters)])
+    theta = np.array([random.gauss(0, 0.08) for _ in range(args.sizes.parameters())])
     optimiser = optim.Adam(beta1=0.85, beta2=0.99)
     if args.load:
         theta = args.load.theta
-        optimiser.restore(args.load.optimiser)
-    many = f"{len(args.documents):,} documents, {len(args.characters) + 1} tokens"
-    print(f"{many}, {len(theta):,} parameters")
-    engine = ENGINES[args.engine](args.sizes, theta)
-    losses, seconds = train(engine, optimiser, args) if args.steps else ([], 0.0)
+        optimiser.restore(args.load.state)
+    read = f"{len(args.documents):,} documents, {args.sizes.vocabulary} tokens"
+    print(f"{read}, {len(theta):,} parameters")
+    engine = ENGINES[args.engine](args.sizes)
+    losses, seconds = train(engine, theta, optimiser, args)
     if args.save:
-        write(args.save, partial(save, engine.theta(), optimiser, args))
-    names = invent(engine, args)
-    each = f", {1e3 * seconds / args.steps:.3g} ms a step" if args.steps else ""
-    print(f"{engine.compiled()}{args.steps} steps in {seconds:.1f} s{each}")
-    print(*names, sep="\n")
+        write(args.save, partial(save, theta, optimiser, args))
+    texts = invent(engine, theta, args)
+    each = f", {1e3 * seconds / len(losses):.3g} ms a step" if losses else ""
+    print(f"{engine.compiled}{len(losses)} steps in {seconds:.1f} s{each}")
+    for tokens in texts:
+        print("".join(args.characters[k] for k in tokens))
     if losses and not args.no_plot:
         write(args.out / "gpt.png", partial(plot, losses))
     return 0
 
 
 def train(
-    engine: Scalar | Vector, optimiser: optim.Optimiser, args: argparse.Namespace
+    engine: Scalar, theta: np.ndarray, optimiser: optim.Optimiser, args: argparse.Namespace
 ) -> tuple[list[float], float]:
-    """The loss of every step, and the seconds that steps took."""
+    """Steps theta, in place; returns the losses, and the seconds that the steps took."""
     before, total = optimiser.steps, optimiser.steps + args.steps
     optimiser.rate = lambda k: RATE * (1 - k / total)
-    documents = [encode(text, args) for text in args.documents]
+    tokens = [encode(document, args) for document in args.documents]
     losses, seconds = [], 0.0
     with Progress() as progress:
-        for batch in itertools.islice(batches(documents, args.batch), before, total):
+        for batch in itertools.islice(batches(tokens, args.batch), before, total):
             engine.prepare(len(batch[0]) - 1)
             start = time.perf_counter()
-            losses.append(engine.step(batch, optimiser))
+            value, grad = engine.value_and_grad(theta, batch)
+            optimiser.step(theta, grad)
             seconds += time.perf_counter() - start
-            progress(f"step {optimiser.steps} / {total} | loss {losses[-1]:.4f}")
+            losses.append(value)
+            progress(f"step {optimiser.steps} / {total} | loss {value:.4f}")
     return losses, seconds
 
 
+def encode(document: str, args: argparse.Namespace) -> Document:
+    """Its tokens: as many as there are positions for, and the one that follows."""
+    boundary = len(args.characters)
+    tokens = [boundary, *map(args.characters.index, document), boundary]
+    return tokens[: args.sizes.block_size + 1]
+
+
 def batches(documents: list[Document], size: int) -> Iterator[list[Document]]:
-    """Goes through the documents over and over; whenever `size` of one length are together, they
-    are a batch."""
+    """Goes through the documents over and over; once `size` of one length are met, they go."""
     waiting = defaultdict(list)
     for tokens in itertools.cycle(documents):
         waiting[len(tokens)].append(tokens)
@@ -270,15 +258,8 @@ def batches(documents: list[Document], size: int) -> Iterator[list[Document]]:
             yield waiting.pop(len(tokens))
 
 
-def encode(text: str, args: argparse.Namespace) -> Document:
-    """Its tokens, no more than there are positions for and the one that follows the last."""
-    boundary = len(args.characters)
-    tokens = [boundary, *(args.characters.index(x) for x in text), boundary]
-    return tokens[: args.sizes.block_size + 1]
-
-
-def invent(engine: Scalar | Vector, args: argparse.Namespace) -> list[str]:
-    """New documents, drawn a character at a time, of at most as many as there are positions."""
+def invent(engine: Scalar, theta: np.ndarray, args: argparse.Namespace) -> list[Document]:
+    """The characters' tokens of new documents, which end at a boundary or where positions do."""
     rng = random.Random(args.seed)
     boundary = len(args.characters)
     texts = [[boundary] for _ in range(args.samples)]
@@ -287,54 +268,24 @@ def invent(engine: Scalar | Vector, args: argparse.Namespace) -> list[str]:
         if not growing:
             break
         engine.prepare(positions)
-        for tokens, scores in zip(growing, engine.predict(growing)):
+        for tokens, scores in zip(growing, engine.predict(theta, growing)):
             weights = [math.exp((x - max(scores)) / args.temperature) for x in scores]
             tokens += rng.choices(range(len(scores)), weights)
         growing = [tokens for tokens in growing if tokens[-1] != boundary]
-    return ["".join(args.characters[k] for k in text if k != boundary) for text in texts]
+    return [[k for k in tokens if k != boundary] for tokens in texts]
 
 
-# --- documents -----------------------------------------------------------------------------------
-
-
-def python_names() -> list[str]:
-    """The names that the standard library's modules define, in lower case, in alphabetical order.
-
-    These are the functions, classes and methods, nested ones too, whose names have letters and
-    underscores only, the first a letter. Nothing is imported: a regular expression looks for
-    definitions in the sources, and takes one in the example of a docstring for one as well. Where
-    there are no sources, the modules that are loaded anyway are asked for their names.
-    """
-    found = {name.decode() for source in sources() for name in DEFINITION.findall(source)}
-    if not found:
-        loaded = sys.stdlib_module_names & sys.modules.keys()
-        found = {name for module in loaded for name in vars(sys.modules[module])} | {*dir(builtins)}
-    names = {name.lower() for name in found if re.fullmatch("[A-Za-z][A-Za-z_]*", name)}
-    return sorted(names)
-
-
-def sources() -> Iterator[bytes]:
-    """The sources of the standard library's public modules, without tests and IDLE."""
-    root = Path(sysconfig.get_path("stdlib"))
-    public = {name for name in sys.stdlib_module_names if not name.startswith("_")}
-    for module in public - {"test", "idlelib", "lib2to3"}:
-        for path in [*root.glob(f"{module}.py"), *(root / module).rglob("*.py")]:
-            if not {"test", "tests"} & {*path.relative_to(root).parts}:
-                yield path.read_bytes()
-
-
-def lines(path: str) -> list[str]:
-    """The lines of a text file, stripped, without blank ones."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{path} must be UTF-8 ({error.reason})") from None
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
-        raise argparse.ArgumentTypeError(f"{path} must have a document, a line that is not blank")
-    return found
+def plot(losses: list[float], path: Path) -> None:
+    """The loss of every step, and its mean over the last ones."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    vgrad.plot_training(losses, figure=figure)
+    (axes,) = figure.axes
+    axes.set_yscale("linear")
+    axes.lines[0].set_alpha(0.3)
+    means = [np.mean(losses[max(0, k - SMOOTH) : k]) for k in range(1, len(losses) + 1)]
+    axes.plot(means, label=f"mean of the last {SMOOTH}")
+    axes.legend()
+    figure.savefig(path, dpi=100)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -344,7 +295,7 @@ class Saved(NamedTuple):
     sizes: Sizes
     characters: list[str]
     theta: np.ndarray
-    optimiser: dict[str, Any]
+    state: dict[str, Any]  # of the optimiser
 
 
 def save(
@@ -352,55 +303,33 @@ def save(
 ) -> None:
     """Write what `load` reads; an old file stays until the new one is whole."""
     state = optimiser.state()
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(
-            file,
-            sizes=args.sizes,
-            characters=[ord(x) for x in args.characters],
-            theta=theta,
-            steps=state["steps"],
-            adam=np.reshape(state["arrays"], (-1, len(theta))),
-        )
-    temporary.replace(path)
+    adam = np.reshape(state["arrays"], (-1, len(theta)))
+    characters = [ord(x) for x in args.characters]
+    arrays = dict(sizes=args.sizes, characters=characters, theta=theta, adam=adam)
+    new = path.with_name(f"{path.name}.tmp")
+    with open(new, "wb") as file:
+        np.savez(file, steps=state["steps"], **arrays)
+    new.replace(path)
 
 
 def load(path: str) -> Saved:
-    """What `save` wrote, without trust in the file."""
+    """Read what `save` wrote, without trust in the file; the type of an option."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            sizes = Sizes(*(int(k) for k in file["sizes"]))
-            characters = [chr(k) for k in file["characters"]]
-            theta, adam, steps = file["theta"], file["adam"], int(file["steps"])
-        fits = min(sizes) > 0 and steps >= 0 and sizes.n_embd % sizes.n_head == 0
-        fits &= len({*characters}) == len(characters) == sizes.vocabulary - 1
-        fits &= theta.shape == (sizes.parameters,) and adam.shape in [
-            (0, *theta.shape),
-            (2, *theta.shape),
-        ]
-        fits &= all(x.dtype == np.float64 and np.isfinite(x).all() for x in (theta, adam))
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
-    except Exception:  # a file can be wrong in many ways
-        fits = False
-    if not fits:
-        raise argparse.ArgumentTypeError(f"{path} must be a file that --save wrote")
-    return Saved(sizes, characters, theta, {"kind": "Adam", "steps": steps, "arrays": [*adam]})
-
-
-def plot(losses: list[float], path: Path) -> None:
-    """The loss of every step, and its mean over the last ones."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    vgrad.plot_training(losses, figure=figure)
-    (axes,) = figure.axes
-    axes.lines[0].set_alpha(0.3)
-    ends = np.arange(1, len(losses) + 1)
-    starts = np.maximum(ends - SMOOTH, 0)
-    sums = np.cumsum([0.0, *losses])
-    means = (sums[ends] - sums[starts]) / (ends - starts)
-    axes.plot(means, color="#d55e00", label=f"mean of {SMOOTH} steps")
-    axes.legend()
-    figure.savefig(path, dpi=100)
+            sizes, steps = Sizes(*map(int, file["sizes"])), int(file["steps"])
+            characters = [*map(chr, file["characters"])]
+            theta, adam = file["theta"], file["adam"]
+        fits = min(*sizes, steps + 1) > 0 and len({*characters}) == sizes.vocabulary - 1
+        fits &= theta.shape == (sizes.parameters(),) == adam.shape[1:]
+        if not (fits and all(x.dtype == float and np.isfinite(x).all() for x in (theta, adam))):
+            raise ValueError("numbers that do not fit")
+        saved = Saved(sizes, characters, theta, {"kind": "Adam", "steps": steps, "arrays": [*adam]})
+        optim.Adam().restore(saved.state)
+        return saved
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(f"{path}: no such file") from None
+    except Exception:
+        raise argparse.ArgumentTypeError(f"must be a file that --save wrote (got {path})") from None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -410,65 +339,37 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     option("--steps", type=count, default=1000, help="gradient steps; with --load, further ones")
     option("--batch", type=positive, default=1, help="documents in a step, all of one length")
     option("--input", type=lines, metavar="FILE", help="documents, one a line; else Python's names")
-    for name, size in SIZES.items():
-        text = f"of the model; --load brings its own (default: {size})"
+    for name, size in Sizes._field_defaults.items():
+        text = f"a size of the model; --load brings its own (default: {size})"
         option(f"--{name.replace('_', '-')}", type=positive, default=argparse.SUPPRESS, help=text)
-    option("--seed", type=int, default=42, help="of the documents' order, weights and samples")
+    option("--seed", type=int, default=42, help="of the documents' order, the weights, the samples")
     option("--samples", type=count, default=20, help="documents to invent")
     option("--temperature", type=float, default=0.5, help="divides the logits; higher is bolder")
-    option("--save", type=target, metavar="FILE", help="for the model and the optimiser's state")
-    option(
-        "--load",
-        type=load,
-        metavar="FILE",
-        help="go on from a file of --save; the rate falls over its steps and the new ones together",
-    )
+    option("--save", type=target, metavar="FILE", help="where the model and Adam's state are to go")
+    text = "go on from what was saved; the rate falls over all steps, old and new"
+    option("--load", type=load, metavar="FILE", help=text)
     args = parser.parse_args(argv)
     if not 0 < args.temperature < math.inf:
         parser.error(f"argument --temperature: must be above 0 (got {args.temperature})")
-    only_samples = args.load and not args.steps
-    args.documents = args.input or ([] if only_samples else python_names())
-    if not args.documents and not only_samples:
-        parser.error("argument --input: must be given, as this Python shows no names")
+    for_samples = args.load and not args.steps  # which need no documents
+    args.documents = args.input or ([] if for_samples else python_names())
+    if not args.documents and not for_samples:
+        parser.error("argument --input: must be given where Python has no names to show")
     args.characters = sorted({*"".join(args.documents)})
-    stored = {}
+    known = Sizes(len(args.characters) + 1)
     if args.load:
-        stored = args.load.sizes._asdict()
-        strange = "".join(x for x in args.characters if x not in args.load.characters)
+        known, strange = args.load.sizes, {*args.characters} - {*args.load.characters}
         if strange:
-            parser.error(f"argument --load: the file must know all characters (got {strange!r})")
-        args.characters = args.load.characters
-    chosen = {name: getattr(args, name, stored.get(name, SIZES[name])) for name in SIZES}
-    for name in stored.keys() & SIZES:
-        if chosen[name] != stored[name]:
-            flag = f"--{name.replace('_', '-')}"
             parser.error(
-                f"argument {flag}: must be {stored[name]}, as in --load's file (got {chosen[name]})"
+                f"argument --load: must know all characters (got {''.join(sorted(strange))!r})"
             )
-    args.sizes = Sizes(len(args.characters) + 1, **chosen)
+        args.characters = args.load.characters
+    args.sizes = known._replace(**{k: x for k, x in vars(args).items() if k in Sizes._fields})
+    if args.load and args.sizes != known:
+        parser.error(f"argument --load: must have the sizes asked for, {args.sizes} (got {known})")
     if args.sizes.n_embd % args.sizes.n_head:
-        parser.error(
-            f"argument --n-embd: must be a multiple of --n-head, {args.sizes.n_head} "
-            f"(got {args.sizes.n_embd})"
-        )
+        parser.error(f"argument --n-embd: must be a multiple of --n-head (got {args.sizes})")
     return args
-
-
-def count(text: str) -> int:
-    """A whole number, 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 (got {number})")
-    return number
-
-
-def target(text: str) -> Path:
-    """A file that can be written, or can become one."""
-    path = Path(text)
-    folder(str(path.parent))
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file (got the folder {text!r})")
-    return path
 
 
 if __name__ == "__main__":

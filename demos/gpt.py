@@ -315,7 +315,7 @@ def save(
 def load(path: str) -> Saved:
     """Read what `save` wrote, without trust in the file; the type of an option."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             sizes, steps = Sizes(*map(int, file["sizes"])), int(file["steps"])
             characters = [*map(chr, file["characters"])]
             theta, adam = file["theta"], file["adam"]

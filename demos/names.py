@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def python_names() -> list[str]:
 
 def sources() -> Iterator[bytes]:
     """The sources of the standard library's public modules, without tests and IDLE."""
-    root = Path(sysconfig.get_path("stdlib"))
+    root = Path(os.__file__).parent
     for module in sys.stdlib_module_names - {"test", "idlelib", "lib2to3"}:
         if not module.startswith("_"):
             for path in [*root.glob(f"{module}.py"), *(root / module).rglob("*.py")]:

@@ -261,6 +261,34 @@ def test_samples(train):
     assert len(set(invented(train(*few, "--temperature", 1e-300)[1]))) == 1
 
 
+def test_a_text_ends_at_its_boundary_or_where_the_positions_do(gpt):
+    class Engine:
+        """Foretells these tokens, 2 being the boundary; notes how many texts it is given."""
+
+        def __init__(self, *foretold: int) -> None:
+            self.foretold, self.asked = foretold, []
+
+        def prepare(self, positions: int) -> None:
+            assert positions == len(self.asked) + 1
+
+        def predict(self, theta: object, texts: list[list[int]]) -> list[list[float]]:
+            self.asked.append(len(texts))
+            token = self.foretold[len(self.asked) - 1]
+            return [[100.0 * (k == token) for k in range(3)] for _ in texts]
+
+    options = ["--samples", "2", "--input", __file__, "--block-size", "3"]
+    args = gpt.parse(options)
+    args.characters = ["a", "b"]
+    for foretold, asked, text in (
+        ([2], [2], []),
+        ([0, 1, 2], [2, 2, 2], [0, 1]),
+        ([1, 0, 1], [2, 2, 2], [1, 0, 1]),
+        ([1, 2], [2, 2], [1]),
+    ):
+        engine = Engine(*foretold)
+        assert gpt.invent(engine, None, args) == [text, text] and engine.asked == asked
+
+
 def test_batches_are_of_one_length_and_in_order(gpt):
     documents = [[9, *range(k), 9] for k in (1, 2, 1, 3, 2)]
     assert [*itertools.islice(gpt.batches(documents, 1), 7)] == [[x] for x in documents * 2][:7]
@@ -299,6 +327,8 @@ def test_what_was_saved_goes_on_as_if_it_had_not_stopped(gpt, train, text, tmp_p
     adam = gpt.optim.Adam(beta1=0.85, beta2=0.99)
     assert gpt.train(gpt.ENGINES[first](args.sizes), theta, adam, args)[0] == before
     assert [adam.rate(k) for k in range(4)] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    fifth = gpt.loss(gpt.build(args.sizes, theta.tolist()), gpt.encode(args.documents[4], args))
+    assert after[0] == pytest.approx(fifth[0], rel=1e-12)  # whichever engine it is
     args.steps = 5
     assert gpt.train(gpt.ENGINES[second](args.sizes), theta, adam, args)[0] == after
     assert [adam.rate(k) for k in (4, 8, 9)] == pytest.approx([0.01 * 5 / 9, 0.01 / 9, 0])
@@ -417,6 +447,25 @@ def test_the_names_of_python():
     assert {"literal_eval", "namedtuple", "readline", "urlopen"} <= set(names)
     assert set("".join(names)) == set("abcdefghijklmnopqrstuvwxyz_")
     assert not any(name.startswith("_") for name in names)
+
+
+def test_which_names_are_taken(gpt, tmp_path, monkeypatch):
+    sources = {
+        "json/__init__.py": b"class Top(Base):\n    async def in_class(self): pass\n\xff\n",
+        "json/deep/er.py": b"def plain (\n\tdef tabbed(): pass\nclass Bare: pass\n",
+        "ast.py": b"def _private(): def2\ndef two2(): pass\n# def comment()\n",
+        "json/tests/a.py": b"def in_tests(): pass\n",
+        "test/a.py": b"def in_test(): pass\n",
+        "_json.py": b"def in_private(): pass\n",
+        "site.d/a.py": b"def elsewhere(): pass\n",
+        "mine.py": b"def mine(): pass\n",
+    }
+    for path, source in sources.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(source)
+    monkeypatch.setattr(os, "__file__", str(tmp_path / "os.py"))
+    names = importlib.import_module("names").python_names()
+    assert names == ["bare", "in_class", "plain", "tabbed", "top"]
 
 
 def test_where_python_has_no_sources(gpt, monkeypatch):

@@ -128,11 +128,11 @@ def build(sizes: Sizes, theta: Iterable[Any]) -> Model:
     def matrix(rows: int, columns: int) -> Matrix:
         return [list(itertools.islice(numbers, columns)) for _ in range(rows)]
 
-    n = sizes.n_embd
-    wte, wpe, lm_head = (matrix(k, n) for k in (sizes[0], sizes.block_size, sizes[0]))
+    vocabulary, n, n_layer, heads, block_size = sizes
+    wte, wpe, lm_head = matrix(vocabulary, n), matrix(block_size, n), matrix(vocabulary, n)
     shapes = [*[(n, n)] * 4, (4 * n, n), (n, 4 * n)]
-    layers = [Layer(*(matrix(*shape) for shape in shapes)) for _ in range(sizes.n_layer)]
-    return Model(wte, wpe, lm_head, layers, sizes.n_head)
+    layers = [Layer(*(matrix(*shape) for shape in shapes)) for _ in range(n_layer)]
+    return Model(wte, wpe, lm_head, layers, heads)
 
 
 # --- one loss, two engines -----------------------------------------------------------------------
@@ -313,7 +313,7 @@ def save(
 
 
 def load(path: str) -> Saved:
-    """Read what `save` wrote, without trust in the file; the type of an option."""
+    """Read what `save` wrote, and run nothing that stands in it; the type of an option."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             sizes, steps = Sizes(*map(int, file["sizes"])), int(file["steps"])
@@ -368,7 +368,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.load and args.sizes != known:
         parser.error(f"argument --load: must have the sizes asked for, {args.sizes} (got {known})")
     if args.sizes.n_embd % args.sizes.n_head:
-        parser.error(f"argument --n-embd: must be a multiple of --n-head (got {args.sizes})")
+        got = f"{args.sizes.n_embd} and {args.sizes.n_head}"
+        parser.error(f"argument --n-embd: must be a multiple of --n-head (got {got})")
     return args
 
 

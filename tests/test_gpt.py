@@ -312,8 +312,8 @@ def test_the_picture(gpt, text, tmp_path, capsys):
 
 @pytest.mark.parametrize("first, second", [("vector", "scalar"), ("scalar", "vector")])
 def test_what_was_saved_goes_on_as_if_it_had_not_stopped(gpt, train, text, tmp_path, first, second):
-    """Either engine takes up what the other one saved; to the last bit, as they are not mixed
-    within a half."""
+    """To the last bit, and either engine takes up what the other one saved; the rate falls over
+    all the steps that are known of."""
     a, b = tmp_path / "new" / "a.npz", tmp_path / "b.npz"
     before, output = train("--steps", 4, "--engine", first, "--save", a)
     assert f"wrote {a}\n" in output

@@ -38,6 +38,23 @@ def positive(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0 (got {number})")
+    return number
+
+
+def target(text: str) -> Path:
+    """A file, or what can become one."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file (got {text!r})")
+    folder(str(path.parent))
+    return path
+
+
 def write(path: Path, picture: Callable[[Path], Any]) -> None:
     """Have a picture written to a path, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message, capsys, load)
     assert message in printed.err.splitlines()[-1] and printed.out == ""
 
 
-@pytest.mark.parametrize("name", ["moons", "neuron", "lecture", "accumulate", "benchmark"])
+@pytest.mark.parametrize("name", ["moons", "neuron", "lecture", "accumulate", "gpt", "benchmark"])
 def test_help(name, capsys, load):
     with pytest.raises(SystemExit, match="0"):
         load(name)["main"](["--help"])

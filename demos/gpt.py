@@ -1,0 +1,377 @@
+"""Train a GPT that is written one number at a time, and let it invent names.
+
+It has GPT-2's shape, with RMSNorm and relu and without biases. It reads characters: of the names
+in Python's standard library, or of the lines of a text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from names import lines, python_names
+from terminal import Progress, count, options, positive, target, write
+
+import vgrad
+from vgrad import Value, optim
+
+RATE = 0.01  # of the first step; it falls to 0
+SMOOTH = 50  # steps under the mean in the picture
+
+Document = list[int]  # of tokens: the boundary, characters, the boundary
+Matrix = list[list[Any]]  # of floats, `Value`s or traced nodes, as a vector is
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+class Layer(NamedTuple):
+    wq: Matrix
+    wk: Matrix
+    wv: Matrix
+    wo: Matrix
+    fc1: Matrix
+    fc2: Matrix
+
+
+class Model(NamedTuple):
+    wte: Matrix  # a row per token
+    wpe: Matrix  # a row per position
+    lm_head: Matrix
+    layers: list[Layer]
+    heads: int
+
+
+def dot(xs: Iterable[Any], ys: Iterable[Any]) -> Any:
+    return sum(x * y for x, y in zip(xs, ys))
+
+
+def add(xs: list[Any], ys: list[Any]) -> list[Any]:
+    return [x + y for x, y in zip(xs, ys)]
+
+
+def linear(x: list[Any], w: Matrix) -> list[Any]:
+    return [dot(row, x) for row in w]
+
+
+def rmsnorm(x: list[Any]) -> list[Any]:
+    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5
+    return [number * scale for number in x]
+
+
+def attention(q: list[Any], keys: Matrix, values: Matrix, heads: int) -> list[Any]:
+    """What each head reads: a mean of the values, weighted by how well their keys match q."""
+    size = len(q) // heads
+    read = []
+    for start in range(0, len(q), size):
+        part = slice(start, start + size)
+        weights = vgrad.softmax([dot(q[part], key[part]) / size**0.5 for key in keys])
+        read += [dot(weights, column) for column in zip(*(value[part] for value in values))]
+    return read
+
+
+def logits(
+    model: Model, token: Any, position: int, cache: list[tuple[Matrix, Matrix]]
+) -> list[Any]:
+    """A score for every token that may come next.
+
+    `cache` has, for each layer, the keys and values of the positions so far, and gets this one's.
+    """
+    x = rmsnorm(add(vgrad.take(model.wte, token), model.wpe[position]))
+    for layer, (keys, values) in zip(model.layers, cache):
+        h = rmsnorm(x)
+        keys.append(linear(h, layer.wk))
+        values.append(linear(h, layer.wv))
+        h = attention(linear(h, layer.wq), keys, values, model.heads)
+        x = add(x, linear(h, layer.wo))
+        h = [vgrad.relu(number) for number in linear(rmsnorm(x), layer.fc1)]
+        x = add(x, linear(h, layer.fc2))
+    return linear(x, model.lm_head)
+
+
+def loss(model: Model, tokens: Any) -> tuple[Any, list[Any]]:
+    """The mean over the positions of -log p(next token), and the logits at the last."""
+    cache: list[tuple[Matrix, Matrix]] = [([], []) for _ in model.layers]
+    total: Any = 0.0
+    for position, (token, following) in enumerate(itertools.pairwise(tokens)):
+        scores = logits(model, token, position, cache)
+        total = total + vgrad.logsumexp(scores) - vgrad.take(scores, following)
+    return total / (len(tokens) - 1), scores
+
+
+class Sizes(NamedTuple):
+    vocabulary: int  # the characters, and the boundary after them
+    n_embd: int = 16
+    n_layer: int = 1
+    n_head: int = 4
+    block_size: int = 16
+
+    def parameters(self) -> int:
+        tables = 2 * self.vocabulary + self.block_size
+        return tables * self.n_embd + self.n_layer * 12 * self.n_embd**2
+
+
+def build(sizes: Sizes, theta: Iterable[Any]) -> Model:
+    """The model whose parameters are theta: its matrices in order, row after row."""
+    numbers = iter(theta)
+
+    def matrix(rows: int, columns: int) -> Matrix:
+        return [list(itertools.islice(numbers, columns)) for _ in range(rows)]
+
+    vocabulary, n, n_layer, heads, block_size = sizes
+    wte, wpe, lm_head = matrix(vocabulary, n), matrix(block_size, n), matrix(vocabulary, n)
+    shapes = [*[(n, n)] * 4, (4 * n, n), (n, 4 * n)]
+    layers = [Layer(*(matrix(*shape) for shape in shapes)) for _ in range(n_layer)]
+    return Model(wte, wpe, lm_head, layers, heads)
+
+
+# --- one loss, two engines -----------------------------------------------------------------------
+
+
+class Scalar:
+    """Builds the graph of every document out of `Value`s, at every step."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.parameters = [Value(0.0) for _ in range(sizes.parameters())]
+        self.model = build(sizes, self.parameters)
+        self.compiled = ""  # what prepare has done so far
+
+    def prepare(self, positions: int) -> None:
+        """Nothing to do: a graph serves once."""
+
+    def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
+        for p, number in zip(self.parameters, theta.tolist()):
+            p.data, p.grad = number, 0.0
+        mean: Any = sum(loss(self.model, tokens)[0] for tokens in batch) / len(batch)
+        mean.backward()
+        return mean.data, np.array([p.grad for p in self.parameters])
+
+    def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
+        """The logits of what follows each text, on plain floats."""
+        model = build(self.sizes, theta.tolist())
+        return [loss(model, [*tokens, 0])[1] for tokens in texts]
+
+
+class Vector(Scalar):
+    """Records the loss once for each number of positions, and replays it over the batch."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.programs: dict[int, vgrad.Program] = {}
+        self.nodes, self.seconds = 0, 0.0
+
+    def prepare(self, positions: int) -> None:
+        """Compile the program for so many positions, where that has not been done."""
+        if positions in self.programs:
+            return
+        start, shape = time.perf_counter(), (positions + 1,)
+        graph = vgrad.trace(partial(loss, self.model), shape, parameters=self.parameters)
+        self.programs[positions] = vgrad.compile(graph)
+        self.programs[positions].explain(np.zeros((1, *shape)))  # so the first step need not plan
+        self.nodes += len(graph)
+        self.seconds += time.perf_counter() - start
+        programs = f"{len(self.programs)} programs of {self.nodes:,} nodes"
+        self.compiled = f"compiled {programs} in {self.seconds:.1f} s; "
+
+    def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
+        value, grad = self.programs[len(batch[0]) - 1].value_and_grad(theta, batch)
+        return value, grad
+
+    def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
+        """The logits of what follows each text, where all have one length."""
+        _, scores = self.programs[len(texts[0])](theta, [[*tokens, 0] for tokens in texts])
+        return list(np.transpose(scores).tolist())
+
+
+ENGINES = {"vector": Vector, "scalar": Scalar}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    random.seed(args.seed)
+    random.shuffle(args.documents)
+    theta = np.array([random.gauss(0, 0.08) for _ in range(args.sizes.parameters())])
+    optimiser = optim.Adam(beta1=0.85, beta2=0.99)
+    if args.load:
+        theta = args.load.theta
+        optimiser.restore(args.load.state)
+    read = f"{len(args.documents):,} documents, {args.sizes.vocabulary} tokens"
+    print(f"{read}, {len(theta):,} parameters")
+    engine = ENGINES[args.engine](args.sizes)
+    losses, seconds = train(engine, theta, optimiser, args)
+    if args.save:
+        write(args.save, partial(save, theta, optimiser, args))
+    texts = invent(engine, theta, args)
+    each = f", {1e3 * seconds / len(losses):.3g} ms a step" if losses else ""
+    print(f"{engine.compiled}{len(losses)} steps in {seconds:.1f} s{each}")
+    for tokens in texts:
+        print("".join(args.characters[k] for k in tokens))
+    if losses and not args.no_plot:
+        write(args.out / "gpt.png", partial(plot, losses))
+    return 0
+
+
+def train(
+    engine: Scalar, theta: np.ndarray, optimiser: optim.Optimiser, args: argparse.Namespace
+) -> tuple[list[float], float]:
+    """Steps theta, in place; returns the losses, and the seconds that the steps took."""
+    before, total = optimiser.steps, optimiser.steps + args.steps
+    optimiser.rate = lambda k: RATE * (1 - k / total)
+    tokens = [encode(document, args) for document in args.documents]
+    losses, seconds = [], 0.0
+    with Progress() as progress:
+        for batch in itertools.islice(batches(tokens, args.batch), before, total):
+            engine.prepare(len(batch[0]) - 1)
+            start = time.perf_counter()
+            value, grad = engine.value_and_grad(theta, batch)
+            optimiser.step(theta, grad)
+            seconds += time.perf_counter() - start
+            losses.append(value)
+            progress(f"step {optimiser.steps} / {total} | loss {value:.4f}")
+    return losses, seconds
+
+
+def encode(document: str, args: argparse.Namespace) -> Document:
+    """Its tokens: as many as there are positions for, and the one that follows."""
+    boundary = len(args.characters)
+    tokens = [boundary, *map(args.characters.index, document), boundary]
+    return tokens[: args.sizes.block_size + 1]
+
+
+def batches(documents: list[Document], size: int) -> Iterator[list[Document]]:
+    """Goes through the documents over and over; once `size` of one length are met, they go."""
+    waiting = defaultdict(list)
+    for tokens in itertools.cycle(documents):
+        waiting[len(tokens)].append(tokens)
+        if len(waiting[len(tokens)]) == size:
+            yield waiting.pop(len(tokens))
+
+
+def invent(engine: Scalar, theta: np.ndarray, args: argparse.Namespace) -> list[Document]:
+    """The characters' tokens of new documents, which end at a boundary or where positions do."""
+    rng = random.Random(args.seed)
+    boundary = len(args.characters)
+    texts = [[boundary] for _ in range(args.samples)]
+    growing = texts
+    for positions in range(1, args.sizes.block_size + 1):
+        if not growing:
+            break
+        engine.prepare(positions)
+        for tokens, scores in zip(growing, engine.predict(theta, growing)):
+            weights = [math.exp((x - max(scores)) / args.temperature) for x in scores]
+            tokens += rng.choices(range(len(scores)), weights)
+        growing = [tokens for tokens in growing if tokens[-1] != boundary]
+    return [[k for k in tokens if k != boundary] for tokens in texts]
+
+
+def plot(losses: list[float], path: Path) -> None:
+    """The loss of every step, and its mean over the last ones."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    vgrad.plot_training(losses, figure=figure)
+    (axes,) = figure.axes
+    axes.set_yscale("linear")
+    axes.lines[0].set_alpha(0.3)
+    means = [np.mean(losses[max(0, k - SMOOTH) : k]) for k in range(1, len(losses) + 1)]
+    axes.plot(means, label=f"mean of the last {SMOOTH}")
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class Saved(NamedTuple):
+    sizes: Sizes
+    characters: list[str]
+    theta: np.ndarray
+    state: dict[str, Any]  # of the optimiser
+
+
+def save(
+    theta: np.ndarray, optimiser: optim.Optimiser, args: argparse.Namespace, path: Path
+) -> None:
+    """Write what `load` reads; an old file stays until the new one is whole."""
+    state = optimiser.state()
+    adam = np.reshape(state["arrays"], (-1, len(theta)))
+    characters = [ord(x) for x in args.characters]
+    arrays = dict(sizes=args.sizes, characters=characters, theta=theta, adam=adam)
+    new = path.with_name(f"{path.name}.tmp")
+    with open(new, "wb") as file:
+        np.savez(file, steps=state["steps"], **arrays)
+    new.replace(path)
+
+
+def load(path: str) -> Saved:
+    """Read what `save` wrote, and run nothing that stands in it; the type of an option."""
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            sizes, steps = Sizes(*map(int, file["sizes"])), int(file["steps"])
+            characters = [*map(chr, file["characters"])]
+            theta, adam = file["theta"], file["adam"]
+        fits = min(*sizes, steps + 1) > 0 and len({*characters}) == sizes.vocabulary - 1
+        fits &= theta.shape == (sizes.parameters(),) == adam.shape[1:]
+        if not (fits and all(x.dtype == float and np.isfinite(x).all() for x in (theta, adam))):
+            raise ValueError("numbers that do not fit")
+        saved = Saved(sizes, characters, theta, {"kind": "Adam", "steps": steps, "arrays": [*adam]})
+        optim.Adam().restore(saved.state)
+        return saved
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(f"{path}: no such file") from None
+    except Exception:
+        raise argparse.ArgumentTypeError(f"must be a file that --save wrote (got {path})") from None
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = options(__doc__, "gpt.png")
+    option = parser.add_argument
+    option("--engine", choices=ENGINES, default="vector", help="what trains")
+    option("--steps", type=count, default=1000, help="gradient steps; with --load, further ones")
+    option("--batch", type=positive, default=1, help="documents in a step, all of one length")
+    option("--input", type=lines, metavar="FILE", help="documents, one a line; else Python's names")
+    for name, size in Sizes._field_defaults.items():
+        text = f"a size of the model; --load brings its own (default: {size})"
+        option(f"--{name.replace('_', '-')}", type=positive, default=argparse.SUPPRESS, help=text)
+    option("--seed", type=int, default=42, help="of the documents' order, the weights, the samples")
+    option("--samples", type=count, default=20, help="documents to invent")
+    option("--temperature", type=float, default=0.5, help="divides the logits; higher is bolder")
+    option("--save", type=target, metavar="FILE", help="where the model and Adam's state are to go")
+    text = "go on from what was saved; the rate falls over all steps, old and new"
+    option("--load", type=load, metavar="FILE", help=text)
+    args = parser.parse_args(argv)
+    if not 0 < args.temperature < math.inf:
+        parser.error(f"argument --temperature: must be above 0 (got {args.temperature})")
+    for_samples = args.load and not args.steps  # which need no documents
+    args.documents = args.input or ([] if for_samples else python_names())
+    if not args.documents and not for_samples:
+        parser.error("argument --input: must be given where Python has no names to show")
+    args.characters = sorted({*"".join(args.documents)})
+    known = Sizes(len(args.characters) + 1)
+    if args.load:
+        known, strange = args.load.sizes, {*args.characters} - {*args.load.characters}
+        if strange:
+            parser.error(
+                f"argument --load: must know all characters (got {''.join(sorted(strange))!r})"
+            )
+        args.characters = args.load.characters
+    args.sizes = known._replace(**{k: x for k, x in vars(args).items() if k in Sizes._fields})
+    if args.load and args.sizes != known:
+        parser.error(f"argument --load: must have the sizes asked for, {args.sizes} (got {known})")
+    if args.sizes.n_embd % args.sizes.n_head:
+        got = f"{args.sizes.n_embd} and {args.sizes.n_head}"
+        parser.error(f"argument --n-embd: must be a multiple of --n-head (got {got})")
+    return args
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -11,7 +11,6 @@ import itertools
 import math
 import random
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -61,7 +60,7 @@ def add(xs: list[Any], ys: list[Any]) -> list[Any]:
 
 
 def linear(x: list[Any], w: Matrix) -> list[Any]:
-    return [dot(row, x) for row in w]
+    return [dot(x, row) for row in w]
 
 
 def rmsnorm(x: list[Any]) -> list[Any]:
@@ -99,14 +98,19 @@ def logits(
     return linear(x, model.lm_head)
 
 
-def loss(model: Model, tokens: Any) -> tuple[Any, list[Any]]:
-    """The mean over the positions of -log p(next token), and the logits at the last."""
+def loss(model: Model, tokens: Any, weights: Any) -> tuple[Any, Any]:
+    """The sum over the positions of -log p(next token), times their weights; and all logits.
+
+    With a weight of 1 / n for each of a document's n positions that is their mean. Positions after
+    its end, which the compiled program has too, weigh 0, and no earlier one looks at them.
+    """
     cache: list[tuple[Matrix, Matrix]] = [([], []) for _ in model.layers]
-    total: Any = 0.0
-    for position, (token, following) in enumerate(itertools.pairwise(tokens)):
-        scores = logits(model, token, position, cache)
-        total = total + vgrad.logsumexp(scores) - vgrad.take(scores, following)
-    return total / (len(tokens) - 1), scores
+    total, scores = 0.0, []
+    for position, weight in enumerate(weights):
+        x = logits(model, tokens[position], position, cache)
+        total = total + weight * (vgrad.logsumexp(x) - vgrad.take(x, tokens[position + 1]))
+        scores.append(x)
+    return total, np.array(scores)
 
 
 class Sizes(NamedTuple):
@@ -145,56 +149,64 @@ class Scalar:
         self.sizes = sizes
         self.parameters = [Value(0.0) for _ in range(sizes.parameters())]
         self.model = build(sizes, self.parameters)
-        self.compiled = ""  # what prepare has done so far
-
-    def prepare(self, positions: int) -> None:
-        """Nothing to do: a graph serves once."""
 
     def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
         for p, number in zip(self.parameters, theta.tolist()):
             p.data, p.grad = number, 0.0
-        mean: Any = sum(loss(self.model, tokens)[0] for tokens in batch) / len(batch)
-        mean.backward()
-        return mean.data, np.array([p.grad for p in self.parameters])
+        total: Any = sum(loss(self.model, tokens, mean(tokens))[0] for tokens in batch)
+        total = total / len(batch)
+        total.backward()
+        return total.data, np.array([p.grad for p in self.parameters])
 
     def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
         """The logits of what follows each text, on plain floats."""
         model = build(self.sizes, theta.tolist())
-        return [loss(model, [*tokens, 0])[1] for tokens in texts]
+        return [loss(model, [*tokens, 0], mean([*tokens, 0]))[1][-1] for tokens in texts]
 
 
 class Vector(Scalar):
-    """Records the loss once for each number of positions, and replays it over the batch."""
+    """Records the loss of the longest document once, and replays it over batches of any.
+
+    A program for each length would be quicker to run, but its sixteen take as long to record as
+    some ten thousand steps do.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
-        self.programs: dict[int, vgrad.Program] = {}
-        self.nodes, self.seconds = 0, 0.0
+        n, start = sizes.block_size, time.perf_counter()
+        graph = vgrad.trace(partial(loss, self.model), (n + 1,), (n,), parameters=self.parameters)
+        recorded = time.perf_counter()
+        self.program = vgrad.compile(graph)
+        self.program.explain(*self.padded([[0, 0]]))  # plans, so that the first step need not
+        seconds = f"{recorded - start:.1f} s, compiled in {time.perf_counter() - recorded:.1f} s"
+        print(f"recorded {len(graph):,} nodes in {seconds}", flush=True)
 
-    def prepare(self, positions: int) -> None:
-        """Compile the program for so many positions, where that has not been done."""
-        if positions in self.programs:
-            return
-        start, shape = time.perf_counter(), (positions + 1,)
-        graph = vgrad.trace(partial(loss, self.model), shape, parameters=self.parameters)
-        self.programs[positions] = vgrad.compile(graph)
-        self.programs[positions].explain(np.zeros((1, *shape)))  # so the first step need not plan
-        self.nodes += len(graph)
-        self.seconds += time.perf_counter() - start
-        programs = f"{len(self.programs)} programs of {self.nodes:,} nodes"
-        self.compiled = f"compiled {programs} in {self.seconds:.1f} s; "
+    def padded(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (B, n + 1) and weights (B, n), with 0 after the end of a document."""
+        tokens = np.zeros((len(documents), self.sizes.block_size + 1))
+        weights = np.zeros((len(documents), self.sizes.block_size))
+        for k, document in enumerate(documents):
+            tokens[k, : len(document)] = document
+            weights[k, : len(document) - 1] = mean(document)
+        return tokens, weights
 
     def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
-        value, grad = self.programs[len(batch[0]) - 1].value_and_grad(theta, batch)
+        value, grad = self.program.value_and_grad(theta, *self.padded(batch))
         return value, grad
 
     def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
-        """The logits of what follows each text, where all have one length."""
-        _, scores = self.programs[len(texts[0])](theta, [[*tokens, 0] for tokens in texts])
-        return list(np.transpose(scores).tolist())
+        """The logits of what follows each text, all texts as one batch."""
+        _, scores = self.program(theta, *self.padded([[*tokens, 0] for tokens in texts]))
+        matrix: Matrix = scores[:, len(texts[0]) - 1].tolist()
+        return matrix
 
 
 ENGINES = {"vector": Vector, "scalar": Scalar}
+
+
+def mean(tokens: Document) -> list[float]:
+    """The weights of a document's positions."""
+    return [1 / (len(tokens) - 1)] * (len(tokens) - 1)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -214,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         write(args.save, partial(save, theta, optimiser, args))
     texts = invent(engine, theta, args)
     each = f", {1e3 * seconds / len(losses):.3g} ms a step" if losses else ""
-    print(f"{engine.compiled}{len(losses)} steps in {seconds:.1f} s{each}")
+    print(f"{len(losses)} steps in {seconds:.1f} s{each}")
     for tokens in texts:
         print("".join(args.characters[k] for k in tokens))
     if losses and not args.no_plot:
@@ -232,7 +244,6 @@ def train(
     losses, seconds = [], 0.0
     with Progress() as progress:
         for batch in itertools.islice(batches(tokens, args.batch), before, total):
-            engine.prepare(len(batch[0]) - 1)
             start = time.perf_counter()
             value, grad = engine.value_and_grad(theta, batch)
             optimiser.step(theta, grad)
@@ -250,12 +261,10 @@ def encode(document: str, args: argparse.Namespace) -> Document:
 
 
 def batches(documents: list[Document], size: int) -> Iterator[list[Document]]:
-    """Goes through the documents over and over; once `size` of one length are met, they go."""
-    waiting = defaultdict(list)
-    for tokens in itertools.cycle(documents):
-        waiting[len(tokens)].append(tokens)
-        if len(waiting[len(tokens)]) == size:
-            yield waiting.pop(len(tokens))
+    """Goes through the documents over and over, so many at a time."""
+    endless = itertools.cycle(documents)
+    while True:
+        yield list(itertools.islice(endless, size))
 
 
 def invent(engine: Scalar, theta: np.ndarray, args: argparse.Namespace) -> list[Document]:
@@ -264,11 +273,8 @@ def invent(engine: Scalar, theta: np.ndarray, args: argparse.Namespace) -> list[
     boundary = len(args.characters)
     texts = [[boundary] for _ in range(args.samples)]
     growing = texts
-    for positions in range(1, args.sizes.block_size + 1):
-        if not growing:
-            break
-        engine.prepare(positions)
-        for tokens, scores in zip(growing, engine.predict(theta, growing)):
+    for _ in range(args.sizes.block_size):
+        for tokens, scores in zip(growing, engine.predict(theta, growing) if growing else ()):
             weights = [math.exp((x - max(scores)) / args.temperature) for x in scores]
             tokens += rng.choices(range(len(scores)), weights)
         growing = [tokens for tokens in growing if tokens[-1] != boundary]
@@ -337,7 +343,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--engine", choices=ENGINES, default="vector", help="what trains")
     option("--steps", type=count, default=1000, help="gradient steps; with --load, further ones")
-    option("--batch", type=positive, default=1, help="documents in a step, all of one length")
+    option("--batch", type=positive, default=1, help="documents in a step")
     option("--input", type=lines, metavar="FILE", help="documents, one a line; else Python's names")
     for name, size in Sizes._field_defaults.items():
         text = f"a size of the model; --load brings its own (default: {size})"

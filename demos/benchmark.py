@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gpt
+import gpt_peers
 import numpy as np
 from terminal import Progress, positive, write
 
@@ -245,8 +247,7 @@ def torch_peers(moons: Moons, steps: int) -> Iterator[Peer]:
     (torch,) = installed("torch")
     if torch is None:
         return
-    if "OMP_NUM_THREADS" in os.environ:
-        torch.set_num_threads(1)
+    use_threads(torch)
     X, y = torch.from_numpy(moons.X), torch.from_numpy(moons.y)
 
     def run() -> float:
@@ -263,6 +264,12 @@ def torch_peers(moons: Moons, steps: int) -> Iterator[Peer]:
         return loss.item()
 
     yield Peer("PyTorch, eager", run)
+
+
+def use_threads(torch: Any) -> None:
+    """One, where the environment asks for that."""
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(1)
 
 
 def autograd_peers(moons: Moons, steps: int) -> Iterator[Peer]:
@@ -498,6 +505,47 @@ def compare_hessians(samples: int, args: argparse.Namespace) -> None:
     compare(f"    a Hessian times a vector at {samples:,} samples", peers, args)
 
 
+def language(args: argparse.Namespace) -> None:
+    """The GPT of `gpt.py`, on documents that fill its positions, each step with that of Adam."""
+    engine = gpt.Vector(gpt.Sizes(vocabulary=27))
+    print(f"(h) a GPT written one number at a time: {engine.made}")
+    for batch in (1, 32):
+        compare_gpts(engine, batch, args)
+
+
+def compare_gpts(engine: gpt.Vector, batch: int, args: argparse.Namespace) -> None:
+    sizes, steps, rng = engine.sizes, -(-args.steps // batch), random.Random(1337)
+    theta = np.array([rng.gauss(0, 0.08) for _ in range(sizes.parameters())])
+    tokens = np.random.default_rng(1337).integers(27, size=(batch, sizes.block_size + 1))
+    problem = (sizes, theta, tokens, steps)
+    peers = [
+        Peer("NumPy by hand", lambda: gpt_peers.numpy_train(*problem)),
+        Peer("vgrad", lambda: train_gpt(engine, theta, tokens, steps, steps)),
+    ]
+    (torch,) = installed("torch")
+    if torch is not None:
+        use_threads(torch)
+        peers.append(Peer("PyTorch, eager", lambda: gpt_peers.torch_train(torch, *problem)))
+    if batch == 1:
+        expected, scalar = gpt_peers.numpy_train(sizes, theta, tokens, 1), gpt.Scalar(sizes)
+        run = lambda: train_gpt(scalar, theta, tokens, 1, steps)  # noqa: E731
+        peers.append(Peer("vgrad's scalar engine", run, 1 / steps, expected))
+    title = f"    {steps} step{'s' * (steps > 1)}, of {batch} document{'s' * (batch > 1)} each"
+    compare(title, peers, args)
+
+
+def train_gpt(
+    engine: gpt.Scalar, theta: np.ndarray, tokens: np.ndarray, some: int, steps: int
+) -> float:
+    """Some steps of so many, through an engine of the demo."""
+    theta, documents = theta.copy(), tokens.tolist()
+    adam = vgrad.optim.Adam(lambda k: gpt_peers.rate(k, steps), gpt_peers.BETA1, gpt_peers.BETA2)
+    for _ in range(some):
+        loss, grad = engine.value_and_grad(theta, documents)
+        adam.step(theta, grad)
+    return loss
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -506,6 +554,7 @@ CASES = {
     "e": memory,
     "f": chain,
     "g": options,
+    "h": language,
 }
 
 

@@ -149,6 +149,7 @@ class Scalar:
         self.sizes = sizes
         self.parameters = [Value(0.0) for _ in range(sizes.parameters())]
         self.model = build(sizes, self.parameters)
+        self.made = ""  # what preparations took
 
     def value_and_grad(self, theta: np.ndarray, batch: list[Document]) -> tuple[float, np.ndarray]:
         for p, number in zip(self.parameters, theta.tolist()):
@@ -161,7 +162,8 @@ class Scalar:
     def predict(self, theta: np.ndarray, texts: list[Document]) -> Matrix:
         """The logits of what follows each text, on plain floats."""
         model = build(self.sizes, theta.tolist())
-        return [loss(model, [*tokens, 0], mean([*tokens, 0]))[1][-1] for tokens in texts]
+        documents = [[*tokens, 0] for tokens in texts]
+        return [loss(model, tokens, mean(tokens))[1][-1].tolist() for tokens in documents]
 
 
 class Vector(Scalar):
@@ -179,7 +181,7 @@ class Vector(Scalar):
         self.program = vgrad.compile(graph)
         self.program.explain(*self.padded([[0, 0]]))  # plans, so that the first step need not
         seconds = f"{recorded - start:.1f} s, compiled in {time.perf_counter() - recorded:.1f} s"
-        print(f"recorded {len(graph):,} nodes in {seconds}", flush=True)
+        self.made = f"recorded {len(graph):,} nodes in {seconds}"
 
     def padded(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (B, n + 1) and weights (B, n), with 0 after the end of a document."""
@@ -221,6 +223,8 @@ def main(argv: list[str] | None = None) -> int:
     read = f"{len(args.documents):,} documents, {args.sizes.vocabulary} tokens"
     print(f"{read}, {len(theta):,} parameters")
     engine = ENGINES[args.engine](args.sizes)
+    if engine.made:
+        print(engine.made)
     losses, seconds = train(engine, theta, optimiser, args)
     if args.save:
         write(args.save, partial(save, theta, optimiser, args))

@@ -11,23 +11,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from gpt import RATE, Sizes
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
-RATE, BETA1, BETA2, EPS = 0.01, 0.85, 0.99, 1e-8  # of Adam
+BETA1, BETA2, EPS = 0.85, 0.99, 1e-8  # of Adam
 NORM_EPS = 1e-5  # of rmsnorm
-
-
-class Sizes(NamedTuple):
-    """Of the model."""
-
-    vocabulary: int
-    n_embd: int = 16
-    n_layer: int = 1
-    n_head: int = 4
-    block_size: int = 16
 
 
 class Layer(NamedTuple):

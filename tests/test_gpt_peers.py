@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from helpers import DEMOS, central_difference, long
 
 import vgrad
-from vgrad import Value
 
 sys.path.append(str(DEMOS))
 import gpt_peers
-from gpt_peers import Adam, ByHand, Sizes
+from gpt import Scalar, Sizes
+from gpt_peers import Adam, ByHand
 
 SIZES = [  # each as small as its point allows
     Sizes(vocabulary=5, n_embd=4, n_layer=1, n_head=2, block_size=4),
@@ -33,64 +32,6 @@ def problem(sizes, shape, seed=0):
     return rng.normal(0, 0.5, count), rng.integers(0, sizes.vocabulary, shape)
 
 
-# --- the model as scalar code, at its plainest ---------------------------------------------------
-
-
-def linear(x, w):
-    return [sum(a * b for a, b in zip(row, x)) for row in w]
-
-
-def rmsnorm(x):
-    scale = (sum(a * a for a in x) / len(x) + 1e-5) ** -0.5
-    return [a * scale for a in x]
-
-
-def attention(q, keys, values, n_head):
-    size, out = len(q) // n_head, []
-    for start in range(0, len(q), size):
-        head = slice(start, start + size)
-        scores = [sum(a * b for a, b in zip(q[head], k[head])) / size**0.5 for k in keys]
-        weights = vgrad.softmax(scores)
-        out += [
-            sum(w * a for w, a in zip(weights, column))
-            for column in zip(*(v[head] for v in values))
-        ]
-    return out
-
-
-def scalar_loss(sizes, parameters, documents):
-    """Mean over documents of the mean over positions of -log p(next)."""
-    vocabulary, width, n_layer, n_head, block_size = sizes
-    rest = iter(parameters)
-
-    def matrix(rows, columns=width):
-        return [[next(rest) for _ in range(columns)] for _ in range(rows)]
-
-    wte, wpe, lm_head = matrix(vocabulary), matrix(block_size), matrix(vocabulary)
-    layers = [
-        [*(matrix(width) for _ in range(4)), matrix(4 * width), matrix(width, 4 * width)]
-        for _ in range(n_layer)
-    ]
-    assert next(rest, None) is None
-    means = []
-    for tokens in documents:
-        cache, losses = [([], []) for _ in layers], []
-        for position, (token, following) in enumerate(pairwise(tokens)):
-            x = rmsnorm([a + b for a, b in zip(wte[token], wpe[position])])
-            for (wq, wk, wv, wo, fc1, fc2), (keys, values) in zip(layers, cache):
-                h = rmsnorm(x)
-                keys.append(linear(h, wk))
-                values.append(linear(h, wv))
-                h = linear(attention(linear(h, wq), keys, values, n_head), wo)
-                x = [a + b for a, b in zip(x, h)]
-                h = linear([a.relu() for a in linear(rmsnorm(x), fc1)], fc2)
-                x = [a + b for a, b in zip(x, h)]
-            logits = linear(x, lm_head)
-            losses.append(vgrad.logsumexp(logits) - logits[following])
-        means.append(sum(losses) / len(losses))
-    return sum(means) / len(means)
-
-
 # --- NumPy by hand -------------------------------------------------------------------------------
 
 
@@ -99,12 +40,10 @@ def scalar_loss(sizes, parameters, documents):
 def test_by_hand_agrees_with_the_scalar_engine(sizes, shape):
     """Within 1e-13, a few hundred roundings of gradients near 1: sums run in another order."""
     theta, tokens = problem(sizes, shape)
-    parameters = [Value(p) for p in theta.tolist()]
-    want = scalar_loss(sizes, parameters, tokens.tolist())
-    want.backward()
+    want, gradient = Scalar(sizes).value_and_grad(theta, tokens.tolist())
     loss, grad = ByHand(sizes, theta, *shape).loss_and_grad(tokens)
-    assert loss == pytest.approx(want.data, rel=1e-13)
-    np.testing.assert_allclose(grad, [p.grad for p in parameters], rtol=0, atol=1e-13)
+    assert loss == pytest.approx(want, rel=1e-13)
+    np.testing.assert_allclose(grad, gradient, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

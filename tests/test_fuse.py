@@ -122,7 +122,14 @@ def test_a_captured_training_loss_is_one_matrix_product_per_layer():
 
 
 W, V, B = matrix(4, 3, 1), matrix(4, 3, 2), values(4, 3)
-P, Q = values(5, 4), matrix(5, 5, 5)
+P, Q, R = values(5, 4), matrix(5, 5, 5), matrix(4, 5, 6)
+
+
+def missing_pair(x):
+    pairs = [(a, b) for a in range(4) for b in range(4) if (a, b) != (2, 1)]
+    return sum(vgrad.tanh(dot(x[a], x[4 + b])) for a, b in pairs)
+
+
 FUSED = {
     "layer": (
         lambda x: sum(vgrad.sin(W @ x + B)),
@@ -184,6 +191,40 @@ FUSED = {
         (12,),
         "sum 6 x B",
     ),
+    "a bias that is another one at each position": (
+        lambda x: sum(vgrad.tanh(dot(Q[i], x[t]) + R[t, i]) for t in range(4) for i in range(5)),
+        [*Q.flat, *R.flat],
+        (4, 5),
+        "matmul 4 x 5 x B = view 5 x 5, view 4 x 5 x B",
+    ),
+    "causal scores of two heads": (
+        lambda x: sum(
+            vgrad.tanh(dot(x[t, h : h + 4], x[s, h : h + 4]))
+            for t in range(6)
+            for s in range(t + 1)
+            for h in (0, 4)
+        ),
+        [],
+        (6, 8),
+        "stack 42 x B = view 2 x 6 x 4 x B, view 2 x 6 x 4 x B",
+    ),
+    "means of what came before, of two heads": (
+        lambda x: sum(
+            vgrad.tanh(dot(x[h, : t + 1, 5 + t], x[h, : t + 1, j]))
+            for t in range(6)
+            for h in (0, 1)
+            for j in range(5)
+        ),
+        [],
+        (2, 6, 11),
+        "stack 2 x 5 x 6 x B = gather 42 x B, view 2 x 5 x 6 x B",
+    ),
+    "scores with all pairs but one": (
+        missing_pair,
+        [],
+        (8, 6),
+        "stack 15 x B = view 4 x 6 x B, view 4 x 6 x B",
+    ),
     "norms": (
         lambda x: sum(vgrad.sqrt(sum(a * a for a in row) + 1) for row in x),
         [],
@@ -208,11 +249,6 @@ def test_what_fuses(name):
 def twice_used(x):
     product = W[0, 0] * x[0]
     return vgrad.tanh(product + W[0, 1] * x[1] + W[0, 2] * x[2]) + product * product
-
-
-def missing_pair(x):
-    pairs = [(a, b) for a in range(4) for b in range(4) if (a, b) != (2, 1)]
-    return sum(vgrad.tanh(dot(x[a], x[4 + b])) for a, b in pairs)
 
 
 def scaled(x, factor, times):
@@ -303,6 +339,74 @@ def test_random_sums(block):
 
 
 WEIGHTS = values(8, 9)
+
+
+@pytest.mark.parametrize("block", sweep(10, 2))
+def test_random_stacks(block):
+    """60 programs of sums that are ragged, or not wanted for all pairs; and some that only seem so.
+
+    With weights of one sample and a batch, and a number here and there that is not finite.
+    """
+    for seed in range(6 * block, 6 * block + 6):
+        draw = random.Random(seed)
+        shape = (4, 5, draw.choice([3, 6]))
+        data = np.random.default_rng(seed).normal(size=(draw.choice([1, 3]), *shape))
+        for _ in range(draw.choice([0, 0, 1])):
+            data[0].flat[draw.randrange(data[0].size)] = draw.choice([np.inf, np.nan, 1e200])
+        check(random_stack(seed), [], data)
+
+
+def random_stack(seed):
+    draw = random.Random(seed)
+    wanted = draw.choice([
+        lambda a, b: a >= b, lambda a, b: a <= b, lambda a, b: a != b, lambda a, b: True,
+    ])  # fmt: skip
+    ragged, beginning = draw.random() < 0.6, draw.random() < 0.8
+    heads, swapped, twice = draw.randint(1, 3), draw.random() < 0.3, draw.random() < 0.1
+    squash = draw.choice([vgrad.tanh, lambda z: vgrad.where(z > 0, 2.0, 3.0) * z])
+
+    def program(x):
+        sums = []
+        for h in range(heads):
+            for a, b in np.ndindex(5, 5):
+                if not wanted(a, b):
+                    continue
+                n = a + 1 if ragged else x.shape[2]
+                part = slice(0, n) if beginning else slice(x.shape[2] - n, None)
+                u, v = x[h, a, part], vgrad.sin(x[h + 1, b, part])
+                sums.append(dot(v, u) if swapped else dot(u, v))
+                if twice and a == b == 2:
+                    sums.append(dot(u, v))
+        return sum(squash(z) for z in sums) + x[0, 0, 0]
+
+    return program
+
+
+def test_what_a_stack_leaves_out_may_be_infinite():
+    """A mean over the first positions knows nothing of the last, also where it is compared."""
+
+    def first(x):
+        return vgrad.where(means(x)[0] > 0, 1.0, 0.0) + sum(vgrad.tanh(m) for m in means(x)[:4])
+
+    def every(x):
+        return sum(vgrad.where(m > 0, 1.0, -1.0) for m in means(x)) + x[0, 0]
+
+    def means(x):
+        return [dot(x[: t + 1, t], x[: t + 1, j]) for t in range(6) for j in range(6, 10)]
+
+    x = np.abs(rng.normal(size=(3, 6, 10)))
+    x[1, 5, 6], x[2, 4, 8] = np.inf, np.nan
+    for fn in (first, every):
+        check(fn, [], x)
+        check(fn, [], x, tile=1)
+        check(fn, [], x[1:2])
+    assert "stack" in kernels(every, x)
+    captured = [Value(number) for number in x[1].flat]
+    root = every(np.array(captured).reshape(6, 10))
+    program = vgrad.compile(vgrad.capture(root, parameters=captured))
+    assert program(program.theta()).tolist() == [root.data]
+    root.backward()
+    assert program.value_and_grad(program.theta())[1].tolist() == [p.grad for p in captured]
 
 
 def random_sums(seed):

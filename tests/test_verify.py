@@ -66,8 +66,8 @@ def test_random_graphs_are_verified(seed, edges):
 
 def test_a_fault_in_a_kernel_is_found(monkeypatch):
     """A matrix product that is off in the 10th digit, forward; then one backward."""
-    kernels = vgrad.kernels
-    dot = kernels._dot
+    sums = vgrad.sums
+    dot = sums._dot
 
     def off(calls, a, b, out, constant):
         dot(calls, a, b, out, constant)
@@ -75,7 +75,7 @@ def test_a_fault_in_a_kernel_is_found(monkeypatch):
 
     program = vgrad.compile(loss, MODEL.parameters())
     theta = program.theta()
-    monkeypatch.setattr(kernels, "_dot", off)
+    monkeypatch.setattr(sums, "_dot", off)
     with pytest.raises(
         ParityError, match=r"must agree with the scalar engine's to 1e-12 .*got .*at"
     ):
@@ -84,14 +84,14 @@ def test_a_fault_in_a_kernel_is_found(monkeypatch):
 
 def test_a_fault_in_the_gradient_to_shared_weights_is_found(monkeypatch):
     """Which gradients per sample do not come to, as there the weights are inputs."""
-    grad_u = vgrad.kernels.Grid._grad_u
+    grad_u = vgrad.sums.Grid._grad_u
 
     def off(self, calls, out):
         result = grad_u(self, calls, out)
         calls.call(lambda: np.multiply(result.array, 3.0, result.array), result.constant)
         return result
 
-    monkeypatch.setattr(vgrad.kernels.Grid, "_grad_u", off)
+    monkeypatch.setattr(vgrad.sums.Grid, "_grad_u", off)
     program = vgrad.compile(loss, MODEL.parameters())
     with pytest.raises(ParityError, match=r"at (mean )?gradient to parameter"):
         program.verify(program.theta(), X, Y)

@@ -91,6 +91,7 @@ class Calls:
         self.fixed_grads = [np.zeros(n, bool) for n in rows]
         self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
+        self.noted = np.zeros((), dtype)  # finite as long as all is that was noted
         self._slots: list[Array] = []
         self._used = 0
         self._lasting_bytes = 0
@@ -110,6 +111,14 @@ class Calls:
         array = np.zeros(shape, self.dtype)
         self._lasting_bytes += array.nbytes
         return array
+
+    def note(self, access: Access) -> None:
+        """Have `noted` say so where one of these rows is not finite; between them lie only ones."""
+        rows = slice(access.flat.min(), access.flat.max() + 1)
+        numbers = self.values[access.buffer][rows].reshape(-1)
+        squares = self.constant(0.0).array.copy()
+        self.call(partial(np.dot, numbers, numbers, squares))
+        self.call(partial(np.add, self.noted, squares, self.noted))
 
     def next_kernel(self) -> None:
         """Let scratch arrays be used again: those of one kernel are of no use to another."""

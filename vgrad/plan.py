@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ class Bound:
         self.width, self.wanted, self.exact = width, wanted, exact
         fused, layout, graph = plan.fused, plan.schedule, plan.graph
         calls = _calls(plan, width, exact)
-        self._shared = calls.values[SHARED]
+        self._shared, self._noted = calls.values[SHARED], calls.noted
         self._batch = calls.values[BATCHED].reshape(-1, width)
         self._parameters = _as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
@@ -224,6 +225,7 @@ class Bound:
 
     def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
         """What the methods below do one after the other, where a single tile is all."""
+        self._noted.fill(0.0)
         self._shared[self._parameters] = theta
         for rows, array in zip(self._inputs, arrays):
             self._batch[rows] = array.T
@@ -234,6 +236,7 @@ class Bound:
 
     def start(self, theta: Array) -> None:
         """Compute what is shared."""
+        self._noted.fill(0.0)
         self._shared[self._parameters] = theta
         for call in self._start:
             call()
@@ -253,6 +256,8 @@ class Bound:
         for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
             if len(which):
                 tile[which] = memory[rows]
+        if not self._is_sound:
+            tile.fill(nan)
 
     def backward(self) -> None:
         """Take the gradient of output 0 to what is wanted, or to what is shared."""
@@ -272,6 +277,11 @@ class Bound:
         return self._result(divisor)
 
     @property
+    def _is_sound(self) -> bool:
+        """Whether no 0 that stands for nothing has met inf; else results are nan, to be redone."""
+        return isfinite(self._noted)
+
+    @property
     def value(self) -> float:
         """The sum of output 0 over all tiles."""
         return float(self._value * self.width if self._is_shared else self._value)
@@ -280,14 +290,15 @@ class Bound:
         scale = 1.0 / divisor
         if self._is_shared:  # it was seeded once, but counts for every sample
             scale *= self._tiles * self.width
-        return self.value / divisor, self._total[self._parameters] * scale
+        value = self.value / divisor if self._is_sound else nan
+        return value, self._total[self._parameters] * scale
 
     def read_gradients(self, gradients: Array, a: int) -> None:
         """The gradients of the inputs, into their part of (K, B)."""
         k = 0
         for rows in self._inputs:
             part = self._gradients[rows]
-            gradients[k : k + len(part), a : a + self.width] = part
+            gradients[k : k + len(part), a : a + self.width] = part if self._is_sound else nan
             k += len(part)
 
 

@@ -309,8 +309,8 @@ class Part:
 class Stack(Kernel):
     """H matrix products at once, v (A, k) @ u.T (k, C), some cells and some factors left out.
 
-    What is left out is 0, in arrays that last. So 0 may meet inf where the sums do not; then a
-    result is nan, and another sweep takes over.
+    What is left out is 0, in arrays that last. So 0 may meet inf where the sums do not, and give
+    nan. As a comparison might hide that, it is noted, and another sweep takes over.
     """
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
@@ -333,6 +333,11 @@ class Stack(Kernel):
         whole = len(some) == nodes.size
         access = self._access(nodes if whole else some)
         return Part(access, None if whole else there, nodes.shape, self._origin(some))
+
+    def forward(self, calls: Calls) -> None:
+        super().forward(calls)
+        if self.u.places is not None or self.v.places is not None:
+            calls.note(self.out)
 
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""

@@ -219,6 +219,17 @@ FUSED = {
         (2, 6, 11),
         "stack 2 x 5 x 6 x B = gather 42 x B, view 2 x 5 x 6 x B",
     ),
+    "the same, the means' weights last": (
+        lambda x: sum(
+            vgrad.tanh(dot(x[h, : t + 1, j], x[h, : t + 1, 5 + t]))
+            for t in range(6)
+            for h in (0, 1)
+            for j in range(5)
+        ),
+        [],
+        (2, 6, 11),
+        "stack 2 x 5 x 6 x B = gather 42 x B, view 2 x 5 x 6 x B",
+    ),
     "scores with all pairs but one": (
         missing_pair,
         [],

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .fuse import SMALL_SUM, Ints, Mask, Terms
+from .fuse import Ints, Mask, Terms
 from .passes import runs, scatter
 
-SMALL_STACK = 64  # products; fewer are not worth a kernel of their own
+SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
+FEW_CELLS = 4  # nor are matrices of fewer cells
 FILLED = 1 / 3  # so much of a stack must be wanted; of the products of a causal model half are
 
 
@@ -77,9 +78,26 @@ class Stack(NamedTuple):
     u: Ints  # (H, C, k)
     v: Ints  # (H, A, k)
 
+    def cells(self) -> Ints:
+        """(n,) where the nodes are: in order, or, where some are missing, row of u by row of u."""
+        places = np.arange(self.nodes.size).reshape(self.nodes.shape)
+        there = self.nodes >= 0
+        if there.all():
+            return places.reshape(-1)
+        return places.swapaxes(1, 2)[there.swapaxes(1, 2)]
+
 
 def find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
     """The stacks among sums of any lengths, and (t,) which terms are in none of them."""
+    for u, v in ((terms.u, terms.v), (terms.v, terms.u)):
+        found, left = _find_stacks(Terms(terms.node, u, v, terms.coef))
+        if found:
+            break
+    return found, left
+
+
+def _find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
+    """The same, where rows of v may be cut short, and not those of u."""
     starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
     counts = np.diff(starts, append=len(terms.node))
     owner = np.repeat(np.arange(len(starts)), counts)
@@ -94,7 +112,7 @@ def find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
     k = np.zeros(len(c), np.intp)
     np.maximum.at(k, part, counts)
     filled = np.bincount(part, counts) / (c * a * k)
-    fits = (c * a >= SMALL_SUM) & (filled >= FILLED)
+    fits = (c * a >= FEW_CELLS) & (filled >= FILLED)
     found, left = [], np.ones(len(owner), bool)
     for shape in sorted(set(zip(c[fits].tolist(), a[fits].tolist(), k[fits].tolist()))):
         parts = np.flatnonzero(fits & (np.stack([c, a, k], axis=1) == shape).all(axis=1))

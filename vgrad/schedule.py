@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from . import ops
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
-from .grids import find_grids, find_stacks
+from .grids import SMALL_STACK, find_grids, find_stacks
 from .levels import Kinds, earliest, find_kinds, meeting
 from .passes import runs
 
 MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
-# A grid smaller than this, in products, runs with the others of its level, unless there are few.
-SMALL_GRID, FEW_GRIDS = 64, 2
+# A grid smaller than this, in products, runs with the other sums of its level, unless these are few
+# grids, and of few lengths.
+SMALL_GRID, FEW_GRIDS = 128, 2
 # A kernel that reads several groups' results is cut into so many at the most, if it reads so much.
 FEW_PARTS, WORTH_A_PART = 2, 256
 
@@ -110,10 +111,7 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
         if _may_stack(fused, pool):
             found, left = find_stacks(pool)
             for stack in found:
-                cells = np.argsort(stack.nodes.reshape(-1), kind="stable")
-                cells = cells[(stack.nodes < 0).sum() :]
-                if len(cells) == stack.nodes.size:
-                    cells = np.arange(len(cells))
+                cells = stack.cells()
                 nodes = stack.nodes.reshape(-1)[cells]
                 yield Group(STACK, at, buffer, nodes, u=stack.u, v=stack.v, cells=cells)
             pool = pool.take(left)
@@ -122,7 +120,7 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
 
 def _may_stack(fused: Fused, pool: Terms) -> bool:
     """Whether they are products of two numbers in one buffer, and nothing else."""
-    if fused.alone or len(pool.node) < SMALL_GRID:
+    if fused.alone or len(pool.node) < SMALL_STACK:
         return False
     batched = fused.origin & FROM_INPUTS
     lone = (pool.u == fused.one) | (pool.v == fused.one)
@@ -147,7 +145,7 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
         found = find_grids(u, v, coef) if worth_a_look else ()
         grids = [grid for grid in found if k > SMALL_SUM or len(grid[1]) > 1]
         blocks.append((terms.node[starts[a:b]], u, v, coef, grids))
-    few = sum(len(grids) for *_, grids in blocks) <= FEW_GRIDS
+    few = max(len(blocks), sum(len(grids) for *_, grids in blocks)) <= FEW_GRIDS
     rest = []
     for nodes, u, v, coef, grids in blocks:
         left = np.ones(len(nodes), bool)
@@ -178,23 +176,12 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
 def _segments(
     blocks: list[tuple[Ints, Ints, Ints, NDArray[np.float64]]], level: int, buffer: int
 ) -> Group:
-    """One group for sums of all lengths, in the order of their nodes."""
+    """One group for sums of all lengths."""
     lengths = np.concatenate([np.full(len(nodes), u.shape[1]) for nodes, u, *_ in blocks])
     nodes, u, v = (np.concatenate([x.ravel() for x in xs]) for xs in list(zip(*blocks))[:3])
     coef = np.concatenate([x.ravel() for *_, x in blocks])
-    order = np.argsort(nodes, kind="stable")
-    terms = np.argsort(np.repeat(nodes, lengths), kind="stable")
-    starts = np.cumsum(lengths[order]) - lengths[order]
-    return Group(
-        SEGMENTS,
-        level,
-        buffer,
-        nodes[order],
-        u=u[terms],
-        v=v[terms],
-        coef=coef[terms],
-        starts=starts,
-    )
+    starts = np.cumsum(lengths) - lengths
+    return Group(SEGMENTS, level, buffer, nodes, u=u, v=v, coef=coef, starts=starts)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -297,8 +284,21 @@ def _sorted(group: Group, row: Ints, batched: NDArray[Any], one: int) -> Group:
         terms = np.lexsort((row[group.v[0]], row[group.u[0]]))
         u, v = group.u[:, terms], group.v[:, terms]
         return replace(group, u=u, v=v, coef=group.coef[:, terms])
+    elif group.kind == SEGMENTS:
+        return _sorted_segments(group, row, one)
     else:
         return group
     same = [row[x] for x in columns if batched[x[0]] == group.buffer]
     order = np.lexsort(same[::-1]) if same else np.arange(len(group.nodes))
     return _some(group, order)
+
+
+def _sorted_segments(group: Group, row: Ints, one: int) -> Group:
+    """The sums in the order of the rows at which their terms begin."""
+    lengths = np.diff(group.starts, append=len(group.u))
+    first = np.where(group.u == one, group.v, group.u)[group.starts]
+    order = np.argsort(row[first], kind="stable")
+    starts = np.cumsum(lengths[order]) - lengths[order]
+    terms = np.repeat(group.starts[order] - starts, lengths[order]) + np.arange(len(group.u))
+    u, v, coef = group.u[terms], group.v[terms], group.coef[terms]
+    return replace(group, nodes=group.nodes[order], u=u, v=v, coef=coef, starts=starts)

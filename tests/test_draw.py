@@ -23,6 +23,7 @@ from matplotlib.text import Text
 import vgrad
 from vgrad import Value, nn
 from vgrad.layout import layout
+from vgrad.overview import overview
 from vgrad.value import reachable
 
 
@@ -312,6 +313,23 @@ def test_a_program_is_drawn_as_its_plan():
         program = vgrad.compile(loss, parameters=parameters, fuse=fuse)
         program.theta([[1.0, 2.0]], [1.0])
         assert title in texts(vgrad.draw(program))
+
+
+def test_a_stack_is_drawn_with_what_it_reads_and_no_more():
+    """The means of what came before: what is left out of a stack is no node, also not the last."""
+
+    def means(x):
+        rows = [
+            [sum(a * b for a, b in zip(x[: t + 1, t], x[: t + 1, j])) for j in (6, 7, 8, 9)]
+            for t in range(6)
+        ]
+        return sum(vgrad.tanh(z) for row in rows for z in row)
+
+    (engine,) = vgrad.compile(vgrad.trace(means, (6, 10))).engines.values()
+    picture = overview(engine)
+    titles = [box.title for box in picture.boxes]
+    stack = titles.index("24 × dot of 1 to 6, stack")
+    assert [titles[a] for a, b in picture.edges if b == stack] == ["x: 60 inputs"]
 
 
 def test_every_node_is_in_the_plan():

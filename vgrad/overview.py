@@ -124,6 +124,7 @@ def _several(n: int, what: str) -> str:
 def _fused_work(kernel: Kernel, fused: Fused) -> Work:
     group = kernel.group
     operands = np.concatenate([x.reshape(-1) for x in (*group.operands, group.u, group.v)])
+    operands = operands[operands >= 0]
     stands = int(fused.stands[group.nodes].sum())
     return Work(_title(kernel, fused.one), stands, kernel.buffer, group.nodes, operands)
 
@@ -135,10 +136,10 @@ def _title(kernel: Kernel, one: int) -> str:
         return f"{n:,} × {kernel.name}"
     if group.kind == SEGMENTS:
         terms = np.diff(group.starts, append=len(group.u))
-        low, high = int(terms.min()), int(terms.max())
-        length = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     else:
-        length = f"{group.u.shape[-1]:,}"
+        terms = (group.u >= 0).sum(axis=-1)
+    low, high = int(terms.min()), int(terms.max())
+    length = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     if length == "1":
         return f"{n:,} × product, {kernel.name}"
     what = "sum" if (group.u == one).all() or (group.v == one).all() else "dot"

@@ -323,8 +323,9 @@ def test_a_stack_is_drawn_with_what_it_reads_and_no_more():
             [sum(a * b for a, b in zip(x[: t + 1, t], x[: t + 1, j])) for j in (6, 7, 8, 9)]
             for t in range(6)
         ]
-        return sum(vgrad.tanh(z) for row in rows for z in row)
+        return sum(vgrad.tanh(z) for row in rows for z in row) + p * q  # the last node is p * q
 
+    p, q = Value(1.0), Value(2.0)
     (engine,) = vgrad.compile(vgrad.trace(means, (6, 10))).engines.values()
     picture = overview(engine)
     titles = [box.title for box in picture.boxes]

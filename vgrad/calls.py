@@ -113,7 +113,10 @@ class Calls:
         return array
 
     def note(self, access: Access) -> None:
-        """Have `noted` say so where one of these rows is not finite; between them lie only ones."""
+        """Have `noted` say so where one of these rows is not finite.
+
+        They lie in one piece, or with rows of ones between them.
+        """
         rows = slice(access.flat.min(), access.flat.max() + 1)
         numbers = self.values[access.buffer][rows].reshape(-1)
         squares = self.constant(0.0).array.copy()

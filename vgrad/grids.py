@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fuse import Ints, Mask, Terms
-from .passes import runs, scatter
+from .passes import run_lengths, runs, scatter
 
 SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
 FEW_CELLS = 4  # nor are matrices of fewer cells
@@ -67,7 +67,7 @@ def _parts(rows_u: Ints, rows_v: Ints) -> Ints:
     return part
 
 
-class Stack(NamedTuple):
+class Matrices(NamedTuple):
     """H matrix products at once: C rows of u meet A rows of v, k terms each; -1 where is nothing.
 
     Some pairs of rows may not be wanted, and rows may end early, as in a causal model the sums of
@@ -87,7 +87,7 @@ class Stack(NamedTuple):
         return places.swapaxes(1, 2)[there.swapaxes(1, 2)]
 
 
-def find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
+def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The stacks among sums of any lengths, and (t,) which terms are in none of them."""
     for u, v in ((terms.u, terms.v), (terms.v, terms.u)):
         found, left = _find_stacks(Terms(terms.node, u, v, terms.coef))
@@ -96,17 +96,15 @@ def find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
     return found, left
 
 
-def _find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
+def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The same, where rows of v may be cut short, and not those of u."""
-    starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
-    counts = np.diff(starts, append=len(terms.node))
+    starts, counts = run_lengths(terms.node)
     owner = np.repeat(np.arange(len(starts)), counts)
     place = np.arange(len(owner)) - starts[owner]
     key = np.add.reduceat(scatter(terms.u) * (scatter(place) | 1), starts) + scatter(counts)
     rows_u = _beginnings(key, terms.u, starts, counts)
     rows_v = _beginnings(terms.v[starts], terms.v, starts, counts)
     _, part = np.unique(_parts(rows_u, rows_v), return_inverse=True)
-    part = part.reshape(-1)
     in_c, c = _ranked(part, rows_u)
     in_a, a = _ranked(part, rows_v)
     k = np.zeros(len(c), np.intp)
@@ -117,7 +115,7 @@ def _find_stacks(terms: Terms) -> tuple[list[Stack], Mask]:
     for shape in sorted(set(zip(c[fits].tolist(), a[fits].tolist(), k[fits].tolist()))):
         parts = np.flatnonzero(fits & (np.stack([c, a, k], axis=1) == shape).all(axis=1))
         h, inside = np.searchsorted(parts, part), np.isin(part, parts)
-        stack = Stack(*(np.full((len(parts), *size), -1) for size in _sizes(*shape)))
+        stack = Matrices(*(np.full((len(parts), *size), -1) for size in _sizes(*shape)))
         stack.nodes[h[inside], in_a[inside], in_c[inside]] = terms.node[starts[inside]]
         in_stack = inside[owner]
         which, at = owner[in_stack], place[in_stack]
@@ -153,4 +151,4 @@ def _ranked(part: Ints, rows: Ints) -> tuple[Ints, Ints]:
     """(n,) which of the distinct rows of its part a row is, and how many each part has."""
     distinct, index = np.unique(part * len(part) + rows, return_inverse=True)
     counts = np.bincount(distinct // len(part))
-    return index.reshape(-1) - (np.cumsum(counts) - counts)[part], counts
+    return index - (np.cumsum(counts) - counts)[part], counts

@@ -37,7 +37,7 @@ class Kernel:
     name: str
     flops: int  # of a forward, per sample where it is batched
     scratch: int  # about how many numbers it holds besides the buffers, per sample
-    kept: int = 0  # and how many of its own that last
+    lasting: int = 0  # and how many that no other kernel may use
     out: Access
     operands: list[Access]
 
@@ -60,9 +60,6 @@ class Kernel:
 
     def _origin(self, nodes: Ints) -> int:
         return int(np.bitwise_or.reduce(self._fused.origin[nodes], axis=None))
-
-
-# --- maps ----------------------------------------------------------------------------------------
 
 
 class Map(Kernel):

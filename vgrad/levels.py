@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from . import ops
 from .fuse import CONTRACTION, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS
-from .passes import scatter
+from .passes import run_lengths, scatter
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,29 +36,20 @@ def find_kinds(fused: Fused) -> Kinds:
     """The kinds of all nodes."""
     batched = np.append(fused.origin & FROM_INPUTS, 0).astype(np.intp)
     terms = _oriented(fused)
-    starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
+    starts, counts = run_lengths(terms.node)
     sums = terms.node[starts]
     maps = np.flatnonzero(fused.alive & (fused.parents[:, 0] >= 0))
     family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
     uniform = np.zeros(len(fused.op), bool)
-
-    op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
-    static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
-    constant = parents[np.arange(len(maps)), static]
-    is_static = (static >= 0) & (fused.op[constant] == ops.const.code)
-    constant = np.where(is_static, constant, -1)
-    which = batched[maps] + batched[parents] @ np.array([2, 4, 8]) + 16 * op
-    family[maps] = which + (constant << 13)
-
+    family[maps] = _families(fused, maps, batched)
     if len(sums):
         # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
         both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
-        counts = np.diff(starts, append=len(terms.node))
         place = scatter(np.arange(len(terms.node)) - np.repeat(starts, counts)) | 1
-        few = np.add.reduceat(both, starts)
-        uniform[sums] = (few == 0) | (few == counts)
+        how_many = np.add.reduceat(both, starts)
+        uniform[sums] = (how_many == 0) | (how_many == counts)
         pattern = np.add.reduceat(both * place, starts)
-        pattern = np.where(uniform[sums], np.minimum(few, np.uint64(1)), pattern)
+        pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), pattern)
         family[sums] = scatter(scatter(pattern) + batched[sums].astype(np.uint64))
         is_weight = fused.op[terms.u] == ops.parameter.code
         weights[sums] = np.add.reduceat(is_weight * scatter(terms.u) * place, starts)
@@ -76,10 +67,20 @@ def find_kinds(fused: Fused) -> Kinds:
     )
 
 
+def _families(fused: Fused, maps: Ints, batched: Ints) -> Ints:
+    """A number for each map: its op, what is batched, and the constant, if it matters which."""
+    op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
+    static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
+    constant = parents[np.arange(len(maps)), static]
+    matters = (static >= 0) & (fused.op[constant] == ops.const.code)
+    which = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; an op, below 256
+    return which + 16 * (op + 256 * np.where(matters, constant, -1))
+
+
 def _numbered(key: NDArray[np.uint64], nodes: Ints) -> Ints:
     """(m,) the keys of these nodes as numbers from 1 on, and 0 elsewhere."""
     numbers = np.zeros(len(key), np.intp)
-    numbers[nodes] = 1 + np.unique(key[nodes], return_inverse=True)[1].reshape(-1)
+    numbers[nodes] = 1 + np.unique(key[nodes], return_inverse=True)[1]
     return numbers
 
 
@@ -178,7 +179,7 @@ def meeting(fused: Fused, kinds: Kinds, last: int) -> Ints:
         nodes = np.concatenate(step[:2])
         lowest = np.concatenate(_lowest(fused, terms, step, level))
         weights, index = np.unique(kinds.weights[nodes], return_inverse=True)
-        factors, index = kinds.factors[nodes], index.reshape(-1)
+        factors = kinds.factors[nodes]
         need = np.zeros(len(weights), np.intp)
         np.maximum.at(need, index, lowest)
         low = np.full(len(weights), last)

@@ -74,6 +74,12 @@ def runs(*keys: NDArray[Any]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(breaks)]))
 
 
+def run_lengths(key: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where runs of equal numbers, none of which is -1, begin, and how long they are."""
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    return starts, np.diff(starts, append=len(key))
+
+
 Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 

@@ -55,12 +55,12 @@ class Plan:
             max((kernel.scratch for kernel in kernels), default=0)
             for kernels in (self.shared, self.batched)
         ]
-        kept = [sum(x.kept for x in kernels) for kernels in (self.shared, self.batched)]
+        lasting = [sum(x.lasting for x in kernels) for kernels in (self.shared, self.batched)]
         item, rows = dtype.itemsize, self.schedule.rows
-        sample = item * (2 * rows[BATCHED] + kept[BATCHED] + scratch[BATCHED])
+        sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self._at_most = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, kept, scratch)]
+        self._at_most = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:

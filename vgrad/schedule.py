@@ -20,7 +20,7 @@ from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
 from .grids import SMALL_STACK, find_grids, find_stacks
 from .levels import Kinds, earliest, find_kinds, meeting
-from .passes import runs
+from .passes import run_lengths, runs
 
 MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
@@ -70,6 +70,8 @@ def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     kinds = find_kinds(fused)
     level = earliest(fused, kinds)
     groups = list(_groups(fused, kinds, level))
+    # Where some level has several groups, some of these might run with those of another level. As
+    # each costs some calls, the fewest are the best.
     if len(groups) > len({(group.buffer, group.level) for group in groups}):
         level = meeting(fused, kinds, int(level.max()))
         groups = min(groups, list(_groups(fused, kinds, level)), key=len)
@@ -133,8 +135,7 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
 
     Where their terms are not of one kind throughout, no matrix would have all of their factors.
     """
-    starts = np.flatnonzero(np.diff(terms.node, prepend=-1))
-    counts = np.diff(starts, append=len(terms.node))
+    starts, counts = run_lengths(terms.node)
     blocks = []
     for a, b in runs(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])

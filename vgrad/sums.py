@@ -140,7 +140,7 @@ class Segments(Kernel):
         terms = _product(calls, values, None)
         tail = calls.tail[self.buffer]
         terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
-        reduce = partial(_sum_terms) if self.even else partial(_sum_runs, starts=self.group.starts)
+        reduce = _sum_terms if self.even else partial(_sum_runs, starts=self.group.starts)
         return calls.into(reduce, self.out.shape + tail, terms, out=out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
@@ -323,7 +323,7 @@ class Stack(Kernel):
         self.result = Part(self.out, None if every else group.cells, (h, a, c), self.origin)
         self.u, self.v = self._part(group.u), self._part(group.v)
         self.operands = [self.u.access, self.v.access]
-        self.kept = sum(
+        self.lasting = sum(
             prod(x.shape) for x in (self.result, self.u, self.v) if x.places is not None
         )
 

@@ -508,7 +508,7 @@ def compare_hessians(samples: int, args: argparse.Namespace) -> None:
 def language(args: argparse.Namespace) -> None:
     """The GPT of `gpt.py`, on documents that fill its positions, each step with that of Adam."""
     engine = gpt.Vector(gpt.Sizes(vocabulary=27))
-    print(f"(h) a GPT written one number at a time: {engine.made}")
+    print(f"(h) a GPT written one number at a time: {engine.report}")
     for batch in (1, 32):
         compare_gpts(engine, batch, args)
 

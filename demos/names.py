@@ -19,15 +19,15 @@ def python_names() -> list[str]:
     Those of functions, classes and methods, at any depth, that have letters and underscores only.
     Nothing is imported: a regular expression goes through the sources, and takes a definition in
     the example of a docstring for one as well. Where there are no sources, as in some embedded
-    Pythons, the modules that are loaded anyway are asked for their names.
+    Pythons, the modules that happen to be loaded are asked for their names.
     """
     found = {name.decode() for source in sources() for name in DEFINITION.findall(source)}
     return sorted({name.lower() for name in found or loaded_names()})
 
 
 def sources() -> Iterator[bytes]:
-    """The sources of the standard library's public modules, without tests and IDLE."""
-    root = Path(os.__file__).parent
+    """The sources of the standard library's public modules, without tests, IDLE and lib2to3."""
+    root = Path(getattr(os, "__file__", "")).parent  # a frozen one has none
     for module in sys.stdlib_module_names - {"test", "idlelib", "lib2to3"}:
         if not module.startswith("_"):
             for path in [*root.glob(f"{module}.py"), *(root / module).rglob("*.py")]:
@@ -46,10 +46,11 @@ def lines(path: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+        got = f"{path!r}: {error.strerror}"
+        raise argparse.ArgumentTypeError(f"must be a text that can be read (got {got})") from None
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"must be text in UTF-8 (got {path})") from None
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+        raise argparse.ArgumentTypeError(f"must be text in UTF-8 (got {path!r})") from None
+    found = [line.strip() for line in text.split("\n") if line.strip()]
     if not found:
-        raise argparse.ArgumentTypeError(f"must have a line that is not blank (got {path})")
+        raise argparse.ArgumentTypeError(f"must have a line that is not blank (got {path!r})")
     return found

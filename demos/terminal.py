@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,12 +15,17 @@ REFRESH = 0.05  # seconds
 
 def options(description: str | None, writes: str) -> argparse.ArgumentParser:
     """A parser of the options that every demo has."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=Help)
     parser.add_argument("--out", type=folder, default=Path("."), help=f"folder for {writes}")
     parser.add_argument("--no-plot", action="store_true", help="write no picture")
     return parser
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def folder(text: str) -> Path:
@@ -32,26 +38,35 @@ def folder(text: str) -> Path:
 
 def positive(text: str) -> int:
     """A whole number, 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
-    return number
+    return _at_least(1, text)
 
 
 def count(text: str) -> int:
     """A whole number, 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 (got {number})")
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number (got {text!r})") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least} (got {number})")
     return number
 
 
+def several(n: int, what: str) -> str:
+    """As in "1 step", "2,000 steps"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def target(text: str) -> Path:
-    """A file, or what can become one."""
+    """A file that can be written, in a folder or in what can become one."""
     path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file (got {text!r})")
-    folder(str(path.parent))
+    there = next(x for x in path.absolute().parents if x.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file that can be written (got {text!r})")
     return path
 
 

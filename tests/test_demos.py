@@ -104,7 +104,7 @@ def test_both_engines_agree_on_random_batches(tmp_path, here):
     "arguments, message",
     [
         (["--steps", 0], "must be at least 1"),
-        (["--samples", "many"], "invalid positive value"),
+        (["--samples", "many"], "must be a whole number (got 'many')"),
         (["--noise", -1], "must not be negative"),
         (["--engine", "gpu"], "invalid choice"),
         (["--no-plot", "--animate"], "leave --no-plot out"),

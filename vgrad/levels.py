@@ -73,8 +73,9 @@ def _families(fused: Fused, maps: Ints, batched: Ints) -> Ints:
     static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
     constant = parents[np.arange(len(maps)), static]
     matters = (static >= 0) & (fused.op[constant] == ops.const.code)
-    which = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; an op, below 256
-    return which + 16 * (op + 256 * np.where(matters, constant, -1))
+    which: Ints = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; ops, 256
+    which += 16 * (op + 256 * np.where(matters, constant, -1))
+    return which
 
 
 def _numbered(key: NDArray[np.uint64], nodes: Ints) -> Ints:

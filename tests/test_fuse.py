@@ -149,6 +149,14 @@ FUSED = {
         (5, 3),
         "matmul 5 x 4 x B = view 4 x 3, view 5 x 3 x B",
     ),
+    "two layers with biases at five positions": (
+        lambda x: sum(
+            sum(vgrad.tanh(V[:3, :3] @ vgrad.sin(W[:3] @ x[t] + B[:3]) + B[1:])) for t in range(5)
+        ),
+        [*W.flat, *V.flat, *B],
+        (5, 3),
+        "matmul 5 x 3 x B = gather 3 x 4, view 5 x 4 x B",
+    ),
     "overlapping positions, a convolution": (
         lambda x: sum(vgrad.tanh(dot(w, x[t : t + 3])) for t in range(6) for w in W),
         [*W.flat],
@@ -252,6 +260,32 @@ def test_what_fuses(name):
     assert any(kernel.startswith(line) for kernel in found), found
     check(fn, parameters, rng.normal(size=(6, *shape)))
     check(fn, parameters, rng.normal(size=(1, *shape)))
+
+
+def test_a_layer_at_several_positions_lies_features_first():
+    """So that positions and samples are one axis of one product; rows of ones would be between."""
+    deeper = FUSED["two layers with biases at five positions"][0]
+    for fn, strides in (
+        (lambda x: sum(sum(vgrad.tanh(W @ x[t] + B)) for t in range(5)), (1, 5)),
+        (deeper, (3, 1)),
+    ):
+        program = vgrad.compile(vgrad.trace(fn, (5, 3), parameters=[*W.flat, *V.flat, *B]))
+        (engine,) = program.engines.values()
+        assert engine.plan.kernels[0].out.strides == strides
+
+
+def test_a_map_that_reads_two_kernels_is_cut_in_two():
+    """Where that is much; each part is a view."""
+
+    def fn(n):
+        return lambda x: sum(
+            vgrad.tanh(y) for y in [*map(vgrad.exp, x[:n]), *map(vgrad.sin, x[n:])]
+        )
+
+    found = plan(fn(200), np.ones((2, 400)))
+    assert found.count("tanh 200 x B = view 200 x B") == 2
+    assert "tanh 4 x B = view 4 x B" in plan(fn(2), np.ones((2, 4)))
+    check(fn(200), [], rng.normal(size=(2, 400)))
 
 
 # --- what almost does ----------------------------------------------------------------------------
@@ -365,6 +399,13 @@ def test_random_stacks(block):
         for _ in range(draw.choice([0, 0, 1])):
             data[0].flat[draw.randrange(data[0].size)] = draw.choice([np.inf, np.nan, 1e200])
         check(random_stack(seed), [], data)
+        leaves = [Value(number) for number in data[0].flat]
+        root = random_stack(seed)(np.array(leaves).reshape(shape))
+        program = vgrad.compile(vgrad.capture(root, parameters=leaves))
+        value, grad = program.value_and_grad(program.theta())
+        assert_values_match([value], [root], f"seed {seed}, captured")
+        want, scale = backward_with_scale(root, leaves)
+        assert_gradients_match(grad, want, scale, f"seed {seed}, captured")
 
 
 def random_stack(seed):
@@ -375,6 +416,8 @@ def random_stack(seed):
     ragged, beginning = draw.random() < 0.6, draw.random() < 0.8
     heads, swapped, twice = draw.randint(1, 3), draw.random() < 0.3, draw.random() < 0.1
     squash = draw.choice([vgrad.tanh, lambda z: vgrad.where(z > 0, 2.0, 3.0) * z])
+    coefficient = draw.choice([None, None, None, 2.0, -1.0])
+    strange = draw.random() < 0.3  # some rows begin as the others do, and go on in another way
 
     def program(x):
         sums = []
@@ -385,6 +428,12 @@ def random_stack(seed):
                 n = a + 1 if ragged else x.shape[2]
                 part = slice(0, n) if beginning else slice(x.shape[2] - n, None)
                 u, v = x[h, a, part], vgrad.sin(x[h + 1, b, part])
+                if strange and a % 2:
+                    v = [*v[:1], *v[:0:-1]]
+                if coefficient:
+                    u = [*u[:-1], u[-1]]
+                    sums.append(sum(coefficient * (p * q) for p, q in zip(u, v)))
+                    continue
                 sums.append(dot(v, u) if swapped else dot(u, v))
                 if twice and a == b == 2:
                     sums.append(dot(u, v))
@@ -393,7 +442,37 @@ def random_stack(seed):
     return program
 
 
-def test_what_a_stack_leaves_out_may_be_infinite():
+def test_a_stack_hides_no_nan():
+    """Where products overflow: inf - inf, which BLAS may take for inf, and tanh for 1."""
+    x = np.ones((1, 12, 6))
+    x[0, 0], x[0, 6] = 1e200, [1e200, -1e200] * 3
+    fn = lambda x: sum(vgrad.tanh(dot(x[a], x[6 + b])) for a in range(6) for b in range(a + 1))  # noqa: E731
+    for batch in (1, 3):
+        data = np.repeat(x, batch, axis=0)
+        assert "stack" in kernels(fn, data)
+        assert np.isnan(vgrad.compile(fn, [])([], data)).all()
+    program = vgrad.compile(lambda x: vgrad.where(fn(x) > 0, np.inf, -np.inf), check_finite=True)
+    with pytest.raises(vgrad.NonFiniteError):
+        program.input_grads([], x)
+
+
+def spy(monkeypatch, kind):
+    """The names of the methods of this class that are called from now on."""
+    called = []
+    for name in ("outputs", "gradient", "input_gradients"):
+        monkeypatch.setattr(kind, name, noting(called, name, getattr(kind, name)))
+    return called
+
+
+def noting(called, name, method):
+    def noted(*arguments):
+        called.append(name)
+        return method(*arguments)
+
+    return noted
+
+
+def test_what_a_stack_leaves_out_may_be_infinite(monkeypatch):
     """A mean over the first positions knows nothing of the last, also where it is compared."""
 
     def first(x):
@@ -407,11 +486,26 @@ def test_what_a_stack_leaves_out_may_be_infinite():
 
     x = np.abs(rng.normal(size=(3, 6, 10)))
     x[1, 5, 6], x[2, 4, 8] = np.inf, np.nan
-    for fn in (first, every):
+
+    def by_first(x):
+        return sum(vgrad.where(m > 0, x[0, 0], 3 * x[0, 0]) for m in means(x))
+
+    for fn in (first, every, by_first):
         check(fn, [], x)
         check(fn, [], x, tile=1)
         check(fn, [], x[1:2])
     assert "stack" in kernels(every, x)
+    plain = spy(monkeypatch, vgrad.plain.Sweep)
+    program = vgrad.compile(every)
+    for samples, swept in ((x[1:], ["outputs"]), (x[:1], []), (x[2:], ["outputs"]), (x[:1], [])):
+        plain.clear()
+        program([], samples)
+        assert plain == swept  # what was infinite once is forgotten
+    for samples, swept in ((x[1:2], ["gradient"]), (x[:1], [])):
+        plain.clear()
+        program.value_and_grad([], samples)
+        assert plain == swept
+    monkeypatch.undo()
     captured = [Value(number) for number in x[1].flat]
     root = every(np.array(captured).reshape(6, 10))
     program = vgrad.compile(vgrad.capture(root, parameters=captured))

@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -191,6 +192,35 @@ def test_what_follows_a_document_does_not_count(gpt, small):
     tokens[0, 3:] = 3, 1
     other, gradient = engine.program.value_and_grad(theta, tokens, padding)
     assert value == other and (grad == gradient).all() and value > 0
+
+
+def test_the_plan_is_what_a_person_would_write_down(gpt):
+    """A product for q, k and v of all positions, and one for each other matrix; two for attention.
+
+    The other kernels are few as well: none is there twice because some position is ahead.
+    """
+    program = gpt.Vector(
+        gpt.Sizes(vocabulary=5, n_embd=8, n_layer=2, n_head=2, block_size=6)
+    ).program
+    table = program.explain(np.zeros((1, 7)), np.zeros((1, 6))).splitlines()
+    lines = [re.split(" {2,}", line.strip())[1:4:2] for line in table[1:-2]]
+    for shapes in (
+        *["6 x 24 x B = view 24 x 8, view 6 x 8 x B"] * 2,  # wq, wk and wv
+        *["6 x 8 x B = view 8 x 8, view 6 x 8 x B"] * 2,
+        *["6 x 32 x B = view 32 x 8, view 6 x 8 x B"] * 2,
+        *["6 x 8 x B = view 8 x 32, view 6 x 32 x B"] * 2,
+        "6 x 5 x B = view 5 x 8, view 6 x 8 x B",  # lm_head
+    ):
+        lines.remove(["matmul", shapes])
+    for shapes in (
+        "42 x B = view 2 x 6 x 4 x B, view 2 x 6 x 4 x B",  # queries, keys
+        "2 x 4 x 6 x B = view 42 x B, view 2 x 4 x 6 x B",  # how much of which values
+    ):
+        assert lines.count(["stack", shapes]) == 2
+    names = Counter(name for name, _ in lines)
+    wanted = {"pow": 5, "mul": 5, "exp": 3, "relu": 2, "log": 1, "sub": 3, "stop_gradient": 3}
+    assert {name: names[name] for name in wanted} == wanted
+    assert names.total() <= 73
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from .fuse import Ints, Mask, Terms
 from .passes import run_lengths, runs, scatter
 
 SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
-FEW_CELLS = 4  # nor are matrices of fewer cells
+FEW_CELLS = 4  # nor are matrices of fewer cells,
+MOST_STACKS = 32  # nor what is a smaller part of the sums of its level
 FILLED = 1 / 3  # so much of a stack must be wanted; of the products of a causal model half are
 
 
@@ -109,21 +110,25 @@ def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     in_a, a = _ranked(part, rows_v)
     k = np.zeros(len(c), np.intp)
     np.maximum.at(k, part, counts)
-    filled = np.bincount(part, counts) / (c * a * k)
-    fits = (c * a >= FEW_CELLS) & (filled >= FILLED)
+    wanted = np.bincount(part, counts)
+    filled = wanted / (c * a * k)
+    fits = np.flatnonzero((c * a >= FEW_CELLS) & (filled >= FILLED))
     found, left = [], np.ones(len(owner), bool)
-    for shape in sorted(set(zip(c[fits].tolist(), a[fits].tolist(), k[fits].tolist()))):
-        parts = np.flatnonzero(fits & (np.stack([c, a, k], axis=1) == shape).all(axis=1))
+    shapes, kind = np.unique(np.stack([c, a, k])[:, fits], axis=1, return_inverse=True)
+    sizes = np.bincount(kind.reshape(-1), wanted[fits])
+    for i in np.flatnonzero(sizes >= max(SMALL_STACK, len(owner) / MOST_STACKS)).tolist():
+        parts = fits[kind.reshape(-1) == i]
+        if len(parts) == 1 and filled[parts[0]] == 1:  # a grid
+            continue
         h, inside = np.searchsorted(parts, part), np.isin(part, parts)
-        stack = Matrices(*(np.full((len(parts), *size), -1) for size in _sizes(*shape)))
+        shapes_of = _sizes(*shapes[:, i].tolist())
+        stack = Matrices(*(np.full((len(parts), *size), -1) for size in shapes_of))
         stack.nodes[h[inside], in_a[inside], in_c[inside]] = terms.node[starts[inside]]
         in_stack = inside[owner]
         which, at = owner[in_stack], place[in_stack]
         stack.u[h[which], in_c[which], at] = terms.u[in_stack]
         stack.v[h[which], in_a[which], at] = terms.v[in_stack]
-        one_grid = len(parts) == 1 and filled[parts[0]] == 1
-        twice = (stack.nodes >= 0).sum() < inside.sum()
-        if len(which) >= SMALL_STACK and not one_grid and not twice:
+        if (stack.nodes >= 0).sum() == inside.sum():  # else some pair is there twice
             found.append(stack)
             left &= ~in_stack
     return found, left

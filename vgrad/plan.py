@@ -31,6 +31,7 @@ KERNELS: dict[str, type[Kernel]] = {
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
 TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
+SAFETY = 4  # times what is estimated a call may take; what would be too much is found out exactly
 KEPT_WIDTHS = 8  # so many widths of tile stay bound,
 KEPT_BYTES = 1 << 28  # if all of them together are no larger
 
@@ -59,8 +60,8 @@ class Plan:
         item, rows = dtype.itemsize, self.schedule.rows
         sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
-        # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self._at_most = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
+        # about how many bytes one tile takes: what is shared, and what is needed per sample
+        self._estimate = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
         self._free: dict[tuple[int, int, bool], list[Bound]] = {}
 
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
@@ -147,8 +148,8 @@ class Plan:
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """
-        fixed, per_sample = self._at_most
-        if exceeds_share(taken + workers * (fixed + width * per_sample)):
+        fixed, per_sample = self._estimate
+        if exceeds_share(taken + workers * SAFETY * (fixed + width * per_sample)):
             two, three = (Bound(self, n, wanted, exact).nbytes for n in (2, 3))
             require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
 
@@ -284,14 +285,14 @@ class Bound:
     @property
     def value(self) -> float:
         """The sum of output 0 over all tiles."""
-        return float(self._value * self.width if self._is_shared else self._value)
+        value = float(self._value * self.width if self._is_shared else self._value)
+        return value if self._is_sound else nan
 
     def _result(self, divisor: float) -> tuple[float, Array]:
         scale = 1.0 / divisor
         if self._is_shared:  # it was seeded once, but counts for every sample
             scale *= self._tiles * self.width
-        value = self.value / divisor if self._is_sound else nan
-        return value, self._total[self._parameters] * scale
+        return self.value / divisor, self._total[self._parameters] * scale
 
     def read_gradients(self, gradients: Array, a: int) -> None:
         """The gradients of the inputs, into their part of (K, B)."""

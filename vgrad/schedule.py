@@ -213,11 +213,12 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     place(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
     place(_wished(inputs, [group.v for group in grids]), FROM_INPUTS)
     placed: list[Group] = []
+    before_ones = _before_ones(groups, follows)
     made_by = np.full(len(row), -1)  # the place in `placed` of the group that computes a node
     for whole in groups:
         for part in _by_origin(whole, made_by):
             group = _sorted(part, row, batched, fused.one)
-            place(_in_rows(group, follows), group.buffer)
+            place(_in_rows(group, before_ones), group.buffer)
             made_by[group.nodes] = len(placed)
             placed.append(group)
     ones[FROM_INPUTS].append(np.array([sizes[FROM_INPUTS]]))
@@ -252,13 +253,23 @@ def _some(group: Group, order: Ints) -> Group:
     return replace(group, nodes=group.nodes[order], **taken)
 
 
-def _in_rows(group: Group, follows: Mask) -> Ints:
+def _before_ones(groups: list[Group], follows: Mask) -> Mask:
+    """(m,) which nodes rows of ones lie behind, or behind what maps make of them, row by row."""
+    before = follows.copy()
+    for group in reversed(groups):
+        if group.kind in (MAP, CHAIN) and before[group.nodes].any():
+            for nodes in (*group.operands, group.u, group.v):
+                before[nodes] = True
+    return before
+
+
+def _in_rows(group: Group, before_ones: Mask) -> Ints:
     """The nodes of a group in the order of their rows.
 
     Where a batched product has several rows of v, these run fastest, so that they and the samples
     make one axis, and the product is that of two matrices. Rows of ones would lie between them.
     """
-    if group.kind != GRID or group.buffer == SHARED or follows[group.nodes].any():
+    if group.kind != GRID or group.buffer == SHARED or before_ones[group.nodes].any():
         return group.nodes
     return group.nodes.reshape(len(group.v), -1).T.reshape(-1)
 

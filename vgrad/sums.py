@@ -310,7 +310,8 @@ class Stack(Kernel):
     """H matrix products at once, v (A, k) @ u.T (k, C), some cells and some factors left out.
 
     What is left out is 0, in arrays that last. So 0 may meet inf where the sums do not, and give
-    nan. As a comparison might hide that, it is noted, and another sweep takes over.
+    nan; and where inf meets -inf, BLAS may miss the nan. As what follows might hide that, a result
+    that is not finite is noted, and another sweep takes over.
     """
 
     def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
@@ -336,8 +337,7 @@ class Stack(Kernel):
 
     def forward(self, calls: Calls) -> None:
         super().forward(calls)
-        if self.u.places is not None or self.v.places is not None:
-            calls.note(self.out)
+        calls.note(self.out)
 
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""

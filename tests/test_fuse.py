@@ -343,6 +343,13 @@ NEAR_MISSES = {
     "a ring of pairs": (
         lambda x: sum(vgrad.tanh(dot(x[a], x[3 + (a + b) % 3])) for a in range(3) for b in (0, 1)),
         [], (6, 6)),
+    "rows that begin alike": (
+        lambda x: sum(
+            vgrad.tanh(dot(x[a], [*x[b, :1], *(x[b, 1:] if a % 2 else x[b, :0:-1])]))
+            for a in range(4) for b in range(4, 8) if a + b > 4), [], (8, 6)),
+    "a pair twice": (
+        lambda x: sum(
+            vgrad.tanh(dot(x[a], x[b])) for a, b in [(0, 4), *np.ndindex(4, 5)] if b), [], (5, 6)),
     "one sum written twice": (
         lambda x: dot(*[[vgrad.tanh(sum(x[j] for j in (0, 3, 1, 7, 2, 5)))] for _ in "ab"]),
         [], (8,)),
@@ -541,6 +548,18 @@ def random_sums(seed):
         return total
 
     return program
+
+
+def test_sums_of_lone_numbers_are_no_stack():
+    """Though all of a captured graph is in one buffer, the 1 that they are multiplied with too."""
+    leaves = values(20, 1)
+    root = sum(vgrad.exp(0.1 * sum(leaves[h : h + n])) for h in (0, 8) for n in range(5, 12))
+    program = vgrad.compile(vgrad.capture(root, parameters=leaves))
+    assert "stack" not in program.explain() and "sum" in program.explain()
+    value, grad = program.value_and_grad(program.theta())
+    assert_values_match([value], [root], "captured")
+    want, scale = backward_with_scale(root, leaves)
+    assert_gradients_match(grad, want, scale, "captured")
 
 
 def test_what_is_no_grid_is_no_matrix_product():

@@ -92,8 +92,8 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
     same[guards] = graph.parents[guards, 1]
     while (same[same] != same).any():  # a guard of a guard
         same = same[same]
-    parents = np.append(graph.parents, [[-1, -1, -1]], axis=0)
-    parents = np.append(same, -1)[parents]
+    parents = np.append(graph.parents, np.full((1, 3), -1, np.int32), axis=0)
+    parents = np.append(same, np.int32(-1))[parents]
     parents[guards] = -1
     outputs = same[graph.outputs]
     picks = _picks(op, parents, value) & (not alone)
@@ -120,7 +120,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
 
 def _equal_constants(op: NDArray[np.uint8], value: NDArray[np.float64], one: int) -> Ints:
     """(m,) for each node itself, but for each constant the one that stands for all of its bits."""
-    same = np.arange(len(op))
+    same = np.arange(len(op), dtype=np.int32)
     constants = np.flatnonzero(op == ops.const.code)[::-1]  # `one` comes first
     _, first, inverse = np.unique(
         value[constants].view(np.int64), return_index=True, return_inverse=True
@@ -187,7 +187,7 @@ class _Runs:
         picks: Mask,
     ) -> None:
         self.parents, self.value = parents, value
-        x, y, _ = parents.T
+        x, y, _ = np.ascontiguousarray(parents.T)
         depends = origin > 0
         constant = op == ops.const.code
         self.constant = constant
@@ -205,8 +205,8 @@ class _Runs:
 
         uses = np.bincount(parents[parents >= 0], minlength=len(op))
         uses += np.bincount(outputs, minlength=len(op))
-        user = np.full(len(op), -1)  # of a node that is used once: by whom, and as which operand
-        place = np.zeros(len(op), np.intp)
+        # of a node that is used once: by whom, and as which operand
+        user, place = np.full(len(op), -1, np.int32), np.zeros(len(op), np.int8)
         for k in (1, 0):
             children = np.flatnonzero(parents[:, k] >= 0)
             user[parents[children, k]] = children
@@ -218,7 +218,7 @@ class _Runs:
         self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
 
         inner = np.flatnonzero(self.absorbed)
-        self.top = np.arange(len(op))
+        self.top = np.arange(len(op), dtype=np.int32)
         self.top[inner] = user[inner]
         self.coef = np.ones(len(op))
         self.coef[inner] = np.where(
@@ -227,7 +227,8 @@ class _Runs:
         self.roots = np.zeros(len(op), bool)
         self.roots[self.top[inner]] = True
         self.roots &= ~self.absorbed
-        while self.absorbed[self.top[inner]].any():  # each round doubles the distance covered
+        # each round doubles the distance covered, of those that have not arrived
+        while len(inner := inner[self.absorbed[self.top[inner]]]):
             above = self.top[inner]
             self.coef[inner] *= self.coef[above]
             self.top[inner] = self.top[above]

@@ -64,7 +64,7 @@ def several(n: int, what: str) -> str:
 def target(text: str) -> Path:
     """A file that can be written, in a folder or in what can become one."""
     path = Path(text)
-    there = next(x for x in path.absolute().parents if x.exists())
+    there = next((x for x in path.absolute().parents if x.exists()), path)
     if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"must be a file that can be written (got {text!r})")
     return path

@@ -149,6 +149,14 @@ FUSED = {
         (5, 3),
         "matmul 5 x 4 x B = view 4 x 3, view 5 x 3 x B",
     ),
+    "a bias for each row and one for each position": (
+        lambda x: sum(
+            vgrad.tanh(dot(Q[i], x[t]) + P[i] + R[t, i]) for t in range(4) for i in range(5)
+        ),
+        [*Q.flat, *P, *R.flat],
+        (4, 5),
+        "matmul 4 x 5 x B = view 5 x 5, view 4 x 5 x B",
+    ),
     "two layers with biases at five positions": (
         lambda x: sum(
             sum(vgrad.tanh(V[:3, :3] @ vgrad.sin(W[:3] @ x[t] + B[:3]) + B[1:])) for t in range(5)

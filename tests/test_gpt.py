@@ -480,6 +480,7 @@ def assert_refused(gpt, arguments: list[Any], message: str) -> None:
         (["--temperature", "nan"], "must be above 0"),
         (["--seed", 0.5], "invalid int value"),
         (["--save", DEMOS], "must be a file that can be written"),
+        (["--save", "/"], "must be a file that can be written (got '/')"),
         (["--save", __file__ + "/a.npz"], "must be a file that can be written"),
         (["--load", DEMOS / "none.npz"], "none.npz', which is not there)"),
         (["--input", DEMOS / "none.txt"], "none.txt': No such file or directory)"),

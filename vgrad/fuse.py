@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import ops
 from .graph import FROM_INPUTS, Graph
-from .passes import origins, reached, scatter
+from .passes import origins, reached, run_lengths, scatter
 
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
@@ -295,27 +295,29 @@ def _split_residuals(fused: Fused) -> Fused:
 
 
 def _differing_biases(fused: Fused) -> Mask:
-    """(t,) which terms are parameters added to a sum whose weights others use with another one.
+    """(t,) which terms are shared numbers added to a sum whose weights others use with another one.
 
     A bias goes with a row of weights; what a position of a sequence adds to all tokens does not.
     """
-    terms, m = fused.terms, len(fused.op)
-    parameter = fused.op == ops.parameter.code
-    bias: Mask = parameter[terms.u] & (terms.v == fused.one)
+    terms = fused.terms
+    parameter, batched = fused.op == ops.parameter.code, (fused.origin & FROM_INPUTS) > 0
+    shared = parameter[terms.u] | (batched[terms.node] & ~batched[terms.u])
+    bias: Mask = shared & (terms.v == fused.one)
+    if not bias.any():
+        return bias
     weight = (parameter[terms.u] | parameter[terms.v]) & ~bias
-    weights, biases = np.zeros((2, m), np.uint64)
-    np.add.at(
-        weights, terms.node[weight], scatter(np.where(parameter[terms.u], terms.u, terms.v)[weight])
-    )
-    np.add.at(biases, terms.node[bias], scatter(terms.u[bias]))
-    sums = np.unique(terms.node[bias])
-    _, row = np.unique(weights[sums], return_inverse=True)
-    lowest, highest = np.full(len(sums), biases.max()), np.zeros(len(sums), np.uint64)
-    np.minimum.at(lowest, row, biases[sums])
-    np.maximum.at(highest, row, biases[sums])
-    differ = np.zeros(m, bool)
-    differ[sums] = (lowest != highest)[row]
-    bias &= differ[terms.node]
+    starts, counts = run_lengths(terms.node)
+    used = np.where(parameter[terms.u] | bias, terms.u, terms.v)
+    weights, biases = (np.add.reduceat(scatter(used) * x, starts) for x in (weight, bias))
+    some = np.flatnonzero(np.logical_or.reduceat(bias, starts))
+    _, row = np.unique(weights[some], return_inverse=True)
+    first = np.empty(row.max() + 1, np.uint64)
+    first[row] = biases[some]
+    differ = np.zeros(len(first), bool)
+    differ[row[biases[some] != first[row]]] = True
+    differs = np.zeros(len(starts), bool)
+    differs[some] = differ[row]
+    bias &= np.repeat(differs, counts)
     return bias
 
 

@@ -71,7 +71,7 @@ def _families(fused: Fused, maps: Ints, batched: Ints) -> Ints:
     """A number for each map: its op, what is batched, and the constant, if it matters which."""
     op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
     static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
-    constant = parents[np.arange(len(maps)), static]
+    constant = parents[np.arange(len(maps)), static].astype(np.intp)
     matters = (static >= 0) & (fused.op[constant] == ops.const.code)
     which: Ints = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; ops, 256
     which += 16 * (op + 256 * np.where(matters, constant, -1))

@@ -31,7 +31,9 @@ KERNELS: dict[str, type[Kernel]] = {
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
 TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
-SAFETY = 4  # times what is estimated a call may take; what would be too much is found out exactly
+SAFETY = (
+    4  # times what is estimated a call may take; if that were too much, it is looked at closely
+)
 KEPT_WIDTHS = 8  # so many widths of tile stay bound,
 KEPT_BYTES = 1 << 28  # if all of them together are no larger
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dis import opname
 from linecache import getline
+from sys import version_info
 
 from .errors import TraceError
 from .lines import user_frame, user_line
@@ -109,7 +110,8 @@ def refusal(means: str) -> TraceError:
     frame = user_frame()
     text = _code_of(getline(frame.f_code.co_filename, frame.f_lineno))
     if means == "bool":
-        known = [*_askers(opname[frame.f_code.co_code[frame.f_lasti]]), *_ANY]
+        operation, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
+        known = [*_askers(opname[operation], argument), *_ANY]
     else:
         known = _REFUSALS.get(means, [])
     fits = (entry[1:] for entry in known if re.search(entry[0], text))
@@ -123,10 +125,12 @@ def refusal(means: str) -> TraceError:
     )
 
 
-def _askers(operation: str) -> list[tuple[str, str, str]]:
+def _askers(operation: str, argument: int) -> list[tuple[str, str, str]]:
     """Who may be asking for a truth, by the operation of Python's that is running."""
     if "CALL" in operation:
         return _CALLS
+    if operation == "COMPARE_OP" and version_info >= (3, 13) and argument & 16:
+        return _STATEMENTS  # whose truth the comparison gives at once, as of this version
     return {"COMPARE_OP": _ARRAYS, "CONTAINS_OP": _IN}.get(operation, _STATEMENTS)
 
 

@@ -31,6 +31,11 @@ class Kinds:
     starts: Ints  # where the terms of each sum begin
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
 
+    def families(self, level: Ints) -> int:
+        """How many there are in all levels together: about as many kernels as run."""
+        nodes = self.computed
+        return len(np.unique(level[nodes] * len(self.family) + self.family[nodes]))
+
 
 def find_kinds(fused: Fused) -> Kinds:
     """The kinds of all nodes."""

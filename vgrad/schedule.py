@@ -69,22 +69,21 @@ def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
     kinds = find_kinds(fused)
     level = earliest(fused, kinds)
-    groups = list(_groups(fused, kinds, level))
-    # Where some level has several groups, some of these might run with those of another level. As
-    # each costs some calls, the fewest are the best.
-    if len(groups) > len({(group.buffer, group.level) for group in groups}):
-        level = meeting(fused, kinds, int(level.max()))
-        groups = min(groups, list(_groups(fused, kinds, level)), key=len)
-    return _layout(fused, groups, inputs, parameters)
+    # Where some level has several families, some of these might run with those of another level.
+    # As each costs some calls, the fewest are the best.
+    if kinds.families(level) > len(np.unique(level[kinds.computed])):
+        later = meeting(fused, kinds, int(level.max()))
+        level = min((level, later), key=kinds.families)
+    return _layout(fused, _groups(fused, kinds, level), inputs, parameters)
 
 
 # --- groups --------------------------------------------------------------------------------------
 
 
-def _groups(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
+def _groups(fused: Fused, kinds: Kinds, level: Ints) -> list[Group]:
     """All groups, shared before batched, and from the bottom up."""
     groups = [*_maps(fused, kinds, level), *_sums(fused, kinds, level)]
-    return iter(sorted(groups, key=lambda group: (group.buffer, group.level)))
+    return sorted(groups, key=lambda group: (group.buffer, group.level))
 
 
 def _maps(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:

@@ -58,8 +58,9 @@ def test_by_hand_agrees_with_central_differences(sizes):
         return ByHand(sizes, np.array(numbers), 2, 3).loss_and_grad(tokens)[0]
 
     grad = ByHand(sizes, theta, 2, 3).loss_and_grad(tokens)[1]
-    differences = [central_difference(loss, list(theta), k, 1e-5) for k in range(len(theta))]
-    np.testing.assert_allclose(grad, differences, rtol=0, atol=1e-8)
+    some = range(0, len(theta), 5)  # which go through every matrix
+    differences = [central_difference(loss, list(theta), k, 1e-5) for k in some]
+    np.testing.assert_allclose(grad[some], differences, rtol=0, atol=1e-8)
 
 
 def test_nothing_is_left_of_the_step_before():

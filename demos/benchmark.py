@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import gpt
 import gpt_peers
 import numpy as np
-from terminal import Progress, positive, write
+from terminal import Progress, positive, several, write
 
 import vgrad
 
@@ -514,8 +514,8 @@ def language(args: argparse.Namespace) -> None:
 
 
 def compare_gpts(engine: gpt.Vector, batch: int, args: argparse.Namespace) -> None:
-    sizes, steps, rng = engine.sizes, -(-args.steps // batch), random.Random(1337)
-    theta = np.array([rng.gauss(0, 0.08) for _ in range(sizes.parameters())])
+    sizes, steps = engine.sizes, -(-args.steps // batch)
+    theta = gpt.draw(sizes, random.Random(1337).gauss)
     tokens = np.random.default_rng(1337).integers(27, size=(batch, sizes.block_size + 1))
     problem = (sizes, theta, tokens, steps)
     peers = [
@@ -530,7 +530,7 @@ def compare_gpts(engine: gpt.Vector, batch: int, args: argparse.Namespace) -> No
         expected, scalar = gpt_peers.numpy_train(sizes, theta, tokens, 1), gpt.Scalar(sizes)
         run = lambda: train_gpt(scalar, theta, tokens, 1, steps)  # noqa: E731
         peers.append(Peer("vgrad's scalar engine", run, 1 / steps, expected))
-    title = f"    {steps} step{'s' * (steps > 1)}, of {batch} document{'s' * (batch > 1)} each"
+    title = f"    {several(steps, 'step')}, of {several(batch, 'document')} each"
     compare(title, peers, args)
 
 
@@ -539,7 +539,7 @@ def train_gpt(
 ) -> float:
     """Some steps of so many, through an engine of the demo."""
     theta, documents = theta.copy(), tokens.tolist()
-    adam = vgrad.optim.Adam(lambda k: gpt_peers.rate(k, steps), gpt_peers.BETA1, gpt_peers.BETA2)
+    adam = vgrad.optim.Adam(lambda k: gpt.rate(k, steps), gpt.BETA1, gpt.BETA2)
     for _ in range(some):
         loss, grad = engine.value_and_grad(theta, documents)
         adam.step(theta, grad)

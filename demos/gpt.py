@@ -11,7 +11,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from terminal import Progress, count, options, positive, several, target, write
 import vgrad
 from vgrad import Value, optim
 
-RATE = 0.01  # of the first step; it falls to 0
+RATE, BETA1, BETA2 = 0.01, 0.85, 0.99  # of Adam; the rate is that of the first step
 SMOOTH = 50  # steps under the mean in the picture
 
 Document = list[int]  # of tokens: the boundary, characters, the boundary
@@ -139,6 +139,16 @@ SIZES = {  # as options
 }
 
 
+def draw(sizes: Sizes, gauss: Callable[[float, float], float] = random.gauss) -> np.ndarray:
+    """The theta that training starts from."""
+    return np.array([gauss(0, 0.08) for _ in range(sizes.parameters())])
+
+
+def rate(k: int, steps: int) -> float:
+    """Of step k, from 0 on: it falls to 0."""
+    return RATE * (1 - k / steps)
+
+
 def build(sizes: Sizes, theta: Iterable[Any]) -> Model:
     """The model whose parameters are theta: its matrices in order, row after row."""
     numbers = iter(theta)
@@ -234,8 +244,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     random.seed(args.seed)
     random.shuffle(args.documents)
-    theta = np.array([random.gauss(0, 0.08) for _ in range(args.sizes.parameters())])
-    optimiser = optim.Adam(beta1=0.85, beta2=0.99)
+    theta = draw(args.sizes)
+    optimiser = optim.Adam(beta1=BETA1, beta2=BETA2)
     if args.load:
         theta = args.load.theta
         optimiser.restore(args.load.state)
@@ -265,7 +275,7 @@ def train(
     Ctrl-C ends it early.
     """
     before, total = optimiser.steps, optimiser.steps + args.steps
-    optimiser.rate = lambda k: RATE * (1 - k / total)
+    optimiser.rate = lambda k: rate(k, total)
     tokens = [encode(document, args) for document in args.documents]
     losses, seconds = [], 0.0
     with Progress() as progress, suppress(KeyboardInterrupt):

@@ -11,13 +11,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpt import RATE, Sizes
+from gpt import BETA1, BETA2, RATE, Sizes, rate
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
-BETA1, BETA2, EPS = 0.85, 0.99, 1e-8  # of Adam
+EPS = 1e-8  # of Adam
 NORM_EPS = 1e-5  # of rmsnorm
 
 
@@ -54,10 +54,6 @@ def split(sizes: Sizes, theta: Array) -> list[Array]:
     if stops[-1] != len(theta):
         raise ValueError(f"theta must have {stops[-1]} numbers for {sizes} (got {len(theta)})")
     return [part.reshape(shape) for part, shape in zip(np.split(theta, stops[:-1]), shapes)]
-
-
-def rate(k: int, steps: int) -> float:
-    return RATE * (1 - k / steps)
 
 
 # --- NumPy by hand -------------------------------------------------------------------------------

@@ -31,9 +31,14 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def folder(text: str) -> Path:
     """A folder, or what can become one."""
     path = Path(text)
-    if not next(x for x in (path, *path.absolute().parents) if x.exists()).is_dir():
+    if not _nearest(path).is_dir():
         raise argparse.ArgumentTypeError(f"must be a folder (got {text!r})")
     return path
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest above it that exists."""
+    return next(x for x in (path, *path.absolute().parents) if x.exists())
 
 
 def positive(text: str) -> int:
@@ -64,7 +69,7 @@ def several(n: int, what: str) -> str:
 def target(text: str) -> Path:
     """A file that can be written, in a folder or in what can become one."""
     path = Path(text)
-    there = next((x for x in path.absolute().parents if x.exists()), path)
+    there = _nearest(path.parent)
     if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"must be a file that can be written (got {text!r})")
     return path

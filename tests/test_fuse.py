@@ -690,12 +690,7 @@ def test_no_sweep_runs_twice_where_a_result_is_not_finite(aux, monkeypatch):
     """The quick one, the one that keeps zeros, and the plain one: each once."""
     swept = []
     for kind, name in ((vgrad.plan.Plan, "fused"), (vgrad.plain.Sweep, "plain")):
-
-        def spy(self, *args, name=name, original=kind.gradient):
-            swept.append(name)
-            return original(self, *args)
-
-        monkeypatch.setattr(kind, "gradient", spy)
+        monkeypatch.setattr(kind, "gradient", noting(swept, name, kind.gradient))
     for fuse, sweeps in ((True, ["fused", "fused", "plain"]), (False, ["plain"])):
         swept.clear()
         program = vgrad.compile(lambda x: vgrad.log(x) * W[0, 0], [W[0, 0]], fuse=fuse)

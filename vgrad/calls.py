@@ -119,7 +119,7 @@ class Calls:
         """
         rows = slice(access.flat.min(), access.flat.max() + 1)
         numbers = self.values[access.buffer][rows].reshape(-1)
-        squares = self.constant(0.0).array.copy()
+        squares = self.zeros(())
         self.call(partial(np.dot, numbers, numbers, squares))
         self.call(partial(np.add, self.noted, squares, self.noted))
 

@@ -313,10 +313,8 @@ def _differing_biases(fused: Fused) -> Mask:
     _, row = np.unique(weights[some], return_inverse=True)
     first = np.empty(row.max() + 1, np.uint64)
     first[row] = biases[some]
-    differ = np.zeros(len(first), bool)
-    differ[row[biases[some] != first[row]]] = True
     differs = np.zeros(len(starts), bool)
-    differs[some] = differ[row]
+    differs[some] = np.isin(row, row[biases[some] != first[row]])
     bias &= np.repeat(differs, counts)
     return bias
 

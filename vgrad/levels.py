@@ -107,9 +107,10 @@ def _oriented(fused: Fused) -> Terms:
 
 
 Step = tuple[Ints, Ints, slice, Ints]
+Steps = tuple[Terms, list[Step]]
 
 
-def _steps(fused: Fused, kinds: Kinds, order: Ints) -> tuple[Terms, list[Step]]:
+def in_steps(fused: Fused, kinds: Kinds, order: Ints) -> Steps:
     """The nodes that run, those of one number in `order`, (m,), together, from the lowest up.
 
     Each step has the nodes that are no sums, the sums, where these have their terms, and where in
@@ -145,18 +146,18 @@ def _lowest(fused: Fused, terms: Terms, step: Step, level: Ints) -> tuple[Ints, 
     return of_others, of_sums
 
 
-def earliest(fused: Fused, kinds: Kinds) -> Ints:
+def earliest(fused: Fused, by_depth: Steps) -> Ints:
     """(m + 1,) 0 for a leaf, else one more than the highest operand's; 0 for no operand."""
-    terms, steps = _steps(fused, kinds, fused.depth)
+    terms, steps = by_depth
     level = np.zeros(len(fused.op) + 1, np.intp)
     for step in steps:
         level[step[0]], level[step[1]] = _lowest(fused, terms, step, level)
     return level
 
 
-def _latest(fused: Fused, kinds: Kinds, last: int) -> Ints:
+def _latest(fused: Fused, by_depth: Steps, last: int) -> Ints:
     """(m + 1,) as late as those that use a node let it run."""
-    terms, steps = _steps(fused, kinds, fused.depth)
+    terms, steps = by_depth
     level = np.full(len(fused.op) + 1, last)
     for others, sums, where, starts in reversed(steps):
         if len(others):
@@ -169,7 +170,7 @@ def _latest(fused: Fused, kinds: Kinds, last: int) -> Ints:
     return level
 
 
-def meeting(fused: Fused, kinds: Kinds, last: int) -> Ints:
+def meeting(fused: Fused, kinds: Kinds, by_depth: Steps, last: int) -> Ints:
     """(m + 1,) as late as can be, but then down to where others of their kind run.
 
     What the earliest order leaves apart, as where one path is shorter than those beside it, the
@@ -178,9 +179,9 @@ def meeting(fused: Fused, kinds: Kinds, last: int) -> Ints:
     or else factors. Those that share weights go down together, or they would be apart again.
     """
     level = np.zeros(len(fused.op) + 1, np.intp)
-    level[kinds.computed] = _latest(fused, kinds, last)[kinds.computed]
+    level[kinds.computed] = _latest(fused, by_depth, last)[kinds.computed]
     met, met_factors = np.full((2, len(fused.op) + 1), -1)  # where the last of them run
-    terms, steps = _steps(fused, kinds, level)
+    terms, steps = in_steps(fused, kinds, level)
     for step in steps:
         nodes = np.concatenate(step[:2])
         lowest = np.concatenate(_lowest(fused, terms, step, level))

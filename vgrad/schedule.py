@@ -19,7 +19,7 @@ from . import ops
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .graph import FROM_INPUTS, SHARED
 from .grids import SMALL_STACK, find_grids, find_stacks
-from .levels import Kinds, earliest, find_kinds, meeting
+from .levels import Kinds, earliest, find_kinds, in_steps, meeting
 from .passes import run_lengths, runs
 
 MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
@@ -68,12 +68,15 @@ class Schedule:
 def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
     kinds = find_kinds(fused)
-    level = earliest(fused, kinds)
+    by_depth = in_steps(fused, kinds, fused.depth)
+    level = earliest(fused, by_depth)
+    families = kinds.families(level)
     # Where some level has several families, some of these might run with those of another level.
     # As each costs some calls, the fewest are the best.
-    if kinds.families(level) > len(np.unique(level[kinds.computed])):
-        later = meeting(fused, kinds, int(level.max()))
-        level = min((level, later), key=kinds.families)
+    if families > len(np.unique(level[kinds.computed])):
+        later = meeting(fused, kinds, by_depth, int(level.max()))
+        if kinds.families(later) < families:
+            level = later
     return _layout(fused, _groups(fused, kinds, level), inputs, parameters)
 
 

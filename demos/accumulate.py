@@ -15,7 +15,7 @@ from terminal import options, write
 
 import vgrad
 from vgrad import Value
-from vgrad.value import reachable
+from vgrad.engine import reachable
 
 
 def main(argv: list[str] | None = None) -> int:

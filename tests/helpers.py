@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from vgrad import Value
+from vgrad.checks.parity import error_scales
+from vgrad.engine import reachable
 from vgrad.ops import OPS, Op, evaluate
-from vgrad.value import reachable
-from vgrad.verify import error_scales
 
 DEMOS = Path(__file__).parents[1] / "demos"
 MOONS, BENCHMARK = DEMOS / "moons.py", DEMOS / "benchmark.py"

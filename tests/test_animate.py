@@ -28,7 +28,7 @@ from test_draw import assert_nothing_overlaps, neuron, texts, within
 
 import vgrad
 from vgrad import Value
-from vgrad.value import reachable
+from vgrad.engine import reachable
 
 BY_NAME = {op.name: op for op in COMPUTED}
 
@@ -355,7 +355,7 @@ def test_the_window(monkeypatch):
         shown.append(canvas.figure.axes[0].texts[0].get_fontsize())
         pyplot.close()
 
-    monkeypatch.setattr(sys.modules["vgrad.draw"], "WINDOWLESS", set())
+    monkeypatch.setattr(sys.modules["vgrad.pictures.drawing"], "WINDOWLESS", set())
     monkeypatch.setattr(pyplot, "show", use)
     vgrad.animate(neuron()["o"]).show()
     *steps, size = shown

@@ -22,9 +22,9 @@ from matplotlib.text import Text
 
 import vgrad
 from vgrad import Value, nn
-from vgrad.layout import layout
-from vgrad.overview import overview
-from vgrad.value import reachable
+from vgrad.engine import reachable
+from vgrad.pictures.layout import layout
+from vgrad.pictures.overview import overview
 
 
 def neuron() -> dict[str, Value]:
@@ -326,7 +326,7 @@ def test_a_stack_is_drawn_with_what_it_reads_and_no_more():
         return sum(vgrad.tanh(z) for row in rows for z in row) + p * q  # the last node is p * q
 
     p, q = Value(1.0), Value(2.0)
-    (engine,) = vgrad.compile(vgrad.trace(means, (6, 10))).engines.values()
+    (engine,) = vgrad.compile(vgrad.trace(means, (6, 10))).runners.values()
     picture = overview(engine)
     titles = [box.title for box in picture.boxes]
     stack = titles.index("24 × dot of 1 to 6, stack")

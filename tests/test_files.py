@@ -24,7 +24,7 @@ from helpers import random_program, same_bits, sweep
 
 import vgrad
 from vgrad import Graph, GraphFormatError, Program, ShapeError, Value, nn, optim
-from vgrad.graph import MAX_NESTING
+from vgrad.flat.graph import MAX_NESTING
 
 MODEL = nn.MLP(2, [4, 1], activation="tanh", rng=random.Random(0))
 W = Value(3.0, label="w")

@@ -20,7 +20,7 @@ from traps import NUMBERS, TRAPS
 
 import vgrad
 from vgrad import Value, nn, where
-from vgrad.engine import Engine
+from vgrad.program.runner import Runner
 
 rng = np.random.default_rng(0)
 
@@ -278,7 +278,7 @@ def test_a_layer_at_several_positions_lies_features_first():
         (deeper, (3, 1)),
     ):
         program = vgrad.compile(vgrad.trace(fn, (5, 3), parameters=[*W.flat, *V.flat, *B]))
-        (engine,) = program.engines.values()
+        (engine,) = program.runners.values()
         assert engine.plan.kernels[0].out.strides == strides
 
 
@@ -510,7 +510,7 @@ def test_what_a_stack_leaves_out_may_be_infinite(monkeypatch):
         check(fn, [], x, tile=1)
         check(fn, [], x[1:2])
     assert "stack" in kernels(every, x)
-    plain = spy(monkeypatch, vgrad.plain.Sweep)
+    plain = spy(monkeypatch, vgrad.flat.sweep.PlainSweep)
     program = vgrad.compile(every)
     for samples, swept in ((x[1:], ["outputs"]), (x[:1], []), (x[2:], ["outputs"]), (x[:1], [])):
         plain.clear()
@@ -681,7 +681,7 @@ def test_a_guard_does_not_need_the_plain_sweep(name):
     program(theta, data, data)
     program.value_and_grad(theta, data, data)
     program.input_grads(theta, data, data)
-    (engine,) = program.engines.values()
+    (engine,) = program.runners.values()
     assert "plan" in vars(engine) and "plain" not in vars(engine)
 
 
@@ -689,7 +689,10 @@ def test_a_guard_does_not_need_the_plain_sweep(name):
 def test_no_sweep_runs_twice_where_a_result_is_not_finite(aux, monkeypatch):
     """The quick one, the one that keeps zeros, and the plain one: each once."""
     swept = []
-    for kind, name in ((vgrad.plan.Plan, "fused"), (vgrad.plain.Sweep, "plain")):
+    for kind, name in (
+        (vgrad.compiler.plan.FusedSweep, "fused"),
+        (vgrad.flat.sweep.PlainSweep, "plain"),
+    ):
         monkeypatch.setattr(kind, "gradient", noting(swept, name, kind.gradient))
     for fuse, sweeps in ((True, ["fused", "fused", "plain"]), (False, ["plain"])):
         swept.clear()
@@ -703,7 +706,7 @@ def test_the_fused_sweep_alone_would_give_nan():
     program = vgrad.compile(guarded("a neuron"), U)
     theta, data = program.theta(), np.array([-1.0, 2.0])
     assert np.isfinite(program.value_and_grad(theta, data, data)[1]).all()
-    (engine,) = program.engines.values()
+    (engine,) = program.runners.values()
     with np.errstate(all="ignore"):
         _, fused = engine.plan.input_gradients(theta, [data, data], 2, 2, exact=False)
     assert np.isnan(fused[0, 0])
@@ -760,13 +763,13 @@ def test_buffers_of_a_few_widths_are_kept():
     for batch in [*range(1, 30), *range(1, 30)]:
         value, _ = program.value_and_grad(np.ones(3), np.ones((batch, 3)))
         assert value == 9.0
-    (engine,) = program.engines.values()
-    assert len(engine.plan._free) <= 1 + vgrad.plan.KEPT_WIDTHS
+    (engine,) = program.runners.values()
+    assert len(engine.plan._free) <= 1 + vgrad.compiler.plan.KEPT_WIDTHS
 
 
 def test_gradients_of_inputs_are_computed_only_where_asked_for():
     graph = vgrad.trace(lambda x: dot(W[0], x) * vgrad.sin(x[0]), (3,), parameters=[*W[0]])
-    plan = Engine(graph, True, None).plan
+    plan = Runner(graph, True, None).plan
     plan.gradient(np.ones(3), [np.ones((4, 3))], 4, 4, 1.0, exact=False)
-    (bound,) = plan._free[4, vgrad.graph.FROM_PARAMETERS, False]
+    (bound,) = plan._free[4, vgrad.flat.graph.FROM_PARAMETERS, False]
     assert not bound._gradients[bound._inputs[0]].any()

@@ -20,7 +20,8 @@ import pytest
 from helpers import same_bits
 
 import vgrad
-from vgrad import OutOfMemoryError, VgradError, WorkerError, memory, nn
+from vgrad import OutOfMemoryError, VgradError, WorkerError, nn
+from vgrad.flat import memory
 
 MODEL = nn.MLP(3, [8, 8, 1], activation="tanh", rng=random.Random(0))
 X = np.random.default_rng(0).normal(size=(4000, 3))
@@ -151,7 +152,7 @@ def test_large_buffers_do_not_pile_up():
     program = compiled(tile=1_000_000)
     for size in (60_000, 60_001, 60_002):
         program.value_and_grad(MODEL_THETA, np.resize(X, (size, 3)))
-    (engine,) = program.engines.values()
+    (engine,) = program.runners.values()
     kept = [bound for bounds in engine.plan._free.values() for bound in bounds]
     assert len(kept) == 1 and kept[0].nbytes > 32 * MEGABYTE
 

@@ -239,7 +239,7 @@ def by_backward(fn, numbers):
     leaves = [*map(Value, numbers)]
     root = fn(*leaves)
     root.backward()
-    once = {node: node.grad for node in vgrad.value.reachable(root)}
+    once = {node: node.grad for node in vgrad.engine.reachable(root)}
     root.backward()
     for node, grad in once.items():
         assert node.grad == (grad if node.parents else 2 * grad)

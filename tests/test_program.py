@@ -363,7 +363,7 @@ def test_bad_arrays_are_refused_and_nothing_changes(program, arrays, kind, messa
         with pytest.raises(kind, match=message):
             call(theta, *arrays)
     got = program.value_and_grad(theta, X, Y)
-    assert got[0] == want[0] and same_bits(got[1], want[1]) and len(program.engines) == 1
+    assert got[0] == want[0] and same_bits(got[1], want[1]) and len(program.runners) == 1
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_eight_threads_on_one_program(fuse):
                 for i, result in itertools.chain(*pool.map(work, range(8))):
                     pairs = zip(result, want[i], strict=True)
                     assert all(same_bits(a, b) for a, b in pairs), calls[i][0]
-            assert len(program.engines) == 2
+            assert len(program.runners) == 2
     finally:
         sys.setswitchinterval(before)
 

@@ -9,7 +9,8 @@ import pytest
 from helpers import random_program, sweep
 
 import vgrad
-from vgrad import ParityError, Value, nn, ops, verify
+from vgrad import ParityError, Value, nn, ops
+from vgrad.checks import parity
 
 MODEL = nn.MLP(2, [6, 3, 1], activation="tanh", rng=random.Random(5))
 X = np.random.default_rng(0).normal(size=(50, 2))
@@ -27,7 +28,7 @@ def wrong_rule(monkeypatch):
 
     def plant(op: ops.Op, k: int, rule) -> None:
         before = op.vjp
-        vgrad.rules.recorded.cache_clear()
+        vgrad.flat.recording.recorded.cache_clear()
         object.__setattr__(op, "vjp", (*before[:k], rule, *before[k + 1 :]))
         undo.append((op, before))
 
@@ -35,7 +36,7 @@ def wrong_rule(monkeypatch):
     yield plant
     for op, before in reversed(undo):
         object.__setattr__(op, "vjp", before)
-    vgrad.rules.recorded.cache_clear()
+    vgrad.flat.recording.recorded.cache_clear()
 
 
 # --- verify --------------------------------------------------------------------------------------
@@ -84,14 +85,14 @@ def test_a_fault_in_a_kernel_is_found(monkeypatch):
 
 def test_a_fault_in_the_gradient_to_shared_weights_is_found(monkeypatch):
     """Which gradients per sample do not come to, as there the weights are inputs."""
-    grad_u = vgrad.sums.Grid._grad_u
+    grad_u = vgrad.compiler.sums.Grid._grad_u
 
     def off(self, calls, out):
         result = grad_u(self, calls, out)
         calls.call(lambda: np.multiply(result.array, 3.0, result.array), result.constant)
         return result
 
-    monkeypatch.setattr(vgrad.sums.Grid, "_grad_u", off)
+    monkeypatch.setattr(vgrad.compiler.sums.Grid, "_grad_u", off)
     program = vgrad.compile(loss, MODEL.parameters())
     with pytest.raises(ParityError, match=r"at (mean )?gradient to parameter"):
         program.verify(program.theta(), X, Y)
@@ -101,7 +102,9 @@ def test_a_nan_in_the_wrong_place_is_found(monkeypatch):
     """Where the fused sweep forgets to keep a gradient of 0, and nothing falls back."""
     program = vgrad.compile(lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0), [])
     program.verify([], [1.0, 0.0])
-    monkeypatch.setattr(vgrad.plan.Plan, "input_gradients", lambda *call: (0.0, np.zeros((1, 2))))
+    monkeypatch.setattr(
+        vgrad.compiler.plan.FusedSweep, "input_gradients", lambda *call: (0.0, np.zeros((1, 2)))
+    )
     with pytest.raises(ParityError, match=r"got 0.0 for 0.5, .* at gradient to input 0, sample 0"):
         program.verify([], [1.0, 0.0])
 
@@ -109,14 +112,14 @@ def test_a_nan_in_the_wrong_place_is_found(monkeypatch):
 def test_a_fault_in_the_mean_gradient_alone_is_found(monkeypatch):
     program = vgrad.compile(loss, MODEL.parameters())
     theta = program.theta(X, Y)
-    right = vgrad.engine.Engine.gradient
+    right = vgrad.program.runner.Runner.gradient
 
     def off(*call, **options):
         value, gradient, outputs = right(*call, **options)
         gradient[7] *= 1 + 1e-9
         return value, gradient, outputs
 
-    monkeypatch.setattr(vgrad.engine.Engine, "gradient", off)
+    monkeypatch.setattr(vgrad.program.runner.Runner, "gradient", off)
     with pytest.raises(ParityError, match="at mean gradient to parameter 7"):
         program.verify(theta, X, Y)
 
@@ -129,7 +132,7 @@ def test_a_number_of_samples_must_be_one(samples):
 
 
 def test_the_bounds_are_what_is_documented():
-    assert verify.BOUNDS == {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
+    assert parity.BOUNDS == {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
 
 
 # --- gradcheck -----------------------------------------------------------------------------------
@@ -338,7 +341,7 @@ def test_nothing_inside_is_computed_in_float64():
         dtype=np.float32,
     )
     program.value_and_grad(program.theta(), abs(X), Y)
-    (engine,) = program.engines.values()
+    (engine,) = program.runners.values()
     (bound,) = [x for kept in engine.plan._free.values() for x in kept]
     kinds = {
         array.dtype
@@ -354,7 +357,7 @@ def test_float32_takes_half_of_the_memory():
     sizes = []
     for program in programs:
         program.value_and_grad(program.theta(), X, Y)
-        (engine,) = program.engines.values()
+        (engine,) = program.runners.values()
         sizes.append(engine.plan.memory(50, 2))
     assert sizes[1] <= 0.55 * sizes[0]
 

@@ -1,9 +1,26 @@
-"""vgrad: write scalar code, run it at array speed."""
+"""vgrad: write scalar code, run it at array speed.
+
+Micrograd stands in front: `ops` is the table of operations, `operand` gives them Python's
+operators, `engine` is the scalar engine, `Value`, and `nn`, `optim` and `functions` are built on
+it. Behind it stands the same graph as arrays. Each of the wings has a door, its `__init__`, which
+says what it is for and how data goes through it:
+
+    flat        records a function as arrays, differentiates it, and sweeps it level by level
+    compiler    sums become matrix products, and levels lists of NumPy calls
+    program     `compile`: arguments, batches, executors, files
+    checks      `gradcheck` and `verify`: results held against what they must be
+    pictures    drawings, the steps of backpropagation, plots
+    export      the plan as the text of a NumPy function
+
+Follow one call of `program.value_and_grad(theta, X, y)`: `program/program.py` checks the arrays,
+`program/runner.py` cuts the batch and chooses the sweep, `compiler/sweep.py` runs the tiles, each a
+list of NumPy calls that `compiler/kernels.py` has bound, with the rules of `ops.py`, to the buffers
+of `compiler/calls.py`.
+"""
 
 from . import datasets, nn, optim
-from .animate import Animation, animate
-from .derivatives import gradient as _gradient  # noqa: F401  a method of Graph
-from .draw import draw, to_dot
+from .checks import Gradcheck, Verification, gradcheck
+from .engine import Value
 from .errors import (
     GraphFormatError,
     NonFiniteError,
@@ -15,9 +32,8 @@ from .errors import (
     WorkerError,
 )
 from .finite import check_finite
+from .flat import Graph, capture, trace
 from .functions import clip, logsumexp, softmax, take
-from .gradcheck import Gradcheck, gradcheck
-from .graph import Graph
 from .lines import source_lines
 from .ops import (
     abs,
@@ -34,12 +50,18 @@ from .ops import (
     tanh,
     where,
 )
-from .plots import LivePlot, plot_boundary, plot_training
+from .pictures import (
+    Animation,
+    LivePlot,
+    animate,
+    draw,
+    plot_boundary,
+    plot_training,
+    to_dot,
+)
 from .program import Program, compile
-from .source import to_numpy_source as _to_numpy_source  # noqa: F401  a method of Graph
-from .trace import capture, trace
-from .value import Value
-from .verify import Verification
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Animation",
@@ -89,3 +111,7 @@ __all__ = [
     "trace",
     "where",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__version__"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["make_lecture", "make_moons"]
+
 
 def make_moons(
     n_samples: int = 100, noise: float | None = None, seed: int | None = None
@@ -52,3 +54,7 @@ def make_lecture() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """
     X = np.array([[2.0, 3.0, -1.0], [3.0, -1.0, 0.5], [0.5, 1.0, 1.0], [1.0, 1.0, -1.0]])
     return X, np.array([1.0, -1.0, -1.0, 1.0])
+
+
+def __dir__() -> list[str]:
+    return __all__

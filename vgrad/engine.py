@@ -1,326 +1,224 @@
-"""One recorded graph and the sweeps over it: which of them runs, on what part of a batch, where."""
+"""The scalar engine: a number that remembers how it was computed. It is the definition."""
 
 from __future__ import annotations
 
-import pickle
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import replace
-from functools import cached_property, lru_cache
-from math import isfinite
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
-import numpy as np
+from . import finite, ops
+from .elsewhere import Elsewhere
+from .operand import Operand, look
 
-from . import ops
-from .derivatives import tangent
-from .errors import WorkerError
-from .graph import FLOAT64, FROM_INPUTS, FROM_PARAMETERS, Array, Graph, Shape
-from .memory import require_samples
-from .plain import Sweep
-from .plan import Plan
-
-Arrays = Sequence[Array]  # one per argument, (B, numbers), or (B,) for a single number
-
-SHARD = 2  # tiles; what one task of an executor takes
-WAITING = 64  # tasks that an executor is given ahead
+# The 0.0 of a gradient that no backward pass has computed. It is told from others by identity, for
+# drawings; in arithmetic it is like any other.
+NO_GRADIENT = float("0")
 
 
-class Engine:
-    """A graph, ready to run over batches; it holds no state that a call could see.
+class Value(Operand):
+    """A number with a gradient; arithmetic on it gives more of them.
 
-    The fused sweep is quick, but where a gradient of 0 meets inf or nan it gives nan and not 0,
-    and it sums in another order. So what it finds that is not finite is done again: first with
-    maps that keep gradients of 0, which is what a guard such as where(x > 0, log(x), 0) needs, and
-    then by the plain sweep, which computes what the scalar engine does.
+    `data` is the number and `grad` its gradient, both floats. `op` and `parents` say how it was
+    computed; `level` is 0 for a leaf, else one more than its highest parent's. A leaf that is
+    `trainable` is a parameter: `learn` moves it, and `vgrad.compile` finds it.
+
+    >>> a, b = Value(2.0, label="a"), Value(3.0)
+    >>> (a * b + a).backward()
+    >>> a
+    Value(a, data=2.0, grad=4.0)
+
+    Raises TypeError where `data` is no real number.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        fuse: bool = True,
-        tile: int | None = None,
-        dtype: np.dtype[Any] = FLOAT64,
-    ) -> None:
-        self.graph, self.fuse, self.tile, self.dtype = graph, fuse, tile, dtype
-        shape = graph.output_shapes
-        while isinstance(shape, list):
-            shape = shape[0]
-        self.objective_shape: Shape = shape  # of output 0
+    # Parents stand in slots of their own: a tuple would be one more object for each value, and the
+    # garbage collector, which walks every object, takes half of the time as it is.
+    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable", "line")
 
-    def __reduce__(self) -> Any:
-        return _restored, (self._pickled,)
+    def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
+        if not isinstance(label, str):
+            raise TypeError(f"label must be a string (got {label!r}, a {type(label).__name__})")
+        self._data = ops.number(data)
+        self.grad = NO_GRADIENT
+        self.op = ops.parameter
+        self._x: Value | None = None
+        self._y: Value | None = None
+        self._z: Value | None = None
+        self.level = 0
+        self.label = label
+        self.trainable = trainable
 
-    @cached_property
-    def _pickled(self) -> bytes:
-        plain_data = replace(self.graph, leaves=())
-        return pickle.dumps((plain_data, self.fuse, self.tile, self.dtype), pickle.HIGHEST_PROTOCOL)
+    @property
+    def data(self) -> float:
+        """The number itself; what is set must be a real number, and counts as a float."""
+        look(self, "data")
+        return self._data
 
-    @cached_property
-    def plain(self) -> Sweep:
-        """The plain sweep over the graph."""
-        return Sweep(self.graph, self.tile, self.dtype)
+    @data.setter
+    def data(self, data: Any) -> None:
+        look(self, "set")
+        self._data = ops.number(data)
 
-    @cached_property
-    def plan(self) -> Plan:
-        """The fused sweeps over the graph."""
-        return Plan(self.graph, self.tile, self.dtype)
+    @property
+    def parents(self) -> tuple[Value, ...]:
+        """The values this one was computed from, one for each operand of its op."""
+        x, y, z = self._x, self._y, self._z
+        if x is None:
+            return ()
+        return (x,) if y is None else (x, y) if z is None else (x, y, z)
 
-    @cached_property
-    def _unfused(self) -> Engine:
-        """The same with the plain sweep alone."""
-        return Engine(self.graph, False, self.tile, self.dtype)
+    _repr_svg_ = Elsewhere("pictures", "notebook_svg")
 
-    def _able(self, theta: Array) -> Engine:
-        """This engine, or the unfused one where theta must be finite to fuse, and is not."""
-        if self.fuse and self.plan.fused.picks and not np.isfinite(theta).all():
-            return self._unfused
-        return self
+    @staticmethod
+    def _apply(op: ops.Op, *operands: Any) -> Any:
+        for x in operands:
+            if x.__class__ is not Value:
+                return _apply_mixed(op, operands)
+        return computed(op, operands)
 
-    @cached_property
-    def _per_sample(self) -> Engine:
-        """The same with the parameters as one more input, for their gradients per sample."""
-        graph = self.graph
-        op = graph.op.copy()
-        op[graph.parameters] = ops.input.code
-        as_inputs = replace(
-            graph,
-            op=op,
-            inputs=np.concatenate([graph.inputs, graph.parameters]),
-            parameters=graph.parameters[:0],
-            input_shapes=(*graph.input_shapes, graph.parameters.shape),
-            leaves=(),
-        )
-        return Engine(as_inputs, self.fuse, self.tile, self.dtype)
+    def backward(self, check_finite: bool = False) -> None:
+        """Add this value's gradient to that of every leaf it was computed from.
 
-    @cached_property
-    def along(self) -> Engine:
-        """The derivative of output 0 along a direction v, as a function of theta and v, (2 P,)."""
-        return Engine(tangent(self.graph), self.fuse, self.tile, self.dtype)
+        Interior gradients start from 0 at each call, so a second call doubles those of the leaves
+        and nothing else. A gradient of 0 propagates as 0, through inf and nan too. Constants, the
+        plain numbers of an expression, get none.
 
-    def outputs(
-        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
-    ) -> Array:
-        """Every output for every sample, (M, B)."""
-        with np.errstate(all="ignore"):
-            tasks = self._able(theta)._tasks(theta, arrays, batch, 0, executor)
-            return _joined(list(_results(_outputs, tasks, executor)))
-
-    def gradient(
-        self,
-        theta: Array,
-        arrays: Arrays,
-        batch: int,
-        divisor: float,
-        aux: bool,
-        executor: Executor | None = None,
-    ) -> tuple[float, Array, Array | None]:
-        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
-        every output, (M, B)."""
-        if self._able(theta) is not self:
-            return self._unfused.gradient(theta, arrays, batch, divisor, aux, executor)
-        work = _gradient_and_outputs if aux else _gradient
-        attempts = [False, True] if self.fuse else [False]  # exact or not; plain does both itself
-        with np.errstate(all="ignore"):
-            if self.fuse and not aux and batch <= self.plan.tile:
-                # The usual call in training, by the short way: what a task costs would show.
-                exact = attempts.pop(0)
-                value, gradient = self.plan.gradient(theta, arrays, batch, batch, divisor, exact)
-                if isfinite(value) and all_finite(gradient):
-                    return value, gradient, None
-            for exact in attempts:
-                tasks = self._tasks(
-                    theta, arrays, batch, FROM_PARAMETERS, executor, aux, divisor, exact
-                )
-                if len(tasks) == 1 and not self.fuse:
-                    break  # it is the whole of what comes below
-                value, gradient, outputs = (
-                    work(tasks[0]) if len(tasks) == 1 else _total(_results(work, tasks, executor))
-                )
-                if isfinite(value) and all_finite(gradient):
-                    return value, gradient, outputs
-            every, gradient = self.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
-            value = np.add.reduce(every[0]) / divisor
-            if not isfinite(value):  # a mean may be finite where the sum is not
-                value = np.add.reduce(every[0] / divisor)
-            return float(value), gradient, every if aux else None
-
-    def input_gradients(
-        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
-    ) -> tuple[float, Array]:
-        """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
-        with np.errstate(all="ignore"):
-            tasks = self._able(theta)._tasks(theta, arrays, batch, FROM_INPUTS, executor)
-            values, gradients = zip(*_results(_input_gradients, tasks, executor))
-            return sum(values), _joined(gradients)
-
-    def parameter_gradients(
-        self, theta: Array, arrays: Arrays, batch: int, executor: Executor | None = None
-    ) -> tuple[float, Array]:
-        """The sum of output 0, and its gradient to the parameters, per sample, (P, B)."""
-        everywhere = np.broadcast_to(theta, (batch, len(theta)))
-        value, gradients = self._per_sample.input_gradients(
-            theta[:0], [*arrays, everywhere], batch, executor
-        )
-        return value, gradients[len(self.graph.inputs) :]
-
-    def _tasks(
-        self,
-        theta: Array,
-        arrays: Arrays,
-        batch: int,
-        wanted: int,
-        executor: Executor | None,
-        aux: bool = True,
-        divisor: float = 1.0,
-        exact: bool = False,
-    ) -> list[Task]:
-        """The shards of a batch: the same whoever runs them, so results are the same to the bit.
-
-        `wanted` says to what gradients go, and `aux` whether outputs are returned. Raises
-        OutOfMemoryError where the call would need too much.
+        With `check_finite` it raises NonFiniteError where this value, or a leaf's gradient, is
+        infinite or nan, which names the op where that began; leaves then keep the gradients they
+        had. `vgrad.source_lines` lets it name the line as well.
         """
-        tile = self.plan.width(batch) if self.fuse else min(self.plain.tile, batch)
-        size = SHARD * tile
-        shards = -(-batch // size)
-        results = len(self.graph.inputs if wanted == FROM_INPUTS else self.graph.outputs) * aux
-        per_sample = 2 * results * self.dtype.itemsize  # the shards', and the whole
-        require_samples(batch, per_sample, "results")
-        workers = min(shards, getattr(executor, "_max_workers", None) or 1)
-        sweeps = self.plan if self.fuse else self.plain
-        sweeps.admit(tile, wanted, exact, workers, batch * per_sample)
-        if batch <= size:
-            return [Task(self, theta, arrays, batch, tile, divisor, exact)]
-        tasks = []
-        for a in range(0, batch, size):
-            part = [array[a : a + size] for array in arrays]
-            tasks.append(Task(self, theta, part, min(size, batch - a), tile, divisor, exact))
-        return tasks
+        look(self, "backward")
+        if check_finite:
+            finite.check_backward(self, [x for x in reachable(self) if not x.level], backpropagate)
+        else:
+            backpropagate(self)
+
+    def zero_grad(self) -> None:
+        """Set the gradient of this value, and of all it was computed from, to 0."""
+        for node in reachable(self):
+            node.grad = NO_GRADIENT
+
+    def learn(self, rate: float) -> None:
+        """`backward()`, then one step of gradient descent on the trainable leaves it reaches.
+
+        Leaves accumulate: call `zero_grad()` first where they hold an older gradient.
+
+        >>> x = Value(3.0)
+        >>> (x * x).learn(0.1)
+        >>> x
+        Value(data=2.4, grad=6.0)
+        """
+        rate = ops.number(rate)
+        self.backward()
+        for node in reachable(self):
+            if node.trainable:
+                node.data -= rate * node.grad
+
+    def __repr__(self) -> str:
+        label = f"{self.label}, " if self.label else ""
+        return f"Value({label}data={self._data}, grad={self.grad})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        look(self, "copied")
+        return super().__reduce_ex__(protocol)
+
+    def __float__(self) -> float:
+        look(self, "float")
+        return self._data
+
+    def __int__(self) -> int:
+        look(self, "int")
+        return int(self._data)
+
+    def __bool__(self) -> bool:
+        look(self, "bool")
+        return self._data != 0.0
 
 
-class Task(NamedTuple):
-    """A shard of a call, as executors send it elsewhere."""
+def backpropagate(
+    root: Value, on_part: Callable[[Value, Value, float], None] | None = None
+) -> None:
+    """What `backward()` does; `on_part` is told of each part that a node gives to a parent.
 
-    engine: Engine
-    theta: Array
-    arrays: Arrays
-    batch: int
-    tile: int
-    divisor: float
-    exact: bool
-
-
-@lru_cache(maxsize=8)  # a worker meets the same program with every task
-def _restored(pickled: bytes) -> Engine:
-    return Engine(*pickle.loads(pickled))
-
-
-# --- what is asked of a shard; functions of a module, as executors may send them elsewhere ------
-
-
-def _results(
-    work: Callable[[Task], Any], tasks: list[Task], executor: Executor | None
-) -> Iterator[Any]:
-    """What `work` makes of each task, in order: by the executor, or right here."""
-    if executor is None or len(tasks) == 1:
-        yield from map(work, tasks)
-        return
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(executor.submit(_quiet, work, task))
-            if len(waiting) > WAITING:  # so that neither tasks nor results pile up
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except (BrokenExecutor, CancelledError) as error:
-        raise WorkerError(
-            f"the workers of an executor must live until the call returns (got {error!r}); nothing "
-            "has changed: compile again with a new executor, or without one"
-        ) from error
-    finally:
-        for future in waiting:  # after an error, or when somebody interrupts the call
-            future.cancel()
+    A node comes after all that were computed from it. One whose gradient is 0 passes nothing on.
+    """
+    nodes = reachable(root)
+    for node in nodes:
+        if node.level or node.grad is NO_GRADIENT:
+            node.grad = 0.0
+    root.grad += 1.0
+    for node in nodes:
+        if node.grad:
+            parents = node.parents
+            arguments = (node.grad, node._data, *[x._data for x in parents])
+            for x, vjp in zip(parents, node.op.vjp):
+                if vjp is not None and x.op is not ops.const:
+                    try:
+                        part = vjp(*arguments)
+                    except ArithmeticError:
+                        part = ops.evaluate(vjp, *arguments)
+                    x.grad += part
+                    if on_part is not None:
+                        on_part(node, x, part)
 
 
-def _total(parts: Iterable[Any]) -> tuple[float, Array, Array | None]:
-    """The sums of values and gradients, as they come, and all outputs side by side."""
-    value, gradient, columns = 0.0, None, []
-    for more, part, outputs in parts:
-        value, gradient = value + more, part if gradient is None else gradient + part
-        columns.append(outputs)
-    assert gradient is not None
-    return value, gradient, None if columns[0] is None else _joined(columns)
+def reachable(*roots: Value) -> list[Value]:
+    """The roots and all that they were computed from, highest level first."""
+    nodes: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[Value | None] = [*roots]
+    while stack:
+        value = stack.pop()
+        if value is not None and value not in seen:
+            seen.add(value)
+            nodes.append(value)
+            stack += (value._x, value._y, value._z)
+    nodes.sort(key=attrgetter("level"), reverse=True)
+    return nodes
 
 
-def _quiet(work: Callable[[Task], Any], task: Task) -> Any:
-    with np.errstate(all="ignore"):  # which each thread has to say for itself
-        return work(task)
-
-
-def _outputs(task: Task) -> Array:
-    engine, theta, arrays, batch, tile, _, _ = task
-    if not engine.fuse:
-        return engine.plain.outputs(theta, _rows(arrays, batch))
-    outputs = engine.plan.outputs(theta, arrays, batch, tile)
-    return _with_exact(outputs, Sweep.outputs, task)
-
-
-def _gradient(task: Task) -> tuple[float, Array, None]:
-    engine, theta, arrays, batch, tile, divisor, exact = task
-    if not engine.fuse:
-        value, gradient, _ = _gradient_and_outputs(task)
+def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
+    """A new value, computed by `op` from `parents`."""
+    node = _new(Value)
+    node.grad = NO_GRADIENT
+    node.label = ""
+    node.op = op
+    node.trainable = False
+    if len(parents) == 2:  # most of all work, so without a loop
+        x, y = parents
+        node._x = x
+        node._y = y
+        node._z = None
+        node.level = 1 + (x.level if x.level > y.level else y.level)
+        try:
+            node._data = op.forward(x._data, y._data)
+        except ArithmeticError:
+            node._data = ops.evaluate(op.forward, x._data, y._data)
     else:
-        value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact)
-    return value, gradient, None
+        node._x, node._y, node._z = (*parents, None, None)[:3]
+        node.level = 1 + max([x.level for x in parents])
+        node._data = ops.evaluate(op.forward, *[x._data for x in parents])
+    return node
 
 
-def _gradient_and_outputs(task: Task) -> tuple[float, Array, Array]:
-    engine, theta, arrays, batch, tile, divisor, exact = task
-    if not engine.fuse:
-        outputs, gradient = engine.plain.gradient(theta, _rows(arrays, batch), 1 / divisor)
-        return float(np.add.reduce(outputs[0]) / divisor), gradient, outputs
-    outputs = np.empty((len(engine.graph.outputs), batch), engine.dtype)
-    value, gradient = engine.plan.gradient(theta, arrays, batch, tile, divisor, exact, outputs)
-    return value, gradient, _with_exact(outputs, Sweep.outputs, task)
+def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
+    """Numbers among the operands become constants; an operand of another engine takes over."""
+    parents = []
+    for x in operands:
+        if isinstance(x, Value):
+            parents.append(x)
+        elif isinstance(x, Operand):
+            return x._apply(op, *operands)
+        elif ops.is_number(x):
+            parents.append(_constant(x))
+        else:
+            return NotImplemented
+    return computed(op, tuple(parents))
 
 
-def _input_gradients(task: Task) -> tuple[float, Array]:
-    engine, theta, arrays, batch, tile, _, _ = task
-    if not engine.fuse:
-        return engine.plain.input_gradients(theta, _rows(arrays, batch))
-    for exact in (False, True):
-        value, gradients = engine.plan.input_gradients(theta, arrays, batch, tile, exact)
-        if engine.plan.fused.unguarded and not isfinite(value):
-            return engine.plain.input_gradients(theta, _rows(arrays, batch))
-        if np.isfinite(gradients).all():
-            return value, gradients
-    return value, _with_exact(gradients, lambda *call: Sweep.input_gradients(*call)[1], task)
+def _constant(x: Any) -> Value:
+    value = Value(x, trainable=False)
+    value.op = ops.const
+    return value
 
 
-def _with_exact(results: Array, sweep: Callable[..., Array], task: Task) -> Array:
-    """The same, what belongs to samples that are not finite everywhere computed by `sweep`."""
-    finite = np.isfinite(results)
-    if not finite.all():
-        again = np.flatnonzero(~finite.all(axis=0))
-        inputs = _rows([array[again] for array in task.arrays], len(again))
-        results[:, again] = sweep(task.engine.plain, task.theta, inputs)
-    return results
-
-
-def _joined(parts: Sequence[Array]) -> Array:
-    """(M, B) from the shards' parts of it."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def all_finite(gradient: Array) -> bool:
-    """Whether all numbers of (P,) are; their square is quicker to look at, but may overflow."""
-    return isfinite(gradient.dot(gradient)) or bool(np.isfinite(gradient).all())
-
-
-def _rows(arrays: Arrays, batch: int) -> Array:
-    """The inputs as the plain sweep takes them, (K, B)."""
-    if not arrays:
-        return np.empty((0, batch))
-    return np.concatenate([x.reshape(batch, -1).T for x in arrays])
+_new = object.__new__

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from . import ops
 from .errors import NonFiniteError
-from .operators import Operand
+from .operand import Operand
 
 Node = Any  # a Value
 Fits = Callable[[float], bool]

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import ops
 from .errors import ShapeError
-from .operators import Operand
+from .operand import Operand
 
 
 def clip(x: Any, low: Any, high: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .value import computed
+from .engine import computed
 
 _HERE, _NUMPY, _PYTHON = (
     os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)

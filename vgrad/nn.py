@@ -9,8 +9,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from . import ops
+from .engine import NO_GRADIENT, Value
 from .errors import ShapeError
-from .value import NO_GRADIENT, Value
+
+__all__ = ["MLP", "Layer", "Module", "Neuron"]
 
 Activation = Literal["relu", "tanh"]
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
@@ -146,3 +148,7 @@ class MLP(Module):
 
     def __repr__(self) -> str:
         return f"MLP of [{', '.join(map(str, self.layers))}]"
+
+
+def __dir__() -> list[str]:
+    return __all__

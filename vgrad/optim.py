@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import as_numbers
+from .engine import Value
 from .errors import ShapeError
-from .graph import as_numbers
 from .ops import number
-from .value import Value
+
+__all__ = ["SGD", "Adam", "Optimiser"]
 
 Array = NDArray[np.float64]
 Rate = float | Callable[[int], float]
@@ -171,3 +173,7 @@ class Adam(Optimiser):
         t = self.steps + 1
         corrected = square / (1 - self.beta2**t)
         return mean / (1 - self.beta1**t) / (np.sqrt(corrected) + self.eps)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,6 @@
+"""."""
+
+from .gradients import Gradcheck, gradcheck
+from .parity import Verification, verify
+
+__all__ = ["Gradcheck", "Verification", "gradcheck", "verify"]

@@ -1,0 +1,22 @@
+"""."""
+
+from .calls import Access
+from .fuse import Fused, Ints, fuse
+from .kernels import Kernel
+from .plan import FusedSweep
+from .schedule import CHAIN, GRID, MAP, SEGMENTS, Group, schedule
+
+__all__ = [
+    "CHAIN",
+    "GRID",
+    "MAP",
+    "SEGMENTS",
+    "Access",
+    "Fused",
+    "FusedSweep",
+    "Group",
+    "Ints",
+    "Kernel",
+    "fuse",
+    "schedule",
+]

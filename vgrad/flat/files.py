@@ -1,0 +1,203 @@
+"""Files of arrays: written whole or not at all, and read without trust in what they hold.
+
+A file is an uncompressed .npz, which `np.load` reads too: arrays of numbers, and a header, which is
+JSON text. Nothing in it is ever run. Its members are as large as they stand on the disk, so that
+what reading takes is bounded by the size of the file, whatever the file claims.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GraphFormatError
+
+Path = str | os.PathLike[str]
+Header = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+
+VERSION = 1  # of what the files hold; a change that an older vgrad would not understand adds 1
+HEADER = "header"
+DTYPES = ("|u1", "<i4", "<f8")  # what arrays may hold, in the byte order of the file
+LONGEST = 300  # characters: of the header of an array, and of a file's own words in an error
+
+
+def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
+    """Write a file of this kind, such as "vgrad.Graph": what JSON can hold, and named arrays.
+
+    A file that is there already is replaced at the end, in one step. Raises OSError where the
+    file cannot be written, and leaves things as they were.
+    """
+    header = json.dumps({"format": kind, "version": VERSION, **about}, separators=(",", ":"))
+    members = {HEADER: np.frombuffer(header.encode(), np.uint8), **arrays}
+    with _replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in members.items():
+            info = zipfile.ZipInfo(f"{name}.npy")  # of 1980: the same arrays give the same bytes
+            with archive.open(info, "w", force_zip64=True) as member:
+                array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+@contextmanager
+def loading_arrays(path: Path, kind: str) -> Iterator[tuple[Header, Arrays]]:
+    """What a file of this kind holds, for a `with` block that makes something of it.
+
+    Raises GraphFormatError, which names the file, where the file is of another kind, another
+    version or damaged, and where the block finds no sense in it; OSError where it cannot be read.
+    """
+    path = os.fsdecode(path)
+    with open(path, "rb") as file:
+        with _naming(path, kind):
+            size = os.fstat(file.fileno()).st_size
+            archive = zipfile.ZipFile(file)
+            members = _members(archive, size)
+            about = _header(archive, members)
+        found = about.pop("format")
+        if found != kind and found.startswith("vgrad."):
+            raise GraphFormatError(
+                f"{path} must be a file of {kind}.save (got one of {found:.50}.save); "
+                f"use {found:.50}.load"
+            )
+        with _naming(path, kind):
+            if found != kind:
+                raise GraphFormatError(f"its format must be {kind} (got {found!r:.50})")
+            version = about.pop("version", None)
+            if type(version) is not int or version != VERSION:
+                raise GraphFormatError(f"its version must be {VERSION} (got {version!r:.50})")
+            yield about, {name: _array(archive, member) for name, member in members.items()}
+
+
+def expect(what: str, found: Any, wanted: Collection[str]) -> None:
+    """Raise GraphFormatError unless `found` is a dict that has the names wanted and no others."""
+    if not isinstance(found, dict):
+        raise GraphFormatError(f"{what} must have names (got a {type(found).__name__})")
+    for name in wanted:
+        if name not in found:
+            raise GraphFormatError(f"{what} must have {name} (got {', '.join(found) or 'none'})")
+    for name in found.keys() - wanted:
+        raise GraphFormatError(f"{what} must be {', '.join(wanted)} (got {name!r} too)")
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file beside `path`, which takes its place once the `with` block has filled it."""
+    target = _target(path)
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # its bytes reach the disk before its name does
+        with suppress(FileNotFoundError):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with suppress(OSError):  # where folders can be opened, the new name outlives a power cut too
+        folder = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _target(path: Path) -> str:
+    """The file that `path` leads to, through links; raises OSError unless it may be written."""
+    target = os.path.realpath(os.fsdecode(path))
+    if os.path.exists(target):
+        # A rename asks for less than a write does: it would replace even a device.
+        if not os.path.isfile(target) and not os.path.isdir(target):
+            raise OSError(errno.EINVAL, "must be a file, not a device or a pipe", target)
+        open(target, "r+b").close()
+    return target
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _naming(path: str, kind: str) -> Iterator[None]:
+    """Turn every error that comes of what a file holds into a GraphFormatError that names it."""
+    try:
+        yield
+    except MemoryError:
+        raise  # a file is never read beyond its size, so it is the machine that is too small
+    except Exception as error:
+        # Positions that make no sense come back from the system as EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        known = isinstance(error, GraphFormatError | zipfile.BadZipFile)
+        problem = str(error) if known else f"{type(error).__name__}: {error}"
+        raise GraphFormatError(
+            f"{path} must be a whole file of {kind}.save, but {problem:.{LONGEST}}; "
+            "save it again with this version of vgrad"
+        ) from error
+
+
+def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members of a file of this size by name, no two of which can be the same bytes."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name in members:
+            raise GraphFormatError(f"each member must be there once (got {name!r} twice)")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise GraphFormatError(f"member {name!r} must be uncompressed")
+        members[name] = info
+    total = sum(info.file_size for info in members.values())
+    if total > size:
+        raise GraphFormatError(f"its members must fit into its {size} bytes (got {total})")
+    return members
+
+
+def _header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> Header:
+    """The header, taken out of the members: a dict with a string called format."""
+    if HEADER not in members:
+        raise GraphFormatError(f"it must have a member {HEADER!r}")
+    header = json.loads(_array(archive, members.pop(HEADER)).tobytes().decode())
+    if not isinstance(header, dict) or not isinstance(header.get("format"), str):
+        raise GraphFormatError("its header must say of what format it is")
+    return header
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """The array of a member, once what it says of itself is found to be true."""
+    data = archive.read(info)  # which looks at the checksum
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise GraphFormatError(f"member {info.filename!r} must be in version 1.0 of .npy")
+    if int.from_bytes(data[8:10], "little") > LONGEST:  # it is parsed as Python's own text is
+        raise GraphFormatError(
+            f"member {info.filename!r} must have a header of at most {LONGEST} bytes"
+        )
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.str not in DTYPES or fortran:
+        raise GraphFormatError(
+            f"member {info.filename!r} must be uint8, int32 or float64, row after row (got {dtype})"
+        )
+    start, left = stream.tell(), len(data) - stream.tell()
+    if not all(type(k) is int and k >= 0 for k in shape) or len(shape) > 2:
+        raise GraphFormatError(f"member {info.filename!r} must have one or two axes (got {shape})")
+    if math.prod(shape) * dtype.itemsize != left:
+        raise GraphFormatError(
+            f"member {info.filename!r}, {dtype} {shape}, must fill its {left} bytes"
+        )
+    array = np.frombuffer(data, dtype, offset=start) if left else np.empty(0, dtype)
+    return array.reshape(shape).astype(dtype.newbyteorder("="))

@@ -1,0 +1,307 @@
+"""The flat graph: every node of a computation in a few arrays, plain data and nothing else."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..arguments import Shape, Structure, as_numbers, as_theta, count
+from ..elsewhere import Elsewhere
+from ..engine import Value
+from ..errors import GraphFormatError, ShapeError
+from . import files
+
+MAX_ARITY = 3
+MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
+MAX_NESTING = 100  # lists within lists of outputs
+
+SHARED, BATCHED = 0, 1  # the two buffers of a sweep: one number per node, or one per sample too
+FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed from
+# The bit of what comes from inputs is also the number of the buffer: origin & FROM_INPUTS.
+assert FROM_INPUTS == BATCHED
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The nodes of a computation in topological order, n in all; `vgrad.trace` makes one.
+
+    >>> import vgrad
+    >>> graph = vgrad.trace(lambda x, y: x * y + 1, (), ())
+    >>> [vgrad.ops.OPS[code].name for code in graph.op]
+    ['input', 'input', 'const', 'mul', 'add']
+    >>> graph.parents[-1], graph.level
+    (array([ 3,  2, -1], dtype=int32), array([0, 0, 0, 1, 2], dtype=int32))
+    """
+
+    op: NDArray[np.uint8]  # (n,) op codes
+    parents: NDArray[np.int32]  # (n, 3) parent indices, -1 where there is none
+    value: NDArray[np.float64]  # (n,) a constant's value, a parameter's when it was recorded
+    level: NDArray[np.int32]  # (n,) 0 for leaves, else 1 + the highest parent's level
+    inputs: NDArray[np.int32]  # the inputs' nodes, argument after argument
+    parameters: NDArray[np.int32]  # the parameters' nodes, in the order of theta
+    outputs: NDArray[np.int32]  # the outputs' nodes; the first is the objective
+    input_shapes: tuple[Shape, ...]  # one per argument, without the batch axis
+    output_shapes: Structure  # () for one node, a longer shape for an array, a list for several
+    labels: dict[int, str] = field(default_factory=dict)  # node -> name, where it has one
+    lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", where recorded
+    leaves: tuple[Value, ...] = ()  # the Values behind the parameters, where there are any
+
+    gradient = Elsewhere("flat", "gradient")
+    to_numpy_source = Elsewhere("export", "to_numpy_source")
+    _repr_svg_ = Elsewhere("pictures", "notebook_svg")
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    def __repr__(self) -> str:
+        counts = [
+            (len(self), "node"),
+            (int(self.level.max(initial=0)), "level"),
+            (len(self.inputs), "input"),
+            (len(self.parameters), "parameter"),
+            (len(self.outputs), "output"),
+        ]
+        return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
+
+    def check(self) -> None:
+        """Raise GraphFormatError where the arrays break an invariant of this class."""
+        for problem in _problems(self):
+            raise GraphFormatError(problem)
+
+    def save(self, path: files.Path) -> None:
+        """Write the graph to a file, which `Graph.load` reads; an old file of that name stays whole
+        until the new one is.
+
+        It is an uncompressed .npz, whatever its name. The `Value`s behind the parameters stay
+        behind. Raises OSError where the file cannot be written, and GraphFormatError where the
+        graph breaks an invariant.
+
+        >>> import tempfile, vgrad
+        >>> graph = vgrad.trace(lambda x, y: x * y + 1, (), ())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     graph.save(f"{folder}/graph.npz")
+        ...     vgrad.Graph.load(f"{folder}/graph.npz")
+        Graph(5 nodes, 2 levels, 2 inputs, 0 parameters, 1 output)
+        """
+        files.save_arrays(path, "vgrad.Graph", *to_stored(self))
+
+    @staticmethod
+    def load(path: files.Path) -> Graph:
+        """Read a graph that `save` wrote, without trust in the file.
+
+        Nothing in it is run, and no more is read than it is large. Raises GraphFormatError where
+        it is damaged, of another version, or no graph; OSError where it cannot be read.
+        """
+        with files.loading_arrays(path, "vgrad.Graph") as (about, arrays):
+            return from_stored(about, arrays)
+
+    def to_values(
+        self, theta: Sequence[float] | None = None, sample: Sequence[Any] = ()
+    ) -> list[Value]:
+        """Rebuild the graph as scalar `Value`s for one sample, one `Value` per node.
+
+        `theta` is (P,), by default the recorded values; `sample` has one array per argument, of
+        its per-sample shape. Raises ShapeError where one does not fit.
+
+        >>> import vgrad
+        >>> graph = vgrad.trace(lambda x, y: x * y + 1, (), ())
+        >>> graph.to_values(sample=(2.0, 3.0))[graph.outputs[0]]
+        Value(data=7.0, grad=0.0)
+        """
+        numbers = self.value.copy()
+        if theta is not None:
+            numbers[self.parameters] = as_theta(theta, len(self.parameters))
+        arrays = [as_numbers(x, f"sample[{i}]") for i, x in enumerate(sample)]
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != self.input_shapes:
+            raise ShapeError(f"the sample must have shapes {self.input_shapes} (got {shapes})")
+        numbers[self.inputs] = [x for array in arrays for x in array.flat]
+        values: list[Value] = []
+        for i, (code, number) in enumerate(zip(self.op.tolist(), numbers.tolist())):
+            op = ops.OPS[code]
+            if op.arity:
+                parents = self.parents[i, : op.arity].tolist()
+                value = op(*[values[p] for p in parents])
+            else:
+                value = Value(number, trainable=op is ops.parameter)
+                value.op = ops.const if op is ops.const else ops.parameter
+            value.label = self.labels.get(i, "")
+            values.append(value)
+        return values
+
+
+# --- the invariants ------------------------------------------------------------------------------
+
+
+def _problems(graph: Graph) -> Iterator[str]:
+    """What is wrong with a graph; each may be asked for only where there was none before."""
+    yield from _array_problems(graph)
+    yield from _node_problems(graph)
+    n = len(graph)
+    for name, op in (("inputs", ops.input), ("parameters", ops.parameter)):
+        nodes = getattr(graph, name)
+        if not np.array_equal(np.sort(nodes), np.flatnonzero(graph.op == op.code)):
+            yield f"{name} must name every {op.name} node once, and no other"
+    if not graph.outputs.size or ((graph.outputs < 0) | (graph.outputs >= n)).any():
+        yield f"outputs must be one or more nodes, 0 to {n - 1}"
+    for i in (*graph.labels, *graph.lines):
+        if not _is_whole(i) or not 0 <= i < n:
+            yield f"labels and lines must be of nodes, 0 to {n - 1} (got {i!r})"
+    if graph.leaves and len(graph.leaves) != len(graph.parameters):
+        yield f"leaves must be one Value per parameter, or none (got {len(graph.leaves)})"
+    yield from _shape_problems(graph)
+
+
+def _array_problems(graph: Graph) -> Iterator[str]:
+    n = getattr(graph.op, "size", 0)
+    for name, (dtype, shape) in {
+        "op": (np.uint8, (n,)),
+        "parents": (np.int32, (n, MAX_ARITY)),
+        "value": (np.float64, (n,)),
+        "level": (np.int32, (n,)),
+        "inputs": (np.int32, None),
+        "parameters": (np.int32, None),
+        "outputs": (np.int32, None),
+    }.items():
+        array = getattr(graph, name)
+        if not isinstance(array, np.ndarray):
+            yield f"{name} must be an array (got {type(array).__name__})"
+        wanted = shape or (array.size,)
+        if array.dtype != dtype or array.shape != wanted:
+            yield f"{name} must be {np.dtype(dtype)} {wanted} (got {array.dtype} {array.shape})"
+
+
+def _node_problems(graph: Graph) -> Iterator[str]:
+    arity = np.array([op.arity for op in ops.OPS])
+    if (graph.op >= len(arity)).any():
+        yield f"op codes must be below {len(arity)} (got {graph.op.max()})"
+    has_parent = np.arange(MAX_ARITY) < arity[graph.op][:, None]
+    if ((graph.parents == -1) == has_parent).any():
+        yield "a node must have as many parents as its op takes, and -1 in the other places"
+    before = np.arange(len(graph))[:, None]
+    if (graph.parents[has_parent] < 0).any() or (graph.parents >= before).any():
+        yield "every parent must come before its child"
+    above = np.where(has_parent, graph.level[graph.parents], -1).max(axis=1, initial=-1) + 1
+    if (graph.level != above).any():
+        yield "a node's level must be 0 for a leaf, else one more than its highest parent's"
+
+
+def _shape_problems(graph: Graph) -> Iterator[str]:
+    shapes, numbers = graph.input_shapes, len(graph.inputs)
+    if not isinstance(shapes, tuple) or not all(map(_is_shape, shapes)):
+        got = reprlib.repr(shapes)
+        yield f"input_shapes must be tuples of at most {MAX_AXES} sizes (got {got})"
+    if sum(map(count, shapes)) != numbers:
+        yield f"input_shapes {shapes} must hold {numbers} numbers"
+    if not _holds(graph.output_shapes, len(graph.outputs)):
+        yield (
+            f"output_shapes must hold {len(graph.outputs)} numbers, as a shape or a list of such, "
+            f"no list empty or nested {MAX_NESTING} deep (got {reprlib.repr(graph.output_shapes)})"
+        )
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
+def _is_shape(x: Any) -> bool:
+    if not isinstance(x, tuple) or len(x) > MAX_AXES:
+        return False
+    return all(_is_whole(size) and size >= 0 for size in x)
+
+
+def _holds(structure: Structure, numbers: int) -> bool:
+    """Whether a structure is one, and holds so many numbers: every shape in it at least one.
+
+    It looks at no more parts than that, so that it ends whatever the structure is.
+    """
+    waiting = [(structure, 0)]
+    while waiting and numbers >= 0:
+        part, depth = waiting.pop()
+        if isinstance(part, list):
+            if not part or depth == MAX_NESTING:
+                return False
+            waiting += [(inner, depth + 1) for inner in part]
+        elif not _is_shape(part) or 0 in part:
+            return False
+        else:
+            numbers -= count(part)
+    return numbers == 0
+
+
+# --- what files hold -----------------------------------------------------------------------------
+
+STORED = ("op", "parents", "value", "level", "inputs", "parameters", "outputs")
+ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
+
+
+def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
+    """A graph as what JSON can hold, and arrays; raises GraphFormatError where it is broken.
+
+    The names of all ops go with the codes, whose meaning may change from version to version.
+    """
+    graph.check()
+    about = {
+        "ops": [op.name for op in ops.OPS],
+        "input_shapes": _sizes(list(graph.input_shapes)),
+        "output_shapes": _sizes(graph.output_shapes),
+        "labels": [(int(i), str(x)) for i, x in graph.labels.items() if x is not None],
+        "lines": [(int(i), str(x)) for i, x in graph.lines.items()],
+    }
+    return about, {name: getattr(graph, name) for name in STORED}
+
+
+def from_stored(about: Any, arrays: files.Arrays) -> Graph:
+    """The graph that `to_stored` took apart; raises an error where it cannot."""
+    files.expect("its header", about, ABOUT)
+    files.expect("its arrays", arrays, STORED)
+    graph = Graph(
+        op=_as_known(arrays["op"], about["ops"]),
+        **{name: arrays[name] for name in STORED[1:]},  # type: ignore[arg-type]
+        input_shapes=tuple(map(tuple, about["input_shapes"])),
+        output_shapes=_structure(about["output_shapes"]),
+        labels=_texts("labels", about["labels"]),
+        lines=_texts("lines", about["lines"]),
+    )
+    graph.check()
+    return graph
+
+
+def _sizes(structure: Structure) -> Any:
+    """Shapes as JSON can hold them: a list of sizes is a shape, as no list of shapes is empty."""
+    if isinstance(structure, list):
+        return [_sizes(part) for part in structure]
+    return [int(size) for size in structure]
+
+
+def _structure(sizes: Any) -> Structure:
+    if not isinstance(sizes, list):
+        return sizes  # which is for `check` to refuse
+    return list(map(_structure, sizes)) if any(type(x) is list for x in sizes) else tuple(sizes)
+
+
+def _as_known(codes: NDArray[Any], names: Any) -> NDArray[np.uint8]:
+    """Op codes by this version's table, from those by a table of names."""
+    known = {op.name: op.code for op in ops.OPS}
+    if codes.dtype != np.uint8 or not isinstance(names, list):
+        raise GraphFormatError(f"op must be uint8, with a list of ops (got {codes.dtype})")
+    for code in np.unique(codes).tolist():
+        if code >= len(names):
+            raise GraphFormatError(f"op codes must be below {len(names)} (got {code})")
+        if not isinstance(names[code], str) or names[code] not in known:
+            raise GraphFormatError(f"every op must be known (got {names[code]!r:.50})")
+    table = [known.get(name, 0) if isinstance(name, str) else 0 for name in names[:256]]
+    return np.take(np.array(table, np.uint8), codes)
+
+
+def _texts(name: str, pairs: Any) -> dict[int, str]:
+    texts = {node: text for node, text in pairs}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise GraphFormatError(f"{name} must be texts, each with its node")
+    return texts

@@ -1,0 +1,131 @@
+"""Recording: a function called once on nodes, or a DAG of `Value`s, becomes a `Graph`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..arguments import Shape, as_list, distinct_leaves
+from ..engine import Value
+from ..lines import source_line
+from ..operand import boxed, on_look
+from .graph import Graph
+from .tape import Tape
+
+
+def trace(
+    fn: Callable[..., Any],
+    *shapes: Shape,
+    parameters: Iterable[Value] | None = None,
+    lines: bool = False,
+) -> Graph:
+    """Call `fn` once on nodes in place of numbers, and return what it computed as a `Graph`.
+
+    One argument per shape: a node for `()`, an object ndarray of nodes for any other. `fn` returns
+    a node, or a tuple, list or array of them. `parameters` are leaf `Value`s, in the order of
+    theta; by default every trainable leaf that `fn` reaches, in order of first use. Every other
+    leaf is a constant. `lines=True` notes the source line of every node.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> vgrad.trace(lambda x: (w * x).sum(), (2,))
+    Graph(6 nodes, 2 levels, 2 inputs, 1 parameter, 1 output)
+
+    Raises TraceError where `fn` does what cannot be recorded faithfully, and TypeError or
+    ValueError for parameters that are no distinct leaf `Value`s.
+    """
+    return record(fn, shapes, Tape(parameters, lines))
+
+
+def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph:
+    """Call `fn` once on nodes of `tape`, and return what it computed."""
+    if not callable(fn):
+        raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
+    names = argument_names(fn, len(shapes))
+    arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
+    try:
+        # in a context of its own, which even an interrupt cannot fail to leave
+        outputs = copy_context().run(_watched, fn, arguments, tape)
+        return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
+    except Exception as error:
+        if tape.refusal is not None and error is not tape.refusal:
+            raise tape.refusal from error  # which somebody, NumPy perhaps, has put in other words
+        raise
+    finally:
+        tape.close()
+
+
+def _watched(fn: Callable[..., Any], arguments: list[Any], tape: Tape) -> Any:
+    on_look.set(tape.refuse_look)
+    return fn(*arguments)
+
+
+def capture(
+    *roots: Any, parameters: Iterable[Value] | None = None, inputs: Sequence[Any] = ()
+) -> Graph:
+    """Turn the `Value`s that `roots` were computed from into a `Graph` that can be replayed.
+
+    The first root is the objective. Each of `inputs` is a leaf `Value`, or a list or array of
+    them, and becomes one argument of the graph; `parameters` are as for `trace`, where the order
+    of first use is that of an evaluation, operands from left to right.
+
+    >>> import vgrad
+    >>> x, w = vgrad.Value(2.0), vgrad.Value(3.0)
+    >>> vgrad.capture(w * x + 1, inputs=(x,))
+    Graph(5 nodes, 2 levels, 1 input, 1 parameter, 1 output)
+
+    Raises TraceError where a root is no `Value`, and TypeError or ValueError for inputs and
+    parameters that are no distinct leaf `Value`s.
+    """
+    arrays = [np.array(boxed(x), dtype=object) for x in as_list("inputs", inputs)]
+    tape = Tape(parameters)
+    for value in distinct_leaves("inputs", [x for array in arrays for x in array.flat]):
+        if value in tape.index:
+            raise ValueError(f"{value} must be an input or a parameter, not both")
+        tape.leaf(ops.input, value)
+    if any(hasattr(root, "line") for root in roots):
+        tape.lines = {}
+    outputs = roots[0] if len(roots) == 1 else roots
+    return tape.graph(outputs, [array.shape for array in arrays], "each root of capture")
+
+
+def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
+    """What `fn` calls its positional arguments, where it can be asked."""
+    try:
+        known = [
+            p.name
+            for p in inspect.signature(fn).parameters.values()
+            if p.kind <= p.POSITIONAL_OR_KEYWORD
+        ]
+    except (TypeError, ValueError):
+        known = []
+    return [*known[:count], *(f"input{i}" for i in range(len(known), count))]
+
+
+def _describe(fn: Callable[..., Any]) -> str:
+    """The name of `fn`, and where it is defined, for error messages."""
+    name = getattr(fn, "__name__", type(fn).__name__)
+    code = getattr(fn, "__code__", None)
+    return f"{name} ({source_line(code.co_filename, code.co_firstlineno)})" if code else name
+
+
+@cache
+def recorded(rule: ops.Rule, arguments: int, numbers: tuple[float | None, ...]) -> Graph:
+    """A rule of the op table as a graph over its arguments, save operands that are numbers.
+
+    `arguments` is how many come before the operands: the gradient and the result, or none.
+    """
+    inputs = arguments + len(numbers)
+
+    def call(*nodes: Any) -> Any:
+        given = [*(None,) * arguments, *numbers]
+        result = rule(*(x if number is None else number for x, number in zip(nodes, given)))
+        return result if hasattr(result, "_apply") else Value(result, trainable=False)
+
+    return trace(call, *[()] * inputs, parameters=[])

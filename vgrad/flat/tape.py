@@ -1,0 +1,322 @@
+"""The tape: nodes in place of numbers, and a record of what is done with them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..arguments import Shape, Structure, distinct_leaves
+from ..engine import Value
+from ..errors import TraceError
+from ..lines import user_line
+from ..operand import Operand, on_look
+from .graph import Graph
+from .passes import canonical_order
+from .refusals import refusal
+
+
+class Node(Operand):
+    """A number that is not known yet: its place on the tape that records the function."""
+
+    __slots__ = ("tape", "place")
+
+    def __init__(self, tape: Tape, place: int) -> None:
+        self.tape = tape
+        self.place = place
+
+    @staticmethod
+    def _apply(op: ops.Op, *operands: Any) -> Any:
+        # Most of all work: two nodes, or a node and a parameter that has been met before.
+        if len(operands) == 2:
+            x, y = operands
+            if x.__class__ is Node:
+                tape = x.tape
+                if y.__class__ is Node:
+                    if y.tape is tape:
+                        return tape.record(op.code, x.place, y.place)
+                elif y.__class__ is Value and y in tape.index:
+                    return tape.record(op.code, x.place, tape.index[y])
+            elif x.__class__ is Value and y.__class__ is Node and x in y.tape.index:
+                return y.tape.record(op.code, y.tape.index[x], y.place)
+        tape = next(x.tape for x in operands if x.__class__ is Node)
+        if not all(isinstance(x, Operand) or ops.is_number(x) for x in operands):
+            return NotImplemented
+        return tape.record(op.code, *map(tape.lift, operands))
+
+    @property
+    def label(self) -> str:
+        """The node's name in drawings and errors; settable."""
+        return self.tape.labels.get(self.place, "")
+
+    @label.setter
+    def label(self, label: str) -> None:
+        self.tape.labels[self.place] = label
+
+    def __repr__(self) -> str:
+        name = ops.OPS[self.tape.op[self.place]].name
+        return f"Node({self.label or name}, level {self.tape.level[self.place]})"
+
+    def __bool__(self) -> NoReturn:
+        self.tape.refuse("bool")
+
+    def __float__(self) -> NoReturn:
+        self.tape.refuse("float")
+
+    def __int__(self) -> NoReturn:
+        self.tape.refuse("int")
+
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        self.tape.refuse("int")
+
+    __trunc__ = __floor__ = __ceil__ = __round__
+
+    @property
+    def data(self) -> NoReturn:
+        """Refused, as is setting it."""
+        self.tape.refuse("data")
+
+    @data.setter
+    def data(self, data: Any) -> NoReturn:
+        self.tape.refuse("set")
+
+    def __index__(self) -> NoReturn:
+        self.tape.refuse("index")
+
+    def __hash__(self) -> NoReturn:
+        self.tape.refuse("hash")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if hasattr(Value, name):
+            self.tape.refuse(name)
+        raise AttributeError(f"a traced value has no attribute {name!r}")
+
+
+class Tape:
+    """What is recorded so far: one entry per node in every list, in order of recording."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Value] | None = None,
+        lines: bool = False,
+        complete: bool = False,
+    ) -> None:
+        # These grow by one entry per node; NumPy reads them where they lie.
+        self.op = bytearray()
+        self.x, self.y, self.z = array("i"), array("i"), array("i")  # parents; -1 for none
+        self.level = array("i")
+        self.value: dict[int, float] = {}  # of constants and parameters
+        self.labels: dict[int, str] = {}
+        self.lines: dict[int, str] | None = {} if lines else None
+        self.index: dict[Value, int] = {}  # where each lifted Value stands
+        self.leaves: dict[int, Value] = {}  # the parameters, in order
+        self.inputs: list[int] = []
+        self.closed = False
+        self.special = lines  # whether recording is more than adding a node
+        self.refusal: TraceError | None = None  # the last one, if there was any
+        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants
+        self.clean: set[Value] = set()  # looked at, and computed from no parameter
+        self.finds = parameters is None  # whether trainable leaves become parameters when met
+        self.outer = on_look.get()  # the tape of a function that calls the one recorded here
+        self.complete = complete  # whether a trainable leaf besides the given ones is an error
+        if parameters is not None:
+            values = distinct_leaves("parameters", parameters)
+            for value in values:
+                self.leaf(ops.parameter, value)
+
+    def record(self, code: int, x: int = -1, y: int = -1, z: int = -1) -> Node:
+        """Add a node, and return it; `x`, `y` and `z` are the places of its parents."""
+        level = self.level
+        place = len(level)
+        if self.special:
+            self._record_special(place)
+        self.op.append(code)
+        self.x.append(x)
+        self.y.append(y)
+        self.z.append(z)
+        if y < 0:
+            level.append(level[x] + 1 if x >= 0 else 0)
+        else:
+            a, b = level[x], level[y]
+            highest = a if a > b else b
+            level.append((highest if z < 0 else max(highest, level[z])) + 1)
+        node = _new(Node)
+        node.tape = self
+        node.place = place
+        return node
+
+    def _record_special(self, place: int) -> None:
+        if self.closed:
+            raise TraceError(
+                f"a traced value must not outlive the call that recorded it ({user_line()}); "
+                "return it from the function instead"
+            )
+        if self.lines is not None:
+            self.lines[place] = user_line()
+
+    def close(self) -> None:
+        """Take no more nodes."""
+        self.closed = self.special = True
+
+    def leaf(self, op: ops.Op, value: Value) -> int:
+        """Add a leaf for `value`, as an input, a parameter or a constant."""
+        place = self.index[value] = self.record(op.code).place
+        self.value[place] = value._data
+        if op is ops.input:
+            self.inputs.append(place)
+        if op is ops.parameter:
+            self.leaves[place] = value
+        if value.label:
+            self.labels[place] = value.label
+        return place
+
+    def argument(self, shape: Shape, name: str) -> Any:
+        """The input nodes of one argument: a node for `()`, else an object array of that shape."""
+        if not isinstance(shape, tuple):
+            raise TypeError(f"a shape must be a tuple, such as () or (2,) (got {shape!r})")
+        nodes = np.empty(shape, dtype=object)
+        for index in np.ndindex(*shape):
+            node = self.record(ops.input.code)
+            node.label = f"{name}[{', '.join(map(str, index))}]" if index else name
+            self.inputs.append(node.place)
+            nodes[index] = node
+        return nodes[()]
+
+    def lift(self, x: Any) -> int:
+        """The place of a node, a number or a `Value`, with all that this was computed from."""
+        if isinstance(x, Node):
+            if x.tape is not self:
+                raise TraceError(
+                    f"traced values must not leave the call that records them (got {x!r} of "
+                    f"another call, {user_line()}); return it there and pass it on here"
+                )
+            return x.place
+        if not isinstance(x, Value):
+            place = self.record(ops.const.code).place
+            self.value[place] = ops.number(x)
+            return place
+        # In the order of evaluation: operands from left to right, then the op itself.
+        stack = [x]
+        while stack:
+            value = stack[-1]
+            parents = value.parents
+            waiting = [p for p in parents if p.level and p not in self.index]
+            if waiting:
+                stack += reversed(waiting)
+                continue
+            stack.pop()
+            for leaf in (value, *parents):
+                if not leaf.level and leaf not in self.index:
+                    self._lift_leaf(leaf)
+            if value not in self.index:
+                place = self.record(value.op.code, *[self.index[x] for x in parents]).place
+                self.index[value] = place
+                if value.label:
+                    self.labels[place] = value.label
+                if self.lines is not None and hasattr(value, "line"):
+                    self.lines[place] = value.line
+        return self.index[x]
+
+    def _lift_leaf(self, value: Value) -> None:
+        if self._is_parameter(value):
+            self.leaf(ops.parameter, value)
+            return
+        place = self.leaf(ops.const, value)
+        if value.trainable:
+            self.frozen[place] = value
+
+    def refuse_look(self, value: Value, means: str) -> None:
+        """Raise TraceError where the number looked at depends on a parameter: theta may differ.
+
+        Setting a number is refused altogether, as what was recorded before would change with it.
+        """
+        if means == "set":
+            self.refuse(means)
+        stack = [value]
+        while stack:
+            x = stack.pop()
+            if x not in self.clean:
+                if x.op is ops.parameter and self._is_parameter(x):
+                    self.refuse(means)
+                self.clean.add(x)
+                stack += x.parents
+        if self.outer is not None:
+            self.outer(value, means)
+
+    def refuse(self, means: str) -> NoReturn:
+        """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
+        self.refusal = refusal(means)
+        raise self.refusal
+
+    def _is_parameter(self, leaf: Value) -> bool:
+        return leaf.trainable if self.finds else self.index.get(leaf) in self.leaves
+
+    def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
+        """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
+        if self.refusal is not None:
+            raise self.refusal
+        places, output_shapes = self._flatten(outputs, name)
+        columns = (self.x, self.y, self.z)
+        parents = np.stack([np.frombuffer(column, np.int32) for column in columns], axis=1)
+        level = np.frombuffer(self.level, np.int32)
+        given = self.inputs if self.finds else self.inputs + list(self.leaves)
+        order = canonical_order(places, given, parents, level)
+        new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
+        new[order] = np.arange(len(order))
+        op = np.frombuffer(self.op, np.uint8)[order]
+        parents = new[parents[order]]
+        value = np.zeros(len(self.op))
+        value[list(self.value)] = list(self.value.values())
+        parameters = [place for place in self.leaves if new[place] >= 0]
+        frozen = [x for i, x in self.frozen.items() if new[i] >= 0]
+        if frozen:
+            used = np.isin(new[parameters], np.append(parents, new[places]))
+            self._check_frozen(frozen[0], used, name)
+        return Graph(
+            op=op,
+            parents=parents,
+            value=value[order],
+            level=level[order],
+            inputs=new[self.inputs],
+            parameters=new[parameters],
+            outputs=new[places],
+            input_shapes=tuple(input_shapes),
+            output_shapes=output_shapes,
+            labels={int(new[i]): x for i, x in self.labels.items() if new[i] >= 0},
+            lines={int(new[i]): x for i, x in (self.lines or {}).items() if new[i] >= 0},
+            leaves=tuple(self.leaves[i] for i in parameters),
+        )
+
+    def _check_frozen(self, frozen: Value, used: NDArray[np.bool_], name: str) -> None:
+        """Raise TraceError where a trainable leaf is a constant by what must be a mistake."""
+        if self.complete:
+            raise TraceError(
+                f"{name} must depend on no other parameters than in its first call (got "
+                f"{frozen}); give compile the parameters, and use a plain number for a Value "
+                "that the function itself creates"
+            )
+        if len(used) and not used.any():
+            raise TraceError(
+                f"{name} must use one of the parameters given (got {frozen}, trainable but not "
+                "among them); give those that it uses, or an empty list for none"
+            )
+
+    def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
+        if isinstance(outputs, Operand):
+            return [self.lift(outputs)], ()
+        array = isinstance(outputs, np.ndarray) and outputs.size
+        if not (array or (isinstance(outputs, (tuple, list)) and outputs)):
+            raise TraceError(
+                f"{name} must be a traced value or a Value, "
+                f"or a tuple, list or array of them (got {outputs!r})"
+            )
+        parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
+        places = [place for part, _ in parts for place in part]
+        return places, outputs.shape if array else [shape for _, shape in parts]
+
+
+_new = object.__new__

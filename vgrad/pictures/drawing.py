@@ -1,0 +1,395 @@
+"""Pictures: of graphs, of backpropagation step by step, and of training.
+
+This is the only file that imports matplotlib, and it does so where a picture is asked for, so that
+importing vgrad stays quick. Nothing here needs a window, but `show` and a live picture.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..engine import Value
+from ..flat import Graph
+from ..program import Program
+from .diagram import MORE, OP, RESULT, STYLES, Box, Diagram, dot
+from .layout import Point, layout
+from .overview import LIMIT, diagram_of
+
+if TYPE_CHECKING:
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.text import Text
+
+FilePath = str | os.PathLike[str]
+Root = Value | Sequence[Value] | Graph | Program
+
+
+def draw(
+    root: Root,
+    path: FilePath | None = None,
+    *,
+    around: Value | int | str | None = None,
+    hops: int = 2,
+    limit: int = LIMIT,
+    digits: int = 6,
+) -> Figure:
+    """Draw a graph from left to right, and save it where there is a path.
+
+    A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
+    backward pass has computed. A graph of more than `limit` nodes, and a `Program`, is drawn as
+    its plan, a box for each kernel; a program's for the arrays that were new last. `around` shows
+    what is up to `hops` edges from one node, no more than `limit` nodes: it is a `Value`, of a
+    `Graph` a node's number, or a label. Numbers have `digits` significant digits.
+
+    Returns a matplotlib Figure, its size in inches that of what is on it. The path ends in .svg,
+    .png or .pdf. Raises TypeError for what is no graph, ValueError for arguments out of range.
+
+    >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    >>> c = a * b
+    >>> c.backward()
+    >>> figure = draw(c)
+    >>> [text.get_text() for text in figure.axes[0].texts][:3]
+    ['a', 'data 2.0', 'grad -3.0']
+    """
+    with own_settings():
+        picture = Picture(diagram_of(root, around, hops, limit, digits))
+    if path is not None:
+        save(picture.figure, path)
+    return picture.figure
+
+
+def to_dot(
+    root: Root,
+    *,
+    around: Value | int | str | None = None,
+    hops: int = 2,
+    limit: int = LIMIT,
+    digits: int = 6,
+) -> str:
+    """The picture that `draw` makes, as text in the DOT language of Graphviz; raises as that does.
+
+    >>> print(to_dot(Value(2.0, label="a")))
+    digraph {
+      rankdir=LR
+      ordering=in
+      node [shape=record, height=0.3, margin=0.08]
+      0 [label="{a | data 2.0 | grad —}", style="filled,bold", fillcolor="#fbe3b5"]
+    }
+    """
+    return dot(diagram_of(root, around, hops, limit, digits))
+
+
+# --- boxes and edges on a figure -----------------------------------------------------------------
+# Lengths are in inches, which are also the units of the axes; y grows downwards.
+
+MARGIN, PAD, CELL_PAD, LINE = 0.15, 0.09, 0.045, 0.165
+FONT, SMALL = 9, 8  # points
+ROUND = 0.3  # the height of an op, twice its radius
+FRAME = 0.04  # between the two borders of a result
+LONGEST, LARGEST = 60_000, 30_000_000  # pixels of a side, and in all, of a PNG
+LARGEST_FRAME = 4_000_000  # the same of a GIF's frames, which are many
+DEEP = 3000  # levels
+HEAD = 90  # points squared: the size of an arrow head
+SWATCH = 0.22  # the width of a box in the legend
+INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
+
+
+class Picture:
+    """A diagram on a figure.
+
+    `boxes[k]` and `texts[k]` are the artists of the diagram's box k, a text per cell, `edges[k]`
+    that of its edge k, whose way is `ways[k]`. The graph and its legend reach from `left` to
+    `right`, at least `width` inches, and down to `bottom`, with `below` free inches under it.
+    """
+
+    def __init__(
+        self,
+        diagram: Diagram,
+        width: float = 0.0,
+        below: float = 0.0,
+        tinted: bool = True,
+        make_figure: Callable[[float, float], Figure] | None = None,
+    ) -> None:
+        from matplotlib.collections import LineCollection
+
+        self.diagram = diagram
+        fills = {kind: style.fill if tinted else "white" for kind, style in STYLES.items()}
+        sizes = [_size(box) for box in diagram.boxes]
+        places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, diagram.outs())
+        kinds = {box.kind for box in diagram.boxes}
+        legend = {kind: (kind, fills[kind]) for kind in STYLES if kind in kinds - {OP, MORE}}
+        width = max(places.width, width, legend_width(legend))
+        self.left = (places.width - width) / 2
+        self.right = self.left + width
+        self.ways = places.ways
+        top = places.height + 1.5 * MARGIN
+        self.bottom = top + LINE
+        size = width + 2 * MARGIN, self.bottom + below + 2 * MARGIN
+        self.figure = (make_figure or new_figure)(*size)
+        self.axes = self.figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
+        self.axes.set_xlim(self.left - MARGIN, self.right + MARGIN)
+        self.axes.set_ylim(self.bottom + below + MARGIN, -MARGIN)
+        self.boxes = [
+            self._frame(box.kind, fills[box.kind], *place)
+            for box, *place in zip(diagram.boxes, places.centres, sizes)
+        ]
+        if diagram.focus is not None:
+            self.boxes[diagram.focus].set(linewidth=4, edgecolor=INK)
+        self._rules: list[list[Point]] = []  # the lines between cells
+        self.texts = [self._texts(*place) for place in zip(diagram.boxes, places.centres, sizes)]
+        self.axes.add_artist(LineCollection(self._rules, colors=RULE, linewidths=0.6, zorder=3))
+        self.edges = [self._edge(way) for way in self.ways]
+        self.heads = self.arrows([way[-1] for way in self.ways], EDGE)
+        self.legend(legend, top)
+
+    def write(self, text: str, place: Point, **options: Any) -> Text:
+        """Put text on the figure, its middle at this place unless the options say otherwise."""
+        look: dict[str, Any] = {
+            "ha": "center",
+            "va": "center_baseline",
+            "size": FONT,
+            "color": INK,
+            "linespacing": 72 * LINE / FONT,
+            "parse_math": False,  # a label is shown as it is, whatever it has of $ and _
+            "usetex": False,
+        }
+        return self.axes.text(*place, text, **look | options)
+
+    def arrows(self, tips: list[Point], colour: str, backward: bool = False) -> PathCollection:
+        """Arrow heads that end at these places."""
+        from matplotlib.markers import MarkerStyle
+        from matplotlib.path import Path
+
+        back = 2.2 if backward else -2.2
+        head = MarkerStyle(Path([(back, 1), (0, 0), (back, -1), (back, 1)]), fillstyle="full")
+        x, y = [tip[0] for tip in tips], [tip[1] for tip in tips]
+        return self.axes.scatter(x, y, s=HEAD, c=colour, marker=head, linewidth=0, zorder=2.5)
+
+    def legend(self, entries: Mapping[str, tuple[str, str]], top: float) -> None:
+        """A row of small boxes with text, at this height; of each box the kind and the filling."""
+        x, y = self.left, top + LINE / 2
+        for text, look in entries.items():
+            self._frame(*look, (x + SWATCH / 2, y), (SWATCH, 0.6 * SWATCH))
+            self.write(text, (x + 1.3 * SWATCH, y), ha="left", size=SMALL)
+            x += legend_width([text])
+
+    def _frame(self, kind: str, fill: str, centre: Point, size: Point) -> Patch:
+        from matplotlib.patches import FancyBboxPatch
+
+        style = STYLES[kind]
+        for frame in (0.0, FRAME) if kind == RESULT else (0.0,):
+            width, height = size[0] - 2 * frame, size[1] - 2 * frame
+            patch = FancyBboxPatch(
+                (centre[0] - width / 2, centre[1] - height / 2),
+                width,
+                height,
+                f"round,pad=0,rounding_size={style.radius}" if style.radius else "square,pad=0",
+                facecolor=fill,
+                edgecolor=style.border,
+                linewidth=style.width,
+                linestyle=style.dashes,
+                zorder=2,
+            )
+            self.axes.add_artist(patch)
+        return patch
+
+    def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
+        texts: list[Text] = []
+        half = size[0] / 2 - (FRAME if box.kind == RESULT else 0.0)
+        y = centre[1] - sum(_cell_height(text) for text, _ in box.texts()) / 2
+        for text, weight in box.texts():
+            if texts:
+                self._rules.append([(centre[0] - half, y), (centre[0] + half, y)])
+            height = _cell_height(text)
+            texts.append(self.write(text, (centre[0], y + height / 2), weight=weight, zorder=3))
+            y += height
+        return texts
+
+    def _edge(self, way: list[Point]) -> Patch:
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        points, codes = list(way[:2]), [Path.MOVETO, Path.LINETO]
+        for k in range(2, len(way), 2):
+            (x0, y0), (x1, y1) = way[k - 1 : k + 1]
+            middle = (x0 + x1) / 2
+            points += [(middle, y0), (middle, y1), way[k], way[k + 1]]
+            codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
+        patch = PathPatch(Path(points, codes), fill=False, edgecolor=EDGE, linewidth=1, zorder=1)
+        self.axes.add_artist(patch)
+        return patch
+
+
+def _size(box: Box) -> Point:
+    """Width and height of a box with what is written in it."""
+    cells = box.texts()
+    width = max(text_width(line, weight) for text, weight in cells for line in text.split("\n"))
+    if box.kind in (OP, MORE):
+        return max(width + 1.3 * PAD, ROUND), ROUND
+    frame = 2 * FRAME if box.kind == RESULT else 0.0
+    return width + 2 * PAD + frame, sum(_cell_height(text) for text, _ in cells) + frame
+
+
+def _cell_height(cell: str) -> float:
+    return LINE * (1 + cell.count("\n")) + 2 * CELL_PAD
+
+
+def text_width(text: str, weight: str = "normal", size: float = FONT) -> float:
+    """How many inches wide a line of text is, in the font that the user has chosen."""
+    import matplotlib as mpl
+
+    fonts = mpl.rcParams["font.family"], mpl.rcParams["font.sans-serif"]
+    return _text_width(text, weight, size, *map(tuple, fonts))
+
+
+@lru_cache(maxsize=4096)
+def _text_width(text: str, weight: str, size: float, *fonts: tuple[str, ...]) -> float:
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    # In an SVG the outlines count, in a PNG the glyphs as they are fitted to its pixels.
+    renderer: Any = RendererAgg(1, 1, 100)  # type: ignore[no-untyped-call]
+    points: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    pixels: float = renderer.get_text_width_height_descent(text, font, ismath=False)[0]
+    return max(points / 72, pixels / 100)
+
+
+def legend_width(texts: Iterable[str]) -> float:
+    """How many inches wide a legend of these texts is."""
+    return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
+
+
+# --- figures and files ---------------------------------------------------------------------------
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A white figure of this size in inches that needs no window."""
+    from matplotlib.figure import Figure
+
+    dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure.set_layout_engine("none")
+    figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]  # for notebooks
+    return figure
+
+
+def save(figure: Figure, path: FilePath) -> None:
+    """Save a figure in the format that the path's ending names, the same bytes every time.
+
+    Raises ValueError where the path has no ending, or one that matplotlib does not know.
+    """
+    kind = os.path.splitext(path)[1].lower()
+    if not kind:
+        raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
+    with own_settings():
+        figure.savefig(path, metadata=_DATELESS.get(kind))
+
+
+def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path") -> bytes:
+    """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
+    file = io.BytesIO()
+    with own_settings({"svg.fonttype": fonttype}):
+        figure.savefig(file, format=kind, metadata=_DATELESS.get(f".{kind}"))
+    return file.getvalue()
+
+
+_DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
+    """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
+    from matplotlib.animation import PillowWriter
+
+    width, height = figure.get_size_inches()
+    dpi = min(100.0, (LARGEST_FRAME / (width * height)) ** 0.5)
+    writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
+    with own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
+        for _ in frames:
+            writer.grab_frame()
+
+
+def own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """matplotlib without those of the user's settings that would spoil a picture."""
+    import matplotlib as mpl
+
+    own = ("savefig.", "path.", "svg.")
+    settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
+    settings |= {"svg.hashsalt": "vgrad", "svg.fonttype": "path"} | (more or {})
+    return mpl.rc_context(settings)
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+SLIDER = 0.4  # inches at the bottom
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
+
+
+def window(width: float, height: float) -> Figure:
+    """A figure of this size in inches, in a window that is yet to be opened.
+
+    Raises RuntimeError where matplotlib cannot open one.
+    """
+    from matplotlib import pyplot
+
+    backend, error = pyplot.get_backend(), None
+    if backend.lower() not in WINDOWLESS and "inline" not in backend:
+        try:
+            return pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
+        except Exception as failure:  # each backend has an error of its own
+            error = failure
+    raise RuntimeError(
+        f"matplotlib must have a backend that opens windows (got {backend}); "
+        "write to a file instead, such as save('backprop.html') or path='training.png'"
+    ) from error
+
+
+def keep_open() -> None:
+    """Wait until the windows are closed."""
+    from matplotlib import pyplot
+
+    pyplot.show()
+
+
+def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
+    """Open the window, with a slider and the arrow keys for `show` of step 0 to steps - 1."""
+    from matplotlib.widgets import Slider
+
+    width, height = figure.get_size_inches()
+    fonts = [(text, text.get_fontsize()) for text in figure.axes[0].texts]
+    axes = figure.add_axes((0.12, 0.25 * SLIDER / height, 0.7, 0.5 * SLIDER / height))
+    slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
+
+    def fit(_: Any) -> None:  # boxes grow and shrink with the window, so must what is in them
+        scale = min(figure.get_figwidth() / width, figure.get_figheight() / height)
+        for text, size in fonts:
+            text.set_fontsize(size * scale)
+
+    def turn(event: Any) -> None:
+        by = {"left": -1, "right": 1}.get(event.key, 0)
+        slider.set_val(min(max(slider.val + by, 1), steps))
+
+    slider.on_changed(lambda step: show(int(step) - 1))
+    if figure.canvas.manager is not None:  # to whom the arrow keys mean to go through zooms
+        figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id or -1)
+    figure.canvas.mpl_connect("key_press_event", turn)
+    figure.canvas.mpl_connect("resize_event", fit)
+    show(0)
+    keep_open()
+
+
+def _svg(figure: Figure) -> str:
+    return encoded(figure, "svg").decode()
+
+
+def notebook_svg(root: Value | Graph) -> str | None:
+    """What a notebook shows; of a graph so deep that its plan would take seconds, nothing."""
+    depth = root.level if isinstance(root, Value) else int(root.level.max(initial=0))
+    return None if depth > DEEP else _svg(draw(root))

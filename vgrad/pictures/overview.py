@@ -1,0 +1,219 @@
+"""A diagram of a plan, a box for each kernel, which is how large graphs are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from reprlib import repr
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import count, whole_number
+from ..compiler import MAP, SEGMENTS, Fused, Ints, Kernel
+from ..engine import Value, reachable
+from ..flat import SHARED, Graph, capture
+from ..program import Program, Runner
+from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram
+from .nodes import graph_diagram, value_diagram
+
+LIMIT = 300  # nodes; a larger graph is drawn as its plan
+MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
+MOST_BANDS = 24  # so many such boxes
+MOST_SETS = 12  # of leaves, told apart by the kernels that use them
+
+
+def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Diagram:
+    """The diagram of what `draw` is given, checked; the arguments are those of `draw`."""
+    hops, limit = whole_number("hops", hops), whole_number("limit", limit)
+    digits = whole_number("digits", digits)
+    if isinstance(root, Program):
+        if around is not None:
+            raise ValueError("around must be left out for a Program, which is drawn as its plan")
+        if not root.runners:
+            raise ValueError(
+                "a Program must have been called before it is drawn: until then nothing is recorded"
+            )
+        return overview(list(root.runners.values())[-1])
+    if isinstance(root, Graph):
+        root.check()
+        if around is None and len(root) > limit:
+            return overview(Runner(root))
+        return graph_diagram(root, around, hops, limit, digits)
+    roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
+    if not roots or not all(isinstance(x, Value) for x in roots):
+        raise TypeError(
+            "draw takes a Value or a list of them, a Graph or a Program "
+            f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
+        )
+    if around is None and len(reachable(*roots)) > limit:
+        return overview(Runner(capture(*roots)))
+    return value_diagram(roots, around, hops, limit, digits)
+
+
+# --- the plan ------------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """What one kernel does, or a band of them: which nodes it computes, from which others."""
+
+    title: str
+    nodes: int  # how many nodes of the graph it stands for
+    buffer: int
+    out: Ints
+    operands: Ints
+
+
+def overview(runner: Runner) -> Diagram:
+    """The kernels of an runner from left to right, what goes in, and what comes out.
+
+    Parameters that the same kernels use share a box, and so do the inputs of an argument.
+    """
+    if runner.fuse:
+        fused = runner.plan.fused
+        works = [_fused_work(kernel, fused) for kernel in runner.plan.kernels]
+        size, outputs = len(fused.op), fused.outputs
+    else:
+        works = list(_plain_works(runner))
+        size, outputs = len(runner.graph), runner.graph.outputs
+    producer = _producer(works, size)
+    ranks = _ranks(works, producer)
+    if len(works) > MOST_KERNELS:
+        works = _bands(works, ranks)
+        producer = _producer(works, size)
+        ranks = list(range(len(works)))
+    picture = Diagram()
+    mixed = len({work.buffer for work in works}) > 1
+    results: dict[int, list[int]] = {}  # the outputs that each work computes; those of none at -1
+    for i, k in enumerate(producer[outputs].tolist()):
+        results.setdefault(k, []).append(i)
+    for k, (work, rank) in enumerate(zip(works, ranks)):
+        cells = [_several(work.nodes, "node")]
+        if mixed and work.buffer == SHARED:
+            cells.append("once per call")
+        if k in results:
+            cells.append(_outputs(results[k], len(outputs)))
+        picture.add(RESULT if k in results else COMPUTED, rank + 1, work.title, *cells)
+        sources = np.unique(producer[work.operands])
+        picture.edges += [(a, k) for a in sources.tolist() if a not in (-1, k)]
+    for kind, text, users in _leaves(runner.graph, works, size):
+        column = min((ranks[k] for k in users), default=0)
+        box = picture.add(kind, column, text)
+        picture.edges += [(box, k) for k in users]
+    if -1 in results:
+        picture.add(RESULT, 1, _outputs(results[-1], len(outputs)), "as given")
+    return picture.close_ranks()
+
+
+def _outputs(which: list[int], total: int) -> str:
+    if len(which) > 3:
+        return f"{len(which):,} outputs"
+    return "output" if total == 1 else f"output {', '.join(map(str, which))}"
+
+
+def _several(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+# --- kernels -------------------------------------------------------------------------------------
+
+
+def _fused_work(kernel: Kernel, fused: Fused) -> Work:
+    group = kernel.group
+    operands = np.concatenate([x.reshape(-1) for x in (*group.operands, group.u, group.v)])
+    operands = operands[operands >= 0]
+    stands = int(fused.stands[group.nodes].sum())
+    return Work(_title(kernel, fused.one), stands, kernel.buffer, group.nodes, operands)
+
+
+def _title(kernel: Kernel, one: int) -> str:
+    """What a kernel computes, as in "16 × dot of 3, matmul"."""
+    group, n = kernel.group, len(kernel.group.nodes)
+    if group.kind == MAP:
+        return f"{n:,} × {kernel.name}"
+    if group.kind == SEGMENTS:
+        terms = np.diff(group.starts, append=len(group.u))
+    else:
+        terms = (group.u >= 0).sum(axis=-1)
+    low, high = int(terms.min()), int(terms.max())
+    length = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    if length == "1":
+        return f"{n:,} × product, {kernel.name}"
+    what = "sum" if (group.u == one).all() or (group.v == one).all() else "dot"
+    return f"{n:,} × {what} of {length}, {kernel.name}"
+
+
+def _plain_works(runner: Runner) -> Iterator[Work]:
+    layout, graph = runner.plain.layout, runner.graph
+    node_in = [np.empty(rows, np.intp) for rows in layout.rows]
+    for buffer, nodes in enumerate(node_in):
+        mine = np.flatnonzero(layout.buffer == buffer)
+        nodes[layout.row[mine]] = mine
+    for group in layout.groups:
+        out = node_in[group.out.buffer][group.out.rows]
+        operands = graph.parents[out, : group.op.arity].reshape(-1)
+        yield Work(f"{len(out):,} × {group.op.name}", len(out), group.out.buffer, out, operands)
+
+
+def _producer(works: list[Work], size: int) -> NDArray[np.intp]:
+    """(size,) which work computes a node; -1 for a leaf."""
+    producer = np.full(size, -1)
+    for k, work in enumerate(works):
+        producer[work.out] = k
+    return producer
+
+
+def _ranks(works: list[Work], producer: NDArray[np.intp]) -> list[int]:
+    """How many works, at the most, stand before each."""
+    rank = np.zeros(len(works) + 1, np.intp)
+    rank[-1] = -1  # a leaf's
+    for k, work in enumerate(works):
+        rank[k] = 1 + rank[producer[work.operands]].max()
+    ranks: list[int] = rank[:-1].tolist()
+    return ranks
+
+
+def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
+    """The works of neighbouring ranks put together, so that no more than `MOST_BANDS` are left."""
+    width = -(-(max(ranks) + 1) // MOST_BANDS)
+    bands: dict[int, list[Work]] = {}
+    for work, rank in zip(works, ranks):
+        bands.setdefault(rank // width, []).append(work)
+    return [
+        Work(
+            _several(len(band), "kernel"),
+            sum(work.nodes for work in band),
+            max(work.buffer for work in band),
+            np.concatenate([work.out for work in band]),
+            np.concatenate([work.operands for work in band]),
+        )
+        for _, band in sorted(bands.items())
+    ]
+
+
+# --- leaves --------------------------------------------------------------------------------------
+
+
+def _leaves(graph: Graph, works: list[Work], size: int) -> Iterator[tuple[str, str, list[int]]]:
+    """Kind, text and users of each set of leaves that shares a box."""
+    users: dict[int, list[int]] = {}
+    is_leaf = np.zeros(size, bool)
+    is_leaf[graph.inputs] = is_leaf[graph.parameters] = True
+    for k, work in enumerate(works):
+        for node in np.unique(work.operands[is_leaf[work.operands]]).tolist():
+            users.setdefault(node, []).append(k)
+    start = 0
+    for i, shape in enumerate(graph.input_shapes):
+        nodes = graph.inputs[start : start + count(shape)].tolist()
+        start += len(nodes)
+        used = sorted({k for node in nodes for k in users.get(node, [])})
+        name = graph.labels.get(nodes[0], f"input {i}").split("[")[0] if nodes else f"input {i}"
+        yield INPUT, f"{name}: {_several(len(nodes), 'input')}", used
+    sets: dict[tuple[int, ...], int] = {}
+    for node in graph.parameters.tolist():
+        key = tuple(users.get(node, []))
+        sets[key] = sets.get(key, 0) + 1
+    if len(sets) > MOST_SETS:
+        sets = {tuple(sorted(set().union(*sets))): sum(sets.values())}
+    for key, size in sets.items():
+        yield PARAMETER, _several(size, "parameter"), list(key)

@@ -1,0 +1,8 @@
+"""."""
+
+from .arrays import split
+from .program import Program, compile
+from .replay import Call, Replay, parameter_name
+from .runner import Runner
+
+__all__ = ["Call", "Program", "Replay", "Runner", "compile", "parameter_name", "split"]

@@ -1,0 +1,62 @@
+"""What a user gives to a program, checked, and what he gets back, in the shapes that he expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..arguments import Array, Shape, Structure, as_numbers, count
+from ..errors import ShapeError
+from ..flat import require_samples
+
+
+def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
+    """The arrays as floats, each with a batch axis, and the length that these have in common."""
+    checked = [
+        x if type(x) is np.ndarray and x.dtype is dtype and x.ndim else _as_array(x, i, dtype)
+        for i, x in enumerate(arrays)
+    ]
+    batch = len(checked[0]) if checked else 1
+    for array in checked:
+        if len(array) != batch:
+            lengths = ", ".join(str(len(array)) for array in checked)
+            raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
+    if not batch:
+        raise ShapeError("the batch must have at least one sample (got none)")
+    return checked, batch
+
+
+def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
+    if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
+        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
+    array = as_numbers(x, f"array {i}", dtype)
+    if array.ndim == 0:
+        raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
+    return array
+
+
+def per_sample_shapes(arrays: list[Array]) -> tuple[Shape, ...]:
+    """The arrays' shapes without the batch axis."""
+    return tuple([array.shape[1:] for array in arrays])
+
+
+def structured(outputs: Iterator[Array], structure: Structure) -> Any:
+    """Outputs, each (B,), as the function returned them: one, a tuple, or (B, ...) for an array."""
+    if isinstance(structure, list):
+        return tuple(structured(outputs, part) for part in structure)
+    if structure == ():
+        return next(outputs)
+    rows = np.stack([next(outputs) for _ in range(count(structure))], axis=-1)
+    return rows.reshape(len(rows), *structure)
+
+
+def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
+    """(K, B), cut into one array (B, *shape) per argument."""
+    start = 0
+    for shape in shapes:
+        stop = start + count(shape)
+        yield rows[start:stop].T.reshape(rows.shape[1], *shape)
+        start = stop

@@ -1,0 +1,138 @@
+"""A program in a file: what it recorded, its options, theta, and the state of an optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..arguments import Array, as_theta
+from ..errors import GraphFormatError
+from ..flat import (
+    STORED,
+    Arrays,
+    Graph,
+    Header,
+    Path,
+    expect,
+    from_stored,
+    loading_arrays,
+    save_arrays,
+    to_stored,
+)
+from ..optim import Optimiser
+
+Program = TypeVar("Program", bound=Any)  # this file knows of it what goes into a pickle, no more
+
+KIND = "vgrad.Program"
+
+
+def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
+    """Write what would go into a program's pickle, theta in place of its own where it is given.
+
+    Raises ShapeError or TypeError for a theta that does not fit, and ValueError or TypeError for
+    an optimiser that does not.
+    """
+    numbers = state["numbers"] if theta is None else as_theta(theta, len(state["numbers"]))
+    options = {k: x for k, x in state["options"]._asdict().items() if k != "executor"}
+    options["dtype"] = options["dtype"].name
+    about: Header = {"graphs": [], "options": options, "optimiser": None}
+    arrays = {"theta": numbers, "optimiser": np.zeros((0, len(numbers)))}
+    if optimiser is not None:
+        steps = _as_optimiser(optimiser).state()
+        arrays["optimiser"] = _rows(steps.pop("arrays"), len(numbers))
+        about["optimiser"] = steps
+    for i, runner in enumerate(state["runners"].values()):
+        header, parts = to_stored(runner.graph)
+        about["graphs"].append(header)
+        arrays |= {f"{i}/{name}": part for name, part in parts.items()}
+    save_arrays(path, KIND, about, arrays)
+
+
+def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program:
+    """The program that was saved, made by `compile` of its graphs, and the optimiser restored.
+
+    Raises GraphFormatError for a file that is not whole; and once it is, ValueError for an
+    optimiser that does not fit, TypeError for what is none.
+    """
+    if optimiser is not None:
+        _as_optimiser(optimiser)
+    with loading_arrays(path, KIND) as (about, arrays):
+        graphs, theta, steps = _parts(about, arrays)
+        # The options are for `compile` to judge: its errors count as the file's.
+        programs = [compile(graph, **about["options"]) for graph in graphs]
+        state = programs[0].__getstate__()
+        for program in programs:
+            state["runners"].update(program.runners)
+        program.__setstate__({**state, "numbers": theta})
+    if optimiser is not None:
+        if steps is None:
+            raise ValueError(
+                f"{path} must hold an optimiser's state, to restore it (got one saved without); "
+                "give the optimiser to save, or leave it out here"
+            )
+        optimiser.restore(steps)
+    return program
+
+
+def _as_optimiser(optimiser: Any) -> Optimiser:
+    if not isinstance(optimiser, Optimiser):
+        raise TypeError(
+            f"optimiser must be one of vgrad.optim (got {optimiser!r}, a "
+            f"{type(optimiser).__name__})"
+        )
+    return optimiser
+
+
+def _rows(arrays: list[Array], parameters: int) -> Array:
+    """The arrays of an optimiser as one, (K, P)."""
+    for array in arrays:
+        if array.shape != (parameters,):
+            raise ValueError(
+                f"the optimiser's state must have theta's shape ({parameters},) (got "
+                f"{array.shape}); save it with the program whose theta it steps"
+            )
+    return np.reshape(np.array(arrays, np.float64), (len(arrays), parameters))
+
+
+def _parts(about: Header, arrays: Arrays) -> tuple[list[Graph], Array, dict[str, Any] | None]:
+    """The graphs, theta, and an optimiser's state or None."""
+    expect("its header", about, ("graphs", "options", "optimiser"))
+    headers = about["graphs"]
+    if not isinstance(headers, list) or not 0 < len(headers) <= len(arrays):
+        raise GraphFormatError("it must have graphs, each with its arrays")
+    names = [f"{i}/{name}" for i in range(len(headers)) for name in STORED]
+    expect("its arrays", arrays, ["theta", "optimiser", *names])
+    theta, rows = arrays["theta"], arrays["optimiser"]
+    if theta.dtype != np.float64 or theta.ndim != 1:
+        raise GraphFormatError(f"theta must be float64 (P,) (got {theta.dtype} {theta.shape})")
+    graphs = [_graph(header, arrays, i, len(theta)) for i, header in enumerate(headers)]
+    return graphs, theta, _state(about["optimiser"], rows, len(theta))
+
+
+def _graph(header: Any, arrays: Arrays, i: int, parameters: int) -> Graph:
+    graph = from_stored(header, {name: arrays[f"{i}/{name}"] for name in STORED})
+    if len(graph.parameters) != parameters:
+        raise GraphFormatError(
+            f"every graph must have theta's {parameters} parameters (got {len(graph.parameters)})"
+        )
+    return graph
+
+
+def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:
+    if rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != parameters:
+        raise GraphFormatError(
+            f"the optimiser's state must be float64 (K, {parameters}) "
+            f"(got {rows.dtype} {rows.shape})"
+        )
+    if about is None:
+        return None
+    expect("its optimiser", about, ("kind", "steps"))
+    kind, steps = about["kind"], about["steps"]
+    if not isinstance(kind, str) or type(steps) is not int or not 0 <= steps < 1 << 63:
+        raise GraphFormatError(
+            "the optimiser must have a name and its number of steps "
+            f"(got {kind!r:.50} and {steps!r:.50})"
+        )
+    return {"kind": kind, "steps": steps, "arrays": list(rows)}

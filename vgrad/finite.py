@@ -19,7 +19,7 @@ Fits = Callable[[float], bool]
 Backpropagate = Callable[[Node, Callable[[Node, Node, float], None]], None]
 
 
-class Origin(NamedTuple):
+class Cause(NamedTuple):
     """Where a number that is not finite began."""
 
     node: Node
@@ -43,15 +43,15 @@ def check_finite(*values: Any) -> None:
             raise TypeError(f"check_finite takes Values (got {value!r}, a {type(value).__name__})")
     for value in values:
         if not isfinite(value.data):
-            raise error(forward_origin(value))
+            raise error(forward_cause(value))
 
 
-def forward_origin(root: Node, fits: Fits = isfinite) -> Origin:
+def forward_cause(root: Node, fits: Fits = isfinite) -> Cause:
     """Where the number of `root`, which is not finite, or does not fit, began."""
     node, before = root, root
     while node is not None:
         node, before = next(_to_blame(node, fits), None), node
-    return Origin(before, before._data, "forward")
+    return Cause(before, before._data, "forward")
 
 
 def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
@@ -65,9 +65,9 @@ def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
     yield from (node.parents[k] for k in wrong)
 
 
-def backward_origin(
+def backward_cause(
     root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
-) -> Origin | None:
+) -> Cause | None:
     """`backpropagate(root)`, and where the first leaf's gradient that is not finite began."""
     parts: dict[Node, tuple[Node, float]] = {}  # what is not finite, and goes to this node
 
@@ -82,8 +82,8 @@ def backward_origin(
     while node in parts:
         node, part = parts[node]
         if fits(node.grad):
-            return Origin(node, part, "backward", node.grad)
-    return Origin(node, node.grad, "backward")
+            return Cause(node, part, "backward", node.grad)
+    return Cause(node, node.grad, "backward")
 
 
 def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
@@ -94,51 +94,51 @@ def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate)
     check_finite(root)
     before = [x.grad for x in leaves]
     watched = [x for x in leaves if isfinite(x.grad)]  # not those of an older pass
-    origin = backward_origin(root, watched, backpropagate)
-    if origin is not None:
+    cause = backward_cause(root, watched, backpropagate)
+    if cause is not None:
         for x, grad in zip(leaves, before):
             x.grad = grad
-        raise error(origin)
+        raise error(cause)
 
 
 def error(
-    origin: Origin,
+    cause: Cause,
     line: str = "",
     node: int | None = None,
     sample: int | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> NonFiniteError:
     """The error that says all of it."""
-    label, line = origin.node.label, line or getattr(origin.node, "line", "")
+    label, line = cause.node.label, line or getattr(cause.node, "line", "")
     name = f"{'' if node is None else f'node {node}'} {label and repr(label)}".strip()
     line_of = f" ({line})" if line else ""
     parts = [
-        _sentence(origin) + (f" at sample {sample}" if sample is not None else ""),
+        _sentence(cause) + (f" at sample {sample}" if sample is not None else ""),
         (name or (line_of and "a node")) + line_of,
-        f"{origin.sweep} sweep",
+        f"{cause.sweep} sweep",
     ]
     message = ", ".join(part for part in parts if part)
     if inputs:
         numbers = ", ".join(f"{name} = {x}" for name, x in inputs.items())
         message += f"; inputs there: {numbers}"
     result = NonFiniteError(message)
-    result.op, result.got, result.sweep = origin.node.op.name, origin.got, origin.sweep
-    result.operands = tuple(x._data for x in origin.node.parents)
+    result.op, result.got, result.sweep = cause.node.op.name, cause.got, cause.sweep
+    result.operands = tuple(x._data for x in cause.node.parents)
     result.label, result.line, result.node = label, line, node
     result.sample, result.inputs = sample, inputs or {}
     return result
 
 
-def _sentence(origin: Origin) -> str:
-    op, got, operands = origin.node.op.name, origin.got, origin.node.parents
-    if origin.sweep == "backward" and origin.arrived is None:
+def _sentence(cause: Cause) -> str:
+    op, got, operands = cause.node.op.name, cause.got, cause.node.parents
+    if cause.sweep == "backward" and cause.arrived is None:
         return f"the gradients that meet at the {op} add up to {got}"
     if not operands:
         return f"the {op} was {got}"
     of = listed([x._data for x in operands])
-    if origin.sweep == "forward":
+    if cause.sweep == "forward":
         return f"{op} of {of} gave {got}"
-    return f"{op} of {of} made {got} of a gradient of {origin.arrived}"
+    return f"{op} of {of} made {got} of a gradient of {cause.arrived}"
 
 
 def listed(numbers: list[float]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Shape
-from ..flat import BATCHED, SHARED, Segments, segments
+from ..flat import BATCHED, SHARED, Duplicates, duplicates
 from .fuse import Ints
 
 Array = NDArray[Any]
@@ -44,9 +44,9 @@ class Access:
         return self.rows.reshape(-1)
 
     @cached_property
-    def runs(self) -> Segments | None:
+    def duplicates(self) -> Duplicates | None:
         """How to sum what goes to rows that are named more than once; None where none is."""
-        return segments(self.flat)
+        return duplicates(self.flat)
 
     def __repr__(self) -> str:
         kind = "gather" if self.strides is None else "view"
@@ -87,9 +87,9 @@ class Calls:
         self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())
         self.values = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
         self.grads = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
-        self.fixed = [np.zeros(n, bool) for n in rows]  # whose values are constant
-        self.fixed_grads = [np.zeros(n, bool) for n in rows]
-        self.written = [np.zeros(n, bool) for n in rows]  # which have a gradient already
+        self.is_constant = [np.zeros(n, bool) for n in rows]  # whose values are constant
+        self.grad_is_constant = [np.zeros(n, bool) for n in rows]
+        self.has_grad = [np.zeros(n, bool) for n in rows]  # which have a gradient already
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
         self.noted = np.zeros((), dtype)  # finite as long as all is that was noted
         self._slots: list[Array] = []
@@ -129,14 +129,14 @@ class Calls:
 
     def value(self, access: Access, like: int) -> Source:
         """The values of these rows, to be combined with those of buffer `like`."""
-        operand = self._read(self.values, self.fixed, access, like)
+        operand = self._read(self.values, self.is_constant, access, like)
         if operand.array.size == 1 and self.tail[like] and not self.tail[access.buffer]:
             operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast
         return operand
 
     def grad(self, access: Access) -> Source:
         """The gradients of these rows."""
-        return self._read(self.grads, self.fixed_grads, access, access.buffer)
+        return self._read(self.grads, self.grad_is_constant, access, access.buffer)
 
     def store(self, access: Access, produce: Callable[[Array | None], Source]) -> None:
         """Make what `produce(out)` puts into `out`, or returns, the values of these rows."""
@@ -147,11 +147,11 @@ class Calls:
             self.call(partial(values.__setitem__, access.rows, result.array), result.constant)
         elif result.array is not target:
             self.call(partial(np.copyto, target, result.array), result.constant)
-        self.fixed[access.buffer][access.flat] = result.constant
+        self.is_constant[access.buffer][access.flat] = result.constant
 
-    def is_written(self, access: Access) -> bool:
+    def any_grad(self, access: Access) -> bool:
         """Whether any of these rows has a gradient."""
-        return bool(self.written[access.buffer][access.flat].any())
+        return bool(self.has_grad[access.buffer][access.flat].any())
 
     def compute(
         self, function: Callable[..., Any], *operands: Source, out: Array | None = None
@@ -198,7 +198,7 @@ class Calls:
         """
         buffer, rows = access.buffer, access.flat
         target, own = self._target(access), access.shape + self.tail[buffer]
-        into = None if self.written[buffer][rows].any() else target
+        into = None if self.has_grad[buffer][rows].any() else target
         result = produce(into if shape == own else None)
         if shape != own:
             whole = result._replace(array=np.broadcast_to(result.array, shape))
@@ -228,13 +228,13 @@ class Calls:
         grads = self.grads[buffer]
         if target is None:
             result = self._flattened(access, result)
-        if target is None and access.runs is not None:
-            order, starts, rows = access.runs
+        if target is None and access.duplicates is not None:
+            order, starts, rows = access.duplicates
             if (order[1:] < order[:-1]).any():
                 result = self.into(partial(take, rows=order), result.array.shape, result)
             shape = (len(starts), *self.tail[buffer])
             result = self.into(partial(_reduceat, starts=starts), shape, result)
-        written = self.written[buffer][rows]
+        written = self.has_grad[buffer][rows]
         if not written.any():
             if target is not None:
                 self.call(partial(np.copyto, target, result.array), result.constant)
@@ -243,7 +243,7 @@ class Calls:
             self._mark(buffer, rows, result.constant)
             return
         # What is constant was written once; a sum that starts from it must start from it each time.
-        fixed = rows[self.fixed_grads[buffer][rows]]
+        fixed = rows[self.grad_is_constant[buffer][rows]]
         if len(fixed):
             self.call(partial(grads.__setitem__, fixed, grads[fixed]))
         if not written.all():
@@ -266,12 +266,12 @@ class Calls:
         return result._replace(array=flat)
 
     def _mark(self, buffer: int, rows: Ints, constant: bool) -> None:
-        self.written[buffer][rows] = True
-        self.fixed_grads[buffer][rows] = constant
+        self.has_grad[buffer][rows] = True
+        self.grad_is_constant[buffer][rows] = constant
 
     def _target(self, access: Access) -> Array | None:
         """The gradients of these rows as a view, if there is one that has every row once."""
-        if access.strides is None or access.runs is not None:
+        if access.strides is None or access.duplicates is not None:
             return None
         return self._view(self.grads[access.buffer], access)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, Graph, origins, reached, run_lengths, scatter
+from ..flat import FROM_INPUTS, Graph, hash64, origins, reached, span_lengths
 
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Fused:
     value: NDArray[np.float64]  # (m,) of constants
     origin: NDArray[np.uint8]  # (m,) FROM_... bits
     depth: Ints  # (m,) grows from parents to children; 0 for leaves
-    stands: Ints  # (m,) for how many computed nodes of the graph each stands
+    sources: Ints  # (m,) for how many computed nodes of the graph each stands for
     alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
     one: int  # the node that is 1
     picks: bool  # whether parameters must be finite, as products stand for where(c, w, 0)
@@ -96,7 +96,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
     parents[guards] = -1
     outputs = same[graph.outputs]
     picks = _picks(op, parents, value) & (not alone)
-    runs = _Runs(op, parents, value, origin, outputs, picks)
+    runs = _SumTrees(op, parents, value, origin, outputs, picks)
     terms = runs.terms(one)
     fused = Fused(
         op=np.where(runs.roots, np.uint8(CONTRACTION), op),
@@ -104,7 +104,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
         value=value,
         origin=origin,
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
-        stands=np.where(op == ops.const.code, 0, runs.sizes),
+        sources=np.where(op == ops.const.code, 0, runs.sizes),
         alive=~runs.absorbed & (same == np.arange(n + 1)),
         one=one,
         picks=bool((picks & (runs.absorbed | runs.roots)).any()),
@@ -113,7 +113,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
         terms=terms,
         outputs=outputs,
     )
-    np.add.at(fused.stands, runs.top[same[guards]], 1)
+    np.add.at(fused.sources, runs.top[same[guards]], 1)
     return _split_residuals(_split_mixed(_split_shared(fused)))
 
 
@@ -173,7 +173,7 @@ def _picks(op: NDArray[np.uint8], parents: Ints, value: NDArray[np.float64]) -> 
     return picks
 
 
-class _Runs:
+class _SumTrees:
     """The runs of single-use nodes that make up the sums."""
 
     def __init__(
@@ -305,9 +305,9 @@ def _differing_biases(fused: Fused) -> Mask:
     if not bias.any():
         return bias
     weight = (parameter[terms.u] | parameter[terms.v]) & ~bias
-    starts, counts = run_lengths(terms.node)
+    starts, counts = span_lengths(terms.node)
     used = np.where(parameter[terms.u] | bias, terms.u, terms.v)
-    weights, biases = (np.add.reduceat(scatter(used) * x, starts) for x in (weight, bias))
+    weights, biases = (np.add.reduceat(hash64(used) * x, starts) for x in (weight, bias))
     some = np.flatnonzero(np.logical_or.reduceat(bias, starts))
     _, row = np.unique(weights[some], return_inverse=True)
     first = np.empty(row.max() + 1, np.uint64)
@@ -336,8 +336,8 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     all_terms = kept + inside
     starts = np.cumsum(counts) - counts
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
-    stands = fused.stands.copy()
-    stands[roots] -= counts + products - 1  # the addition that joins them stays behind
+    sources = fused.sources.copy()
+    sources[roots] -= counts + products - 1  # the addition that joins them stays behind
 
     def extend(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([array, more.astype(array.dtype)])
@@ -350,7 +350,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
             fused.origin, np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
         ),
         depth=extend(fused.depth, fused.depth[roots] - below),
-        stands=extend(stands, counts + products - 1),
+        sources=extend(sources, counts + products - 1),
         alive=extend(fused.alive, np.ones(len(new))),
         one=fused.one,
         picks=fused.picks,

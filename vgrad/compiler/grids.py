@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..flat import run_lengths, runs, scatter
+from ..flat import hash64, span_lengths, spans
 from .fuse import Ints, Mask, Terms
 
 SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
@@ -29,7 +29,7 @@ def find_grids(u: Ints, v: Ints, coef: NDArray[np.float64]) -> Iterator[tuple[In
         return
     part = _parts(rows_u, rows_v)
     order = np.lexsort((rows_u, rows_v, part))
-    for a, b in runs(part[order]):
+    for a, b in spans(part[order]):
         cells = order[a:b]
         in_u, in_v = rows_u[cells], rows_v[cells]
         heads = np.flatnonzero(np.diff(in_v, prepend=-1))  # where each row of v begins
@@ -47,8 +47,8 @@ def _classes(*columns: Ints) -> Ints | None:
     None if two different rows fell together by chance.
     """
     k = columns[0].shape[1]
-    weights = scatter(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
-    key = sum((scatter(x) * w).sum(axis=1) for x, w in zip(columns, weights))
+    weights = hash64(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
+    key = sum((hash64(x) * w).sum(axis=1) for x, w in zip(columns, weights))
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     same = first[inverse.reshape(-1)]
     return same if all(np.array_equal(x, x[same]) for x in columns) else None
@@ -99,10 +99,10 @@ def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
 
 def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The same, where rows of v may be cut short, and not those of u."""
-    starts, counts = run_lengths(terms.node)
+    starts, counts = span_lengths(terms.node)
     owner = np.repeat(np.arange(len(starts)), counts)
     place = np.arange(len(owner)) - starts[owner]
-    key = np.add.reduceat(scatter(terms.u) * (scatter(place) | 1), starts) + scatter(counts)
+    key = np.add.reduceat(hash64(terms.u) * (hash64(place) | 1), starts) + hash64(counts)
     rows_u = _beginnings(key, terms.u, starts, counts)
     rows_v = _beginnings(terms.v[starts], terms.v, starts, counts)
     _, part = np.unique(_parts(rows_u, rows_v), return_inverse=True)

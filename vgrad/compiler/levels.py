@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, run_lengths, scatter
+from ..flat import FROM_INPUTS, hash64, span_lengths
 from .fuse import CONTRACTION, Fused, Ints, Mask, Terms
 
 
@@ -40,7 +40,7 @@ def find_kinds(fused: Fused) -> Kinds:
     """The kinds of all nodes."""
     batched = np.append(fused.origin & FROM_INPUTS, 0).astype(np.intp)
     terms = _oriented(fused)
-    starts, counts = run_lengths(terms.node)
+    starts, counts = span_lengths(terms.node)
     sums = terms.node[starts]
     maps = np.flatnonzero(fused.alive & (fused.parents[:, 0] >= 0))
     family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
@@ -49,15 +49,15 @@ def find_kinds(fused: Fused) -> Kinds:
     if len(sums):
         # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
         both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
-        place = scatter(np.arange(len(terms.node)) - np.repeat(starts, counts)) | 1
+        place = hash64(np.arange(len(terms.node)) - np.repeat(starts, counts)) | 1
         how_many = np.add.reduceat(both, starts)
         uniform[sums] = (how_many == 0) | (how_many == counts)
         pattern = np.add.reduceat(both * place, starts)
         pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), pattern)
-        family[sums] = scatter(scatter(pattern) + batched[sums].astype(np.uint64))
+        family[sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
         is_weight = fused.op[terms.u] == ops.parameter.code
-        weights[sums] = np.add.reduceat(is_weight * scatter(terms.u) * place, starts)
-        factors[sums] = np.add.reduceat(scatter(terms.v) * place, starts)
+        weights[sums] = np.add.reduceat(is_weight * hash64(terms.u) * place, starts)
+        factors[sums] = np.add.reduceat(hash64(terms.v) * place, starts)
 
     computed = np.concatenate([maps, sums])
     return Kinds(
@@ -145,7 +145,7 @@ def _lowest(fused: Fused, terms: Terms, step: Step, level: Ints) -> tuple[Ints, 
     return of_others, of_sums
 
 
-def earliest(fused: Fused, by_depth: Steps) -> Ints:
+def as_soon_as_possible(fused: Fused, by_depth: Steps) -> Ints:
     """(m + 1,) 0 for a leaf, else one more than the highest operand's; 0 for no operand."""
     terms, steps = by_depth
     level = np.zeros(len(fused.op) + 1, np.intp)
@@ -154,7 +154,7 @@ def earliest(fused: Fused, by_depth: Steps) -> Ints:
     return level
 
 
-def _latest(fused: Fused, by_depth: Steps, last: int) -> Ints:
+def _as_late_as_possible(fused: Fused, by_depth: Steps, last: int) -> Ints:
     """(m + 1,) as late as those that use a node let it run."""
     terms, steps = by_depth
     level = np.full(len(fused.op) + 1, last)
@@ -178,7 +178,7 @@ def meeting(fused: Fused, kinds: Kinds, by_depth: Steps, last: int) -> Ints:
     or else factors. Those that share weights go down together, or they would be apart again.
     """
     level = np.zeros(len(fused.op) + 1, np.intp)
-    level[kinds.computed] = _latest(fused, by_depth, last)[kinds.computed]
+    level[kinds.computed] = _as_late_as_possible(fused, by_depth, last)[kinds.computed]
     met, met_factors = np.full((2, len(fused.op) + 1), -1)  # where the last of them run
     terms, steps = in_steps(fused, kinds, level)
     for step in steps:

@@ -219,11 +219,11 @@ class Bound:
             self._backward = _adjoints(calls, plan.batched, self.wanted)
         self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of shared nodes add up over the tiles before they go on to the parameters.
-        met = np.flatnonzero(calls.written[SHARED])
+        met = np.flatnonzero(calls.has_grad[SHARED])
         self._met = slice(0, met[-1] + 1 if len(met) else 0)
         self._part = calls.grads[SHARED][self._met]
         self._total = calls.grads[SHARED] = np.zeros_like(calls.grads[SHARED])
-        calls.fixed_grads[SHARED][:] = False
+        calls.grad_is_constant[SHARED][:] = False
         self._finish: list[Callable[[], Any]] = []
         if self.wanted == FROM_PARAMETERS:
             if self._is_shared:
@@ -319,10 +319,10 @@ def _calls(plan: FusedSweep, width: int, exact: bool) -> Calls:
     constants = np.flatnonzero(plan.fused.alive & (plan.fused.op == ops.const.code))
     rows = plan.schedule.row[constants]
     calls.values[SHARED][rows] = plan.fused.value[constants]
-    calls.fixed[SHARED][rows] = True
+    calls.is_constant[SHARED][rows] = True
     for buffer, ones in zip((SHARED, BATCHED), plan.schedule.ones):
         calls.values[buffer][ones] = 1.0
-        calls.fixed[buffer][ones] = True
+        calls.is_constant[buffer][ones] = True
     return calls
 
 
@@ -340,7 +340,7 @@ def _seed(calls: Calls, objective: Access) -> None:
 
 def _adjoints(calls: Calls, kernels: list[Kernel], wanted: int) -> list[Callable[[], Any]]:
     def adjoint(kernel: Kernel, calls: Calls) -> None:
-        if calls.is_written(kernel.out):  # else no gradient reaches it
+        if calls.any_grad(kernel.out):  # else no gradient reaches it
             kernel.adjoint(calls, wanted)
 
     return _added(

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, SHARED, run_lengths, runs
+from ..flat import FROM_INPUTS, SHARED, span_lengths, spans
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
-from .levels import Kinds, earliest, find_kinds, in_steps, meeting
+from .levels import Kinds, as_soon_as_possible, find_kinds, in_steps, meeting
 
 MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
@@ -68,7 +68,7 @@ def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
     kinds = find_kinds(fused)
     by_depth = in_steps(fused, kinds, fused.depth)
-    level = earliest(fused, by_depth)
+    level = as_soon_as_possible(fused, by_depth)
     families = kinds.families(level)
     # Where some level has several families, some of these might run with those of another level.
     # As each costs some calls, the fewest are the best.
@@ -91,7 +91,7 @@ def _groups(fused: Fused, kinds: Kinds, level: Ints) -> list[Group]:
 def _maps(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     nodes = kinds.computed[fused.op[kinds.computed] != CONTRACTION]
     nodes = nodes[np.lexsort((kinds.family[nodes], level[nodes]))]
-    for a, b in runs(level[nodes], kinds.family[nodes]):
+    for a, b in spans(level[nodes], kinds.family[nodes]):
         some = nodes[a:b]
         op = int(fused.op[some[0]])
         operands = tuple(fused.parents[some, k] for k in range(ops.OPS[op].arity))
@@ -107,7 +107,7 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Group]:
     new_starts = np.cumsum(counts) - counts
     index = np.repeat(starts[order] - new_starts, counts) + np.arange(len(terms.node))
     terms = terms.take(index)
-    for a, b in runs(level[sums], kinds.family[sums]):
+    for a, b in spans(level[sums], kinds.family[sums]):
         last = new_starts[b - 1] + counts[b - 1]
         pool = terms.take(np.arange(new_starts[a], last))
         at, buffer = int(level[sums[a]]), int(fused.origin[sums[a]] & FROM_INPUTS)
@@ -136,9 +136,9 @@ def _pool(terms: Terms, level: int, buffer: int, uniform: bool) -> Iterator[Grou
 
     Where their terms are not of one kind throughout, no matrix would have all of their factors.
     """
-    starts, counts = run_lengths(terms.node)
+    starts, counts = span_lengths(terms.node)
     blocks = []
-    for a, b in runs(counts):
+    for a, b in spans(counts):
         k, block = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
         u, v = (x[block].reshape(-1, k) for x in (terms.u, terms.v))
         coef = terms.coef[block].reshape(-1, k)
@@ -217,7 +217,7 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     before_ones = _before_ones(groups, follows)
     made_by = np.full(len(row), -1)  # the place in `placed` of the group that computes a node
     for whole in groups:
-        for part in _by_origin(whole, made_by):
+        for part in _by_producer(whole, made_by):
             group = _sorted(part, row, batched, fused.one)
             place(_in_rows(group, before_ones), group.buffer)
             made_by[group.nodes] = len(placed)
@@ -228,7 +228,7 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     return Schedule(placed, row, (sizes[0], sizes[1]), follows, (shared_ones, batched_ones))
 
 
-def _by_origin(group: Group, made_by: Ints) -> list[Group]:
+def _by_producer(group: Group, made_by: Ints) -> list[Group]:
     """The group in parts that read what one group has computed each, as a rule in one piece.
 
     Where the parts would be many or small, one that gathers what it reads is as quick.

@@ -186,7 +186,7 @@ class _Writer:
         write = {MAP: self._map, CHAIN: self._chain, SEGMENTS: self._segments, GRID: self._grid}
         n = len(group.nodes)
         code = self.operands.filled(write[group.kind](group, name), n, group.buffer).code
-        stands = int(self.fused.stands[group.nodes].sum())
+        stands = int(self.fused.sources[group.nodes].sum())
         axes = [n] * (n > 1) + ["B"] * group.buffer
         comment = f"level {group.level}: {dims(*axes)}, for {stands:,} node{'s' * (stands != 1)}"
         if not label:

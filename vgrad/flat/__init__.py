@@ -13,7 +13,7 @@ from .graph import (
     to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
-from .passes import Segments, origins, reached, run_lengths, runs, scatter, segments
+from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, record, recorded, trace
 from .sweep import PlainSweep
 from .tape import Tape
@@ -25,18 +25,20 @@ __all__ = [
     "SHARED",
     "STORED",
     "Arrays",
+    "Duplicates",
     "Graph",
     "Header",
     "Path",
     "PlainSweep",
-    "Segments",
     "Tape",
     "argument_names",
     "capture",
+    "duplicates",
     "exceeds_share",
     "expect",
     "from_stored",
     "gradient",
+    "hash64",
     "loading_arrays",
     "origins",
     "reached",
@@ -44,12 +46,10 @@ __all__ = [
     "recorded",
     "require_buffers",
     "require_samples",
-    "run_lengths",
-    "runs",
     "save_arrays",
-    "scatter",
-    "segments",
     "short",
+    "span_lengths",
+    "spans",
     "tangent",
     "to_stored",
     "trace",

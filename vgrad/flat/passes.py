@@ -50,7 +50,7 @@ def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]
         yield order[a:b], is_wide
 
 
-def scatter(x: NDArray[Any]) -> NDArray[np.uint64]:
+def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
     """A number for each that looks like chance, so that sums of them tell lists apart.
 
     The finaliser of MurmurHash3, by Austin Appleby.
@@ -62,7 +62,7 @@ def scatter(x: NDArray[Any]) -> NDArray[np.uint64]:
     return h ^ (h >> np.uint64(33))
 
 
-def runs(*keys: NDArray[Any]) -> list[tuple[int, int]]:
+def spans(*keys: NDArray[Any]) -> list[tuple[int, int]]:
     """Where runs of equal keys begin and end."""
     if not len(keys[0]):
         return []
@@ -74,16 +74,16 @@ def runs(*keys: NDArray[Any]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(breaks)]))
 
 
-def run_lengths(key: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def span_lengths(key: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where runs of equal numbers, none of which is -1, begin, and how long they are."""
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     return starts, np.diff(starts, append=len(key))
 
 
-Segments = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
+Duplicates = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 
-def segments(rows: NDArray[Any]) -> Segments | None:
+def duplicates(rows: NDArray[Any]) -> Duplicates | None:
     """How to sum what goes to rows (n,) that are named more than once; None where none is.
 
     The order that brings equal rows together, where each row's run of them begins, and the rows

@@ -21,7 +21,7 @@ from .. import ops
 from ..arguments import Array
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
 from .memory import require_buffers
-from .passes import Segments, origins, segments
+from .passes import Duplicates, duplicates, origins
 
 # --- layout ---------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Map:
     def __init__(self, group: Group) -> None:
         _, self.op, self.out, self.operands = group
         self.rules = [
-            (vjp, *place, None if isinstance(place.rows, slice) else segments(place.rows))
+            (vjp, *place, None if isinstance(place.rows, slice) else duplicates(place.rows))
             for vjp, place in zip(self.op.vjp, self.operands)
             if vjp is not None and place.origin
         ]
@@ -168,7 +168,7 @@ class Map:
 def _add(
     buffer: Array,
     rows: Rows,
-    runs: Segments | None,
+    runs: Duplicates | None,
     gradient: Array,
 ) -> None:
     """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""

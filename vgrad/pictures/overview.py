@@ -122,7 +122,7 @@ def _fused_work(kernel: Kernel, fused: Fused) -> Work:
     group = kernel.group
     operands = np.concatenate([x.reshape(-1) for x in (*group.operands, group.u, group.v)])
     operands = operands[operands >= 0]
-    stands = int(fused.stands[group.nodes].sum())
+    stands = int(fused.sources[group.nodes].sum())
     return Work(_title(kernel, fused.one), stands, kernel.buffer, group.nodes, operands)
 
 

@@ -56,7 +56,7 @@ def _line(plan: FusedSweep, kernel: Kernel, batch: int) -> Line:
     return Line(
         kernel.group.level,
         kernel.name,
-        int(plan.fused.stands[kernel.group.nodes].sum()),
+        int(plan.fused.sources[kernel.group.nodes].sum()),
         f"{_shape(kernel.out)} = {operands}",
         kernel.flops * samples,
         plan.dtype.itemsize * numbers,

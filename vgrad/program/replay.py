@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import Array, count
 from ..engine import Value, backpropagate
 from ..errors import NonFiniteError
-from ..finite import Origin, backward_origin, error, forward_origin
+from ..finite import Cause, backward_cause, error, forward_cause
 from ..flat import Graph
 from .runner import Runner, all_finite
 
@@ -49,12 +49,12 @@ class Replay:
         """Whether a number is finite, also in the dtype of the call."""
         return abs(x) <= self.largest
 
-    def error(self, origin: Origin) -> NonFiniteError:
+    def error(self, cause: Cause) -> NonFiniteError:
         """The error for a number that began to be not finite there."""
-        node = next(i for i, value in enumerate(self.values) if value is origin.node)
-        origin.node.op = ops.OPS[int(self.graph.op[node])]  # which tells inputs from parameters
+        node = next(i for i, value in enumerate(self.values) if value is cause.node)
+        cause.node.op = ops.OPS[int(self.graph.op[node])]  # which tells inputs from parameters
         line = self.graph.lines.get(node, "")
-        return error(origin, line, node, self.number, self.inputs())
+        return error(cause, line, node, self.number, self.inputs())
 
     def inputs(self) -> dict[str, Any]:
         """The sample, by the names of its arguments."""
@@ -70,7 +70,7 @@ def check_outputs(call: Call, outputs: Array) -> None:
     replay = Replay(call, sample)
     if replay.fits(replay.root(output)._data):
         raise _only_here(replay, f"output {output}", outputs[output, sample])
-    raise replay.error(forward_origin(replay.root(output), replay.fits))
+    raise replay.error(forward_cause(replay.root(output), replay.fits))
 
 
 def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | None) -> None:
@@ -113,12 +113,12 @@ def _check_each(call: Call, gradients: Array, nodes: NDArray[np.int32], first: i
     column = int(np.flatnonzero(~np.isfinite(gradients).all(axis=0))[0])
     replay = Replay(call, first + column)
     if not replay.fits(replay.root()._data):
-        raise replay.error(forward_origin(replay.root(), replay.fits))
-    origin = backward_origin(replay.root(), replay.leaves(nodes), backpropagate, replay.fits)
-    if origin is None:
+        raise replay.error(forward_cause(replay.root(), replay.fits))
+    cause = backward_cause(replay.root(), replay.leaves(nodes), backpropagate, replay.fits)
+    if cause is None:
         wrong = gradients[:, column][~np.isfinite(gradients[:, column])][0]
         raise _only_here(replay, "a gradient", wrong)
-    raise replay.error(origin)
+    raise replay.error(cause)
 
 
 def _parts(call: Call, size: int = 1024) -> Iterator[tuple[Call, int]]:

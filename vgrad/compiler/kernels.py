@@ -72,18 +72,15 @@ class Map(Kernel):
         self.scratch = 3 * len(group.nodes)
         accesses = folded([self._access(nodes) for nodes in (group.nodes, *group.operands)])
         self.out, *self.operands = accesses
-        self.numbers: tuple[float | None, ...] = (None,) * len(self.operands)
+        self.number: float | None = None  # of the static operand, if that is a constant
         if self.op.static is not None:
-            operand = group.operands[self.op.static]
-            if fused.op[operand[0]] == ops.const.code:
-                number = float(fused.value[operand[0]])
-                self.numbers = tuple(
-                    number if k == self.op.static else None for k in range(self.op.arity)
-                )
+            operand = group.operands[self.op.static][0]
+            if fused.op[operand] == ops.const.code:
+                self.number = float(fused.value[operand])
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
-        return add_op(calls, self.op, self.numbers, operands, out)
+        return add_op(calls, self.op, self.number, operands, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
@@ -95,7 +92,7 @@ class Map(Kernel):
         operands = [calls.value(x, self.buffer) for x in self.operands]
         own = calls.value(self.out, self.buffer)
         g = calls.grad(self.out)
-        rule = recorded(self.op.vjp[k], 2, self.numbers)
+        rule = recorded(self.op, self.op.vjp[k], self.number, leading=2)
         result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)

@@ -7,20 +7,23 @@ from functools import partial
 import numpy as np
 
 from .. import ops
-from ..flat import Graph, recorded
+from ..flat import Graph, interpret, recorded
 from .calls import Array, Calls, Source
 
 
 def add_op(
     calls: Calls,
     op: ops.Op,
-    numbers: tuple[float | None, ...],
+    number: float | None,
     operands: list[Source],
     out: Array | None,
 ) -> Source:
-    """The op's own rule, or where the row has it an equal one that NumPy runs faster."""
+    """The op's own rule, or where the row has it an equal one that NumPy runs faster.
+
+    `number` is the value of the op's static operand, if that is known.
+    """
     if op.fast is not None:
-        rule = recorded(op.fast, 0, numbers)
+        rule = recorded(op, op.fast, number)
         if op.code not in rule.op:
             return add_rule(calls, rule, operands, out, masks=False)
     if op is ops.where:
@@ -43,26 +46,19 @@ def add_rule(
 
     With `masks`, as a vjp may, a product with a mask stands for a choice between something and 0.
     """
-    results: dict[int, Source] = dict(zip(rule.inputs.tolist(), operands))
-    final = int(rule.outputs[0])
-    for node, code in enumerate(rule.op.tolist()):
-        op = ops.OPS[code]
-        if op is ops.const:
-            results[node] = calls.constant(rule.value[node])
-        elif op.arity:
-            arguments = [results[x] for x in rule.parents[node, : op.arity].tolist()]
-            if op is not ops.mul and op is not ops.where:
-                arguments = [_as_floats(calls, x) for x in arguments]
-            numbers: list[float | None] = [None] * op.arity
-            if op.static is not None and _is_number(arguments[op.static]):
-                numbers[op.static] = float(arguments[op.static].array)
-            into = out if node == final else None
-            if op is ops.where and masks:
-                c, x, y = arguments
-                results[node] = _mask(calls, c, x, y, into)
-            else:
-                results[node] = add_op(calls, op, tuple(numbers), arguments, into)
-    return _as_floats(calls, results[final])
+
+    def apply(op: ops.Op, operands: list[Source], number: float | None, is_last: bool) -> Source:
+        into = out if is_last else None
+        if op is not ops.mul and op is not ops.where:
+            operands = [_as_floats(calls, x) for x in operands]
+        if op is ops.where and masks:
+            c, x, y = operands
+            return _mask(calls, c, x, y, into)
+        if op.static is not None and _is_number(operands[op.static]):
+            number = float(operands[op.static].array)  # of a constant that the plan computes, too
+        return add_op(calls, op, number, operands, into)
+
+    return _as_floats(calls, interpret(rule, operands, calls.constant, apply))
 
 
 def _is_number(x: Source) -> bool:

@@ -104,7 +104,7 @@ def applied(op: ops.Op, operands: list[Text], numbers: tuple[float | None, ...])
 
 def _recorded(op: ops.Op, rule: ops.Rule, numbers: tuple[float | None, ...]) -> Graph:
     try:
-        return recorded(rule, 0, numbers)
+        return recorded(op, rule, None if op.static is None else numbers[op.static])
     except Exception as error:  # whatever a rule meets that was not written for nodes
         raise _unwritable(op) from error
 

@@ -14,7 +14,7 @@ from .graph import (
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
-from .recording import argument_names, capture, record, recorded, trace
+from .recording import argument_names, capture, interpret, record, recorded, trace
 from .sweep import PlainSweep
 from .tape import Tape
 
@@ -39,6 +39,7 @@ __all__ = [
     "from_stored",
     "gradient",
     "hash64",
+    "interpret",
     "loading_arrays",
     "origins",
     "reached",

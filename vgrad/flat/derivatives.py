@@ -19,7 +19,7 @@ from .. import ops
 from ..engine import Value
 from .graph import Graph
 from .passes import reached
-from .recording import recorded
+from .recording import interpret, recorded
 from .tape import Node, Tape
 
 Number = Node | float  # a node, or a number that is known already
@@ -129,9 +129,9 @@ def _part(graph: Graph, nodes: list[Node], i: int, k: int, g: Number) -> Number 
     constant = [graph.op[x] == ops.const.code for x in parents]
     known = tuple(float(graph.value[x]) if c else None for x, c in zip(parents, constant))
     operands = [nodes[x] if number is None else number for x, number in zip(parents, known)]
-    static = tuple(number if j == op.static else None for j, number in enumerate(known))
+    recording = recorded(op, rule, None if op.static is None else known[op.static], leading=2)
     tape, before = nodes[i].tape, len(nodes[i].tape.op)
-    part = _applied(recorded(rule, 2, static), [g, nodes[i], *operands])
+    part = interpret(recording, [g, nodes[i], *operands], float, _applied)
     if isinstance(part, float):
         return part if part else None
     if isinstance(g, Node) and part is not g and _loses_zero(op, k, known):
@@ -141,22 +141,15 @@ def _part(graph: Graph, nodes: list[Node], i: int, k: int, g: Number) -> Number 
     return part
 
 
-def _applied(rule: Graph, arguments: Sequence[Number]) -> Number:
-    """A recorded rule of these arguments; what is known beforehand becomes no node."""
-    results: dict[int, Number] = dict(zip(rule.inputs.tolist(), arguments))
-    for i, code in enumerate(rule.op.tolist()):
-        op = ops.OPS[code]
-        if op is ops.const:
-            results[i] = float(rule.value[i])
-        elif op.arity:
-            x, *others = operands = [results[p] for p in rule.parents[i, : op.arity].tolist()]
-            if op is ops.where and isinstance(x, float):
-                results[i] = others[0] if x else others[1]
-            elif op is ops.mul and 1.0 in [x for x in operands if isinstance(x, float)]:
-                results[i] = others[0] if isinstance(x, float) and x == 1.0 else x
-            else:
-                results[i] = op(*operands)
-    return results[int(rule.outputs[0])]
+def _applied(op: ops.Op, operands: list[Number], *_: Any) -> Number:
+    """`op(*operands)`, without a node where the result is known, or is one of the operands."""
+    x, *others = operands
+    if op is ops.where and isinstance(x, float):
+        return others[0] if x else others[1]
+    if op is ops.mul and 1.0 in [x for x in operands if isinstance(x, float)]:
+        return others[0] if isinstance(x, float) and x == 1.0 else x
+    result: Number = op(*operands)
+    return result
 
 
 @lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ..lines import source_line
 from ..operand import boxed, on_look
 from .graph import Graph
 from .tape import Tape
+
+T = TypeVar("T")
 
 
 def trace(
@@ -116,16 +118,47 @@ def _describe(fn: Callable[..., Any]) -> str:
 
 
 @cache
-def recorded(rule: ops.Rule, arguments: int, numbers: tuple[float | None, ...]) -> Graph:
-    """A rule of the op table as a graph over its arguments, save operands that are numbers.
+def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0) -> Graph:
+    """A rule of the op's row as a graph over its arguments.
 
-    `arguments` is how many come before the operands: the gradient and the result, or none.
+    `number` is the value of the op's static operand, if that is known: the graph has it as a
+    constant. `leading` counts the arguments before the operands, 2 for a vjp: the gradient and
+    the result.
     """
-    inputs = arguments + len(numbers)
+    static = None if number is None or op.static is None else leading + op.static
 
     def call(*nodes: Any) -> Any:
-        given = [*(None,) * arguments, *numbers]
-        result = rule(*(x if number is None else number for x, number in zip(nodes, given)))
+        result = rule(*(number if k == static else node for k, node in enumerate(nodes)))
         return result if hasattr(result, "_apply") else Value(result, trainable=False)
 
-    return trace(call, *[()] * inputs, parameters=[])
+    return trace(call, *[()] * (leading + op.arity), parameters=[])
+
+
+def interpret(
+    rule: Graph,
+    inputs: Sequence[T],
+    constant: Callable[[float], T],
+    apply: Callable[[ops.Op, list[T], float | None, bool], T],
+) -> T:
+    """Walk once through a recorded rule, and return what its output becomes.
+
+    A constant becomes `constant(value)`, any other node `apply(op, operands, number, is_last)`,
+    where `number` is the value of the op's static operand, or None if that is no constant.
+
+    >>> rule = recorded(ops.tanh, ops.tanh.vjp[0], None, leading=2)
+    >>> interpret(rule, ["g", "out", "x"], str, lambda op, xs, *_: f"({f' {op.symbol} '.join(xs)})")
+    '(g * (1.0 - (out * out)))'
+    """
+    results: dict[int, T] = dict(zip(rule.inputs.tolist(), inputs))
+    last = int(rule.outputs[0])
+    for node, code in enumerate(rule.op.tolist()):
+        op = ops.OPS[code]
+        if op is ops.const:
+            results[node] = constant(float(rule.value[node]))
+        elif op.arity:
+            parents = rule.parents[node, : op.arity].tolist()
+            static = None if op.static is None else parents[op.static]
+            known = static is not None and rule.op[static] == ops.const.code
+            number = float(rule.value[static]) if known else None
+            results[node] = apply(op, [results[x] for x in parents], number, node == last)
+    return results[last]

@@ -35,7 +35,7 @@ def main() -> None:
     value, grad = program.value_and_grad(program.theta())
     assert (value, grad.tolist()) == (0.5, [1.0])
     del graph, program
-    assert living(vgrad.compiler.plan.FusedSweep) == living(vgrad.compiler.plan.Bound) == 0
+    assert living(vgrad.compiler.FusedSweep) == living(vgrad.compiler.bound.Bound) == 0
 
 
 if __name__ == "__main__":

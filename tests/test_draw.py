@@ -326,8 +326,8 @@ def test_a_stack_is_drawn_with_what_it_reads_and_no_more():
         return sum(vgrad.tanh(z) for row in rows for z in row) + p * q  # the last node is p * q
 
     p, q = Value(1.0), Value(2.0)
-    (engine,) = vgrad.compile(vgrad.trace(means, (6, 10))).runners.values()
-    picture = overview(engine)
+    (runner,) = vgrad.compile(vgrad.trace(means, (6, 10))).runners.values()
+    picture = overview(runner)
     titles = [box.title for box in picture.boxes]
     stack = titles.index("24 × dot of 1 to 6, stack")
     assert [titles[a] for a, b in picture.edges if b == stack] == ["x: 60 inputs"]

@@ -152,8 +152,8 @@ def test_large_buffers_do_not_pile_up():
     program = compiled(tile=1_000_000)
     for size in (60_000, 60_001, 60_002):
         program.value_and_grad(MODEL_THETA, np.resize(X, (size, 3)))
-    (engine,) = program.runners.values()
-    kept = [bound for bounds in engine.plan._free.values() for bound in bounds]
+    (runner,) = program.runners.values()
+    kept = [bound for bounds in runner.quick._free.values() for bound in bounds]
     assert len(kept) == 1 and kept[0].nbytes > 32 * MEGABYTE
 
 

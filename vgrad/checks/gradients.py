@@ -139,21 +139,21 @@ def _of_program(
     def mean(k: int, change: Array) -> float:
         theta = call.theta.copy()
         theta[k] += change
-        return float(np.mean(runner.outputs(theta, call.arrays, batch)[0], dtype=np.float64))
+        return float(np.mean(call._replace(theta=theta).outputs()[0], dtype=np.float64))
 
     def objective(i: int, column: int, change: Array) -> Array:
         moved = call.arrays[i].copy()
         moved.reshape(batch, -1)[:, column] += change
         given = [*call.arrays[:i], moved, *call.arrays[i + 1 :]]
-        outputs: Array = runner.outputs(call.theta, given, batch)[0]
+        outputs: Array = call._replace(arrays=given).outputs()[0]
         return outputs
 
-    _, gradient, _ = runner.gradient(*call[1:], divisor=batch, aux=False)
+    _, gradient, _ = call.gradient(batch)
     found: list[Derivative] = []
     for k, got in enumerate(gradient.tolist()):
         name = parameter_name(graph, k)
         found += _derivatives([name], partial(mean, k), call.theta[k], got, step, epsilon)
-    _, by_input = runner.input_gradients(*call[1:])
+    _, by_input = call.input_gradients()
     wrong = np.zeros(batch)
     for i, gradients in enumerate(split(by_input, graph.input_shapes)):
         flat = call.arrays[i].reshape(batch, -1)

@@ -132,10 +132,8 @@ class _Bounds:
 def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
     """Of every output and gradient of every sample, and of the mean gradient."""
     runner, graph = call.runner, call.runner.graph
-    outputs = runner.outputs(*call[1:])
-    by_leaf = np.concatenate(
-        [runner.input_gradients(*call[1:])[1], runner.parameter_gradients(*call[1:])[1]]
-    )
+    outputs = call.outputs()
+    by_leaf = np.concatenate([call.input_gradients()[1], call.parameter_gradients()[1]])
     leaves = np.concatenate([graph.inputs, graph.parameters])
     names = [f"input {k}" for k in range(len(graph.inputs))]
     names += [f"parameter {k}" for k in range(len(graph.parameters))]
@@ -155,7 +153,7 @@ def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
         for name, got, want, size in zip(names, by_leaf[:, i].tolist(), wants, scale):
             yield bounds.gap(f"gradient to {name}, {where}", got, want, size)
         totals.append((wants, scale))
-    _, mean, _ = runner.gradient(*call[1:], divisor=call.batch, aux=False)
+    _, mean, _ = call.gradient(call.batch)
     with np.errstate(all="ignore"):
         wants, scale = np.mean(totals, axis=0)[:, len(graph.inputs) :].tolist()
     for name, got, want, size in zip(names[len(graph.inputs) :], mean.tolist(), wants, scale):

@@ -1,22 +1,6 @@
 """."""
 
-from .calls import Access
-from .fuse import Fused, Ints, fuse
-from .kernels import Kernel
-from .plan import FusedSweep
-from .schedule import CHAIN, GRID, MAP, SEGMENTS, Group, schedule
+from .plan import Plan, compile_plan
+from .sweep import FusedSweep
 
-__all__ = [
-    "CHAIN",
-    "GRID",
-    "MAP",
-    "SEGMENTS",
-    "Access",
-    "Fused",
-    "FusedSweep",
-    "Group",
-    "Ints",
-    "Kernel",
-    "fuse",
-    "schedule",
-]
+__all__ = ["FusedSweep", "Plan", "compile_plan"]

@@ -75,6 +75,14 @@ class Fused:
     terms: Terms
     outputs: Ints
 
+    def origin_of(self, nodes: Ints) -> int:
+        """FROM_... bits: what any of these nodes is computed from."""
+        return int(np.bitwise_or.reduce(self.origin[nodes], axis=None))
+
+    def buffer_of(self, node: int) -> int:
+        """SHARED or BATCHED."""
+        return int(self.origin[node] & FROM_INPUTS)
+
 
 def fuse(graph: Graph, alone: bool = False) -> Fused:
     """Find the contractions of `graph`, by passes over all of its nodes at once.

@@ -1,80 +1,171 @@
-"""What runs a group: a forward, and an adjoint that carries its gradient to its operands.
+"""Kernels: nodes that run together, by a forward and by an adjoint that carries gradients back.
 
-Each adds its NumPy calls to a `Calls`, once for every width of batch; nothing here runs in a sweep.
+A kernel is first a group of nodes, which has a say in the order of their rows. Once rows are given
+out it is located, and then, for every width of batch, it adds its NumPy calls to a `Calls`. Nothing
+here runs in a sweep.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from .. import ops
-from ..flat import BATCHED, FROM_INPUTS, recorded
-from .calls import Access, Array, Calls, Source
-from .fuse import Fused, Ints
+from ..arguments import Array
+from ..flat import KernelSummary, ReadSummary, Rows, recorded
+from .calls import Calls, Source
+from .fuse import Fused, Ints, Mask
+from .layout import Layout
 from .lowering import add_op, add_rule
-from .schedule import Group, Schedule
+
+# A kernel that reads several kernels' results is cut into at most so many, if it reads so much.
+FEW_PARTS, WORTH_A_PART = 2, 256
 
 
+@dataclass(eq=False)
 class Kernel:
-    """A group, and where its results and operands lie."""
+    """n nodes of one level, all shared or all batched, that run together."""
 
-    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
-        self.group = group
-        self.buffer = group.buffer
-        self._fused, self._schedule = fused, schedule
-        self.origin = self._origin(group.nodes)
+    level: int
+    buffer: int
+    nodes: Ints  # (n,)
+
+    kind: ClassVar[str]
+    flops: int = field(init=False)  # of a forward, per sample where it is batched
+    scratch: int = field(init=False)  # about how many numbers it holds besides the buffers
+    lasting: int = field(init=False, default=0)  # and how many that no other kernel may use
+    origin: int = field(init=False)
+    out: Rows = field(init=False)
+    operands: list[Rows] = field(init=False)
+
+    # --- a group of nodes ---
+
+    def reads(self) -> tuple[Ints, ...]:
+        """The nodes that it reads, operand by operand."""
+        raise NotImplementedError
+
+    def title(self, one: int) -> str:
+        """What it computes, as in "16 × dot of 3, matmul"; `one` is the node that is 1."""
+        raise NotImplementedError
+
+    def parts(self, made_by: Ints) -> list[Kernel]:
+        """The kernel in parts of which each reads what one kernel has computed, so as slices.
+
+        `made_by` says which kernel computes a node. If the parts were many or small, a kernel that
+        gathers what it reads would be as quick, and it stays whole.
+        """
+        return [self]
+
+    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+        """The same with its nodes in the order of their operands' rows, if it is free to choose."""
+        return self
+
+    def rows(self, before_ones: Mask) -> Ints:
+        """The nodes in the order in which they get rows."""
+        return self.nodes
+
+    # --- what runs them ---
+
+    def locate(self, fused: Fused, layout: Layout) -> None:
+        """Find the rows of its nodes and of those that it reads."""
+        raise NotImplementedError
 
     def forward(self, calls: Calls) -> None:
-        """Add the calls that compute the group's values."""
+        """Add the calls that compute the kernel's values."""
         calls.store(self.out, partial(self._produce, calls))
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         """Add the calls that take its gradient to the operands that come from what is wanted."""
         raise NotImplementedError
 
-    name: str
-    flops: int  # of a forward, per sample where it is batched
-    scratch: int  # about how many numbers it holds besides the buffers, per sample
-    lasting: int = 0  # and how many that no other kernel may use
-    out: Access
-    operands: list[Access]
-
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         raise NotImplementedError
 
-    def _access(self, nodes: Ints) -> Access:
-        """Where these nodes lie, along every axis on which they differ."""
-        batched = self._fused.origin[nodes] & FROM_INPUTS
-        buffer = int(batched.max())
-        rows = self._schedule.row[nodes]
-        ones = nodes == self._fused.one
-        assert (ones | (batched == buffer)).all(), "rows of two buffers make no array"
-        if ones.any():  # a row of ones that lies behind the node before, or any other
-            before = np.roll(nodes, 1, axis=-1)
-            behind = self._schedule.follows[before] & (before != self._fused.one)
-            other = self._schedule.ones[BATCHED][-1] if buffer == BATCHED else rows
-            rows = np.where(ones, np.where(behind, self._schedule.row[before] + 1, other), rows)
-        return Access(buffer, rows)
+    @property
+    def name(self) -> str:
+        """What `explain` calls it."""
+        return self.kind
 
-    def _origin(self, nodes: Ints) -> int:
-        return int(np.bitwise_or.reduce(self._fused.origin[nodes], axis=None))
+    def summary(self, fused: Fused) -> KernelSummary:
+        """What there is to tell of it."""
+        reads = np.concatenate([x.reshape(-1) for x in self.reads()])
+        return KernelSummary(
+            level=self.level,
+            name=self.name,
+            title=self.title(fused.one),
+            sources=int(fused.sources[self.nodes].sum()),
+            flops=self.flops,
+            nodes=self.nodes,
+            reads=reads[reads >= 0],
+            result=_read(self.out),
+            operands=[_read(access) for access in self.operands],
+        )
 
 
+def _read(access: Rows) -> ReadSummary:
+    return ReadSummary(access.strides is not None, access.shape, bool(access.buffer))
+
+
+def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
+    """Which of the nodes read first by whom: their places, one array per kernel that made them.
+
+    Empty if that is no reason to cut a kernel of this size.
+    """
+    makers = np.unique(made_by[first]) if size >= WORTH_A_PART else made_by[:0]
+    if not 1 < len(makers) <= FEW_PARTS:
+        return []
+    return [np.flatnonzero(made_by[first] == maker) for maker in makers]
+
+
+def order_of(columns: list[Ints], buffer: int, row: Ints, batched: Ints) -> Ints:
+    """The order of n nodes by the rows of those operands that are in their own buffer."""
+    own = [row[x] for x in columns if batched[x[0]] == buffer]
+    return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
+
+
+@dataclass(eq=False)
 class Map(Kernel):
     """One op, element by element."""
 
-    def __init__(self, group: Group, fused: Fused, schedule: Schedule) -> None:
-        super().__init__(group, fused, schedule)
-        self.op = ops.OPS[group.op]
-        self.name, self.flops = self.op.name, len(group.nodes)
-        self.scratch = 3 * len(group.nodes)
-        accesses = folded([self._access(nodes) for nodes in (group.nodes, *group.operands)])
-        self.out, *self.operands = accesses
+    op: ops.Op
+    parents: tuple[Ints, ...]  # (n,) per operand
+
+    kind = "map"
+
+    def reads(self) -> tuple[Ints, ...]:
+        return self.parents
+
+    def title(self, one: int) -> str:
+        return f"{len(self.nodes):,} × {self.name}"
+
+    @property
+    def name(self) -> str:
+        return self.op.name
+
+    def parts(self, made_by: Ints) -> list[Kernel]:
+        found = producers(self.parents[0], made_by, len(self.nodes))
+        return [self._some(part) for part in found] or [self]
+
+    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+        return self._some(order_of([*self.parents], self.buffer, row, batched))
+
+    def _some(self, order: Ints) -> Kernel:
+        parents = tuple(x[order] for x in self.parents)
+        return replace(self, nodes=self.nodes[order], parents=parents)
+
+    def locate(self, fused: Fused, layout: Layout) -> None:
+        self.flops, self.scratch = len(self.nodes), 3 * len(self.nodes)
+        self.origin, self.origins = (
+            fused.origin_of(self.nodes),
+            [*map(fused.origin_of, self.parents)],
+        )
+        self.out, *self.operands = folded([*map(layout.access, (self.nodes, *self.parents))])
         self.number: float | None = None  # of the static operand, if that is a constant
         if self.op.static is not None:
-            operand = group.operands[self.op.static][0]
+            operand = self.parents[self.op.static][0]
             if fused.op[operand] == ops.const.code:
                 self.number = float(fused.value[operand])
 
@@ -84,15 +175,17 @@ class Map(Kernel):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
-        for k, (rule, nodes) in enumerate(zip(self.op.vjp, self.group.operands)):
-            if rule is not None and self._origin(nodes) & wanted:
+        for k, (rule, origin) in enumerate(zip(self.op.vjp, self.origins)):
+            if rule is not None and origin & wanted:
                 calls.contribute(self.operands[k], shape, partial(self._vjp, calls, k))
 
     def _vjp(self, calls: Calls, k: int, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
         own = calls.value(self.out, self.buffer)
         g = calls.grad(self.out)
-        rule = recorded(self.op, self.op.vjp[k], self.number, leading=2)
+        vjp = self.op.vjp[k]
+        assert vjp is not None
+        rule = recorded(self.op, vjp, self.number, leading=2)
         result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)
@@ -107,23 +200,23 @@ def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:
     np.copyto(out, 0.0, where=zero)
 
 
-def folded(accesses: list[Access]) -> list[Access]:
+def folded(accesses: list[Rows]) -> list[Rows]:
     """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
     for access in accesses:
         if access.strides is None:
-            step = np.diff(access.rows)
+            step = np.diff(access.array)
             period = int(np.flatnonzero(step != step[0])[0]) + 1
-            if len(access.rows) % period == 0:
-                accesses = [Access(x.buffer, x.rows.reshape(-1, period)) for x in accesses]
+            if len(access.array) % period == 0:
+                accesses = [Rows(x.buffer, x.array.reshape(-1, period)) for x in accesses]
                 break
     out, *operands = accesses
     return [out, *map(narrow, operands)]
 
 
-def narrow(access: Access) -> Access:
+def narrow(access: Rows) -> Rows:
     """The same with a length of 1 along axes on which nothing changes."""
     flat = [step == 0 and size > 1 for step, size in zip(access.strides or (), access.shape)]
     if not any(flat):
         return access
     kept = tuple(slice(0, 1) if same else slice(None) for same in flat)
-    return Access(access.buffer, access.rows[kept])
+    return Rows(access.buffer, access.array[kept])

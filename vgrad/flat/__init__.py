@@ -15,6 +15,8 @@ from .graph import (
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, trace
+from .rows import Rows, as_slice, strides_of
+from .summary import KernelSummary, ReadSummary, SweepSummary
 from .sweep import PlainSweep
 from .tape import Tape
 
@@ -28,10 +30,15 @@ __all__ = [
     "Duplicates",
     "Graph",
     "Header",
+    "KernelSummary",
     "Path",
     "PlainSweep",
+    "ReadSummary",
+    "Rows",
+    "SweepSummary",
     "Tape",
     "argument_names",
+    "as_slice",
     "capture",
     "duplicates",
     "exceeds_share",
@@ -51,6 +58,7 @@ __all__ = [
     "short",
     "span_lengths",
     "spans",
+    "strides_of",
     "tangent",
     "to_stored",
     "trace",

@@ -5,12 +5,19 @@ it first: the layout, the kernel of a group, and the two sweeps over a batch, ti
 
 Nodes that no input reaches are shared: computed once, in a buffer of shape (rows, 1). The others
 are batched, in a buffer of shape (rows, samples). Nodes of one level, one op and one kind of
-operands form a group; a group takes consecutive rows and runs as one call.
+operands form a group; a group takes consecutive rows and runs as one call. So the graph of
+tanh(w * x0) + tanh(w * x1), where x0 and x1 are inputs and w is a parameter, has the rows
+
+    shared    0  w
+    batched   0  x0      2  w * x0      4  tanh(w * x0)      6  the sum
+              1  x1      3  w * x1      5  tanh(w * x1)
+
+and three groups: rows 2:4 are shared 0 times 0:2, rows 4:6 are tanh of 2:4, row 6 is 4 plus 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,39 +28,27 @@ from .. import ops
 from ..arguments import Array
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
 from .memory import require_buffers
-from .passes import Duplicates, duplicates, origins
+from .passes import Duplicates, origins, spans
+from .rows import Index, Rows, as_slice
+from .summary import KernelSummary, ReadSummary, SweepSummary
 
 # --- layout ---------------------------------------------------------------------------------------
 
-Rows = slice | NDArray[np.int32]  # a slice where they are consecutive
-
-
-class Place(NamedTuple):
-    """Rows of one of the two buffers, and what is computed there."""
-
-    buffer: int
-    rows: Rows
-    origin: int  # FROM_... bits
-
 
 class Group(NamedTuple):
-    """Nodes of one op on one level: where their results go, and where each operand lies."""
+    """n nodes of one op on one level: where their results go, and where each operand lies."""
 
     level: int
     op: ops.Op
-    out: Place
-    operands: tuple[Place, ...]
-
-    @property
-    def size(self) -> int:
-        """How many nodes there are."""
-        assert isinstance(self.out.rows, slice)
-        return int(self.out.rows.stop - self.out.rows.start)
+    nodes: NDArray[np.intp]
+    parents: NDArray[np.int32]  # (n, arity)
+    out: Rows
+    operands: list[Rows]
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
-    """The layout of the buffers, and the groups in the order in which they run."""
+class Layout:
+    """The rows of the buffers, and the groups in the order in which they run."""
 
     buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
     row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
@@ -61,66 +56,34 @@ class Schedule:
     groups: list[Group]
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Lay out the nodes of `graph` and group them, level by level."""
+def lay_out(graph: Graph) -> Layout:
+    """Give the nodes of `graph` their rows, and group them, level by level."""
     origin = origins(graph)
     buffer = (origin[:-1] & FROM_INPUTS).astype(np.uint8)
-    of_parents = origin[graph.parents]  # (n, 3), 0 where there is no parent
-    kind = of_parents @ np.array([1, 4, 16])
+    kind = origin[graph.parents] @ np.array([1, 4, 16])  # (n,) what its operands come from
     constants = np.flatnonzero(graph.op == ops.const.code)
     computed = np.flatnonzero(graph.level)
     computed = computed[np.lexsort((kind[computed], graph.op[computed], graph.level[computed]))]
     order = np.concatenate([graph.inputs, graph.parameters, constants, computed])
     row = np.empty(len(graph), np.int32)
-    rows = []
     for side in (SHARED, BATCHED):
         nodes = order[buffer[order] == side]
         row[nodes] = np.arange(len(nodes))
-        rows.append(len(nodes))
-    keys = np.stack([graph.level[computed], graph.op[computed], kind[computed]])
-    starts = np.flatnonzero(np.diff(keys, prepend=-1).any(axis=0))
-    groups = list(_groups(graph, origin, row, computed, starts))
-    return Schedule(buffer, row, (rows[SHARED], rows[BATCHED]), groups)
-
-
-def _groups(
-    graph: Graph,
-    origin: NDArray[np.uint8],
-    row: NDArray[np.int32],
-    computed: NDArray[np.intp],
-    starts: NDArray[np.intp],
-) -> Iterator[Group]:
-    """One group per start; the passes over nodes are NumPy's, what is left is per group."""
-    ends = np.append(starts, len(computed))[1:]
-    first = computed[starts]
-    parent_rows = row[graph.parents[computed]]
-    # how many times, up to each node, an operand's rows have stopped being consecutive
-    breaks = np.cumsum(np.diff(parent_rows, axis=0, prepend=0) != 1, axis=0)
-    columns = (
-        graph.level[first].tolist(),
-        starts.tolist(),
-        ends.tolist(),
-        graph.op[first].tolist(),
-        row[first].tolist(),
-        origin[first].tolist(),
-        parent_rows[starts].tolist(),
-        origin[graph.parents[first]].tolist(),
-        (breaks[starts] == breaks[ends - 1]).tolist(),
-    )
-    for level, start, end, code, out_row, out_origin, first_rows, kinds, consecutive in zip(
-        *columns
-    ):
-        op, size = ops.OPS[code], end - start
-        operands = []
-        for k in range(len(op.vjp)):
-            rows: Rows = (
-                slice(first_rows[k], first_rows[k] + size)
-                if consecutive[k]
-                else parent_rows[start:end, k]
-            )
-            operands.append(Place(kinds[k] & FROM_INPUTS, rows, kinds[k]))
-        out = Place(out_origin & FROM_INPUTS, slice(out_row, out_row + size), out_origin)
-        yield Group(level, op, out, tuple(operands))
+    groups = []
+    parent_rows, parent_origin = row[graph.parents[computed]], origin[graph.parents[computed]]
+    for a, b in spans(graph.level[computed], graph.op[computed], kind[computed]):
+        first = computed[a]
+        op = ops.OPS[graph.op[first]]
+        operands = [
+            Rows(bits & FROM_INPUTS, as_slice(parent_rows[a:b, k]), bits)
+            for k, bits in enumerate(parent_origin[a, : op.arity].tolist())
+        ]
+        out = Rows(buffer[first], slice(row[first], row[first] + b - a), origin[first])
+        nodes = computed[a:b]
+        parents = graph.parents[nodes, : op.arity]
+        groups.append(Group(int(graph.level[first]), op, nodes, parents, out, operands))
+    batched = int(buffer.sum())
+    return Layout(buffer, row, (len(graph) - batched, batched), groups)
 
 
 # --- the kernel of a group ------------------------------------------------------------------------
@@ -131,82 +94,82 @@ Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has 
 class Map:
     """The nodes of one op on one level, element by element."""
 
-    __slots__ = ("op", "operands", "out", "rules")
+    __slots__ = ("op", "out", "places", "rules")
 
     def __init__(self, group: Group) -> None:
-        _, self.op, self.out, self.operands = group
+        self.op, self.out = group.op, group.out
+        # What a sweep needs to know of the rows, looked up beforehand: a hot path.
+        self.places = [(x.buffer, x.rows) for x in (group.out, *group.operands)]
         self.rules = [
-            (vjp, *place, None if isinstance(place.rows, slice) else duplicates(place.rows))
-            for vjp, place in zip(self.op.vjp, self.operands)
-            if vjp is not None and place.origin
+            (vjp, x.origin, x.buffer, x.rows, _duplicates(x), x.buffer < group.out.buffer)
+            for vjp, x in zip(group.op.vjp, group.operands)
+            if vjp is not None and x.origin
         ]
 
     def forward(self, values: Buffers) -> None:
         """Compute the group's rows from those of its operands."""
-        operands = [values[buffer][rows] for buffer, rows, _ in self.operands]
-        buffer, rows, _ = self.out
-        values[buffer][rows] = self.op.forward(*operands)
+        (buffer, index), *operands = self.places
+        values[buffer][index] = self.op.forward(*[values[b][i] for b, i in operands])
 
-    def adjoint(self, values: Buffers, grads: Buffers, wanted: int, exact: bool) -> None:
+    def adjoint(self, values: Buffers, grads: Buffers, wanted: int) -> None:
         """Add what the group's gradient gives to each operand that comes from what is wanted.
 
-        With `exact` a gradient of 0 gives 0, even times inf or nan; the same but for that, and
-        faster, without.
+        What goes to a shared operand of a batched group is summed over the samples. A gradient of 0
+        gives 0, even times inf or nan.
         """
-        buffer, rows, _ = self.out
-        g = grads[buffer][rows]
-        arguments = [values[buffer][rows]]
-        arguments += [values[buffer][rows] for buffer, rows, _ in self.operands]
-        for vjp, buffer, rows, origin, runs in self.rules:
+        buffer, index = self.places[0]
+        g = grads[buffer][index]
+        arguments = [values[b][i] for b, i in self.places]
+        some_zero = np.count_nonzero(g) < g.size
+        for vjp, origin, buffer, index, duplicates, is_summed in self.rules:
             if origin & wanted:
-                gradient = vjp(g, *arguments)
-                if exact:
-                    gradient = np.where(g == 0, 0.0, gradient)
-                _add(grads[buffer], rows, runs, gradient)
+                part = vjp(g, *arguments)
+                if some_zero:
+                    part = np.where(g == 0, 0.0, part)
+                if is_summed:
+                    part = part.sum(axis=1, keepdims=True)
+                _add(grads[buffer], index, duplicates, part)
 
 
-def _add(
-    buffer: Array,
-    rows: Rows,
-    runs: Duplicates | None,
-    gradient: Array,
-) -> None:
-    """Add `gradient`, a row for each row named, summed over the batch where the buffer is."""
-    if gradient.shape[1] > buffer.shape[1]:
-        gradient = gradient.sum(axis=1, keepdims=True)
-    if runs is not None:
-        order, starts, rows = runs
-        gradient = np.add.reduceat(gradient[order], starts, axis=0)
-    if isinstance(rows, slice):
-        target = buffer[rows]
-        target += gradient
+def _duplicates(x: Rows) -> Duplicates | None:
+    return None if isinstance(x.rows, slice) else x.duplicates
+
+
+def _add(buffer: Array, index: Index, duplicates: Duplicates | None, part: Array) -> None:
+    """buffer[index] += part, where a row that is named more than once gets the sum of its parts."""
+    if duplicates is not None:
+        order, starts, index = duplicates
+        part = np.add.reduceat(part[order], starts, axis=0)
+    if isinstance(index, slice):
+        target = buffer[index]
+        target += part  # without the copy that follows it in `buffer[index] += part`
     else:
-        buffer[rows] += gradient
+        buffer[index] += part
 
 
 # --- sweeps ---------------------------------------------------------------------------------------
 
-TILE_BYTES = 1 << 24  # what the buffers of one tile may take, so that memory does not grow with B
+BUFFER_BYTES = 1 << 24  # what one tile's buffers may take, so that memory does not grow with B
 MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers
 
 
 class PlainSweep:
     """A graph, laid out and ready to run; it holds no state between calls.
 
-    P parameters, K inputs, M outputs and a batch of B samples, which lie along the last axis
-    throughout: theta is (P,), inputs are (K, B). What is shared runs once in each direction, what
-    is batched once per tile. Nothing warns: results are IEEE 754's.
+    P parameters, K inputs, M outputs and a batch of B samples, cut into tiles: theta is (P,), and
+    `arrays` are the arguments of a call, (B, ...) each. In the buffers the samples lie along the
+    last axis. What is shared runs once in each direction, what is batched once per tile. Results
+    are IEEE 754's: whoever calls silences NumPy's warnings.
     """
 
     def __init__(self, graph: Graph, tile: int | None, dtype: np.dtype[Any]) -> None:
         self.graph, self.dtype = graph, dtype
-        self.layout = schedule(graph)
-        item, rows = dtype.itemsize, self.layout.rows
-        row_bytes = 2 * item * max(1, sum(rows))
-        self.tile = tile or max(MIN_TILE, TILE_BYTES // row_bytes)  # samples that run at a time
-        largest = max((group.size for group in self.layout.groups), default=0)
+        self.layout = lay_out(graph)
+        item, (shared, batched) = dtype.itemsize, self.layout.rows
+        self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
+        largest = max((len(group.nodes) for group in self.layout.groups), default=0)
         # the bytes that one tile takes at most: what is shared, and what is needed per sample
-        self._at_most = 2 * item * rows[SHARED], item * (2 * rows[BATCHED] + 8 * largest)
+        self._at_most = 2 * item * shared, item * (2 * batched + 8 * largest)
         kernels = [Map(group) for group in self.layout.groups]
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
@@ -214,94 +177,122 @@ class PlainSweep:
         self._outputs = list(zip(*(place.tolist() for place in places)))
         self._constants = np.flatnonzero(graph.op == ops.const.code)
 
-    def outputs(self, theta: Array, inputs: Array) -> Array:
+    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
-        outputs = np.empty((len(self._outputs), inputs.shape[1]), self.dtype)
-        with np.errstate(all="ignore"):
-            shared = self._forward_shared(theta)
-            for tile in self._tiles(inputs.shape[1]):
-                values = self._forward(shared, inputs[:, tile])
-                self._read(values, outputs[:, tile])
+        outputs = np.empty((len(self._outputs), batch), self.dtype)
+        for samples, values in self._forward(theta, arrays, batch, tile):
+            self._read(values, outputs[:, samples])
         return outputs
 
-    def gradient(self, theta: Array, inputs: Array, weight: float) -> tuple[Array, Array]:
-        """Every output, (M, B), and the gradient of weight times the sum of output 0, (P,)."""
-        outputs = np.empty((len(self._outputs), inputs.shape[1]), self.dtype)
-        with np.errstate(all="ignore"):
-            shared = self._forward_shared(theta)
-            for exact in (False, True):
-                shared_grads = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
-                for tile in self._tiles(inputs.shape[1]):
-                    values = self._forward(shared, inputs[:, tile])
-                    self._read(values, outputs[:, tile])
-                    grads = shared_grads, np.zeros_like(values[BATCHED])
-                    self._backward(values, grads, weight, FROM_PARAMETERS, exact)
-                self._backward_shared(values, grads, exact)
-                gradient = shared_grads[: len(theta), 0]
-                if np.isfinite(gradient).all():
-                    break  # else 0 * inf, maybe, where a gradient of 0 must stay 0
-        return outputs, gradient.copy()
+    def gradient(
+        self,
+        theta: Array,
+        arrays: Sequence[Array],
+        batch: int,
+        tile: int,
+        divisor: float,
+        outputs: Array | None = None,
+    ) -> tuple[float, Array]:
+        """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
 
-    def input_gradients(self, theta: Array, inputs: Array) -> tuple[float, Array]:
-        """The sum of output 0, and its gradient to the inputs, per sample, (K, B)."""
-        gradients, value = np.empty_like(inputs), 0.0
+        With `outputs`, (M, B), every output goes there.
+        """
+        outputs = np.empty((len(self._outputs), batch), self.dtype) if outputs is None else outputs
+        shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
+        for samples, values in self._forward(theta, arrays, batch, tile):
+            self._read(values, outputs[:, samples])
+            grads = shared, np.zeros_like(values[BATCHED])
+            self._backward(values, grads, 1 / divisor, FROM_PARAMETERS)
+        for kernel in reversed(self._shared):
+            if kernel.out.origin:
+                kernel.adjoint(values, grads, FROM_PARAMETERS)
+        value = np.add.reduce(outputs[0]) / divisor
+        if not np.isfinite(value):  # a mean may be finite where the sum is not
+            value = np.add.reduce(outputs[0] / divisor)
+        return float(value), shared[: len(theta), 0].copy()
+
+    def input_gradients(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+    ) -> Array:
+        """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
+        result = np.empty((1 + len(self.graph.inputs), batch), self.dtype)
         buffer, row = self._outputs[0]
-        with np.errstate(all="ignore"):
-            shared = self._forward_shared(theta)
-            for tile in self._tiles(inputs.shape[1]):
-                values = self._forward(shared, inputs[:, tile])
-                objective = np.broadcast_to(values[buffer][row], gradients[0:1, tile].shape)
-                value += float(np.add.reduce(objective, axis=None))
-                for exact in (False, True):
-                    grads = np.zeros_like(shared), np.zeros_like(values[BATCHED])
-                    self._backward(values, grads, 1.0, FROM_INPUTS, exact)
-                    gradients[:, tile] = grads[BATCHED][: len(inputs)]
-                    if np.isfinite(gradients[:, tile]).all():
-                        break
-        return value, gradients
+        for samples, values in self._forward(theta, arrays, batch, tile):
+            grads = np.zeros_like(values[SHARED]), np.zeros_like(values[BATCHED])
+            self._backward(values, grads, 1.0, FROM_INPUTS)
+            result[0, samples] = values[buffer][row]
+            result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
+        return result
 
-    def admit(self, width: int, wanted: int, exact: bool, workers: int = 1, taken: int = 0) -> None:
+    def width(self, batch: int) -> int:
+        """How many samples each tile of a batch has, save the last."""
+        return min(self.tile, batch)
+
+    def memory(self, width: int) -> int:
+        """The bytes that the buffers of one tile take."""
+        return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
+
+    def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
         """Raise OutOfMemoryError where tiles of this width would take too much, whatever is wanted.
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """
         require_buffers(width, *self._at_most, workers, taken)
 
-    def _tiles(self, batch: int) -> Iterator[slice]:
-        self.admit(min(self.tile, batch), 0, False)
-        return (slice(start, min(start + self.tile, batch)) for start in range(0, batch, self.tile))
+    def summary(self) -> SweepSummary:
+        """What there is to tell of the groups."""
+        return SweepSummary(
+            [*map(_summary, self.layout.groups)], len(self.graph), self.graph.outputs
+        )
 
-    def _forward_shared(self, theta: Array) -> Array:
+    def _forward(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+    ) -> Iterator[tuple[slice, Buffers]]:
+        """The samples of each tile, and the values of all nodes for them."""
+        self.admit(min(tile, batch), 0)
         shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
         shared[: len(theta), 0] = theta
         shared[self.layout.row[self._constants], 0] = self.graph.value[self._constants]
-        values = shared, np.empty((0, 1), self.dtype)
         for kernel in self._shared:
-            kernel.forward(values)
-        return shared
-
-    def _forward(self, shared: Array, inputs: Array) -> Buffers:
-        values = shared, np.empty((self.layout.rows[BATCHED], inputs.shape[1]), self.dtype)
-        values[BATCHED][: len(inputs)] = inputs
-        for kernel in self._batched:
-            kernel.forward(values)
-        return values
+            kernel.forward((shared, shared))
+        for start in range(0, batch, tile):
+            samples = slice(start, min(start + tile, batch))
+            width = samples.stop - start
+            values = shared, np.empty((self.layout.rows[BATCHED], width), self.dtype)
+            if arrays:
+                inputs = [array[samples].reshape(width, -1).T for array in arrays]
+                values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
+            for kernel in self._batched:
+                kernel.forward(values)
+            yield samples, values
 
     def _read(self, values: Buffers, outputs: Array) -> None:
         for k, (buffer, row) in enumerate(self._outputs):
             outputs[k] = values[buffer][row]
 
-    def _backward(
-        self, values: Buffers, grads: Buffers, weight: float, wanted: int, exact: bool
-    ) -> None:
+    def _backward(self, values: Buffers, grads: Buffers, weight: float, wanted: int) -> None:
         buffer, row = self._outputs[0]
         # the one column of the shared buffer sums over all samples
         grads[buffer][row] += weight * (values[BATCHED].shape[1] // grads[buffer].shape[1])
         for kernel in reversed(self._batched):
             if kernel.out.origin & wanted:
-                kernel.adjoint(values, grads, wanted, exact)
+                kernel.adjoint(values, grads, wanted)
 
-    def _backward_shared(self, values: Buffers, grads: Buffers, exact: bool) -> None:
-        for kernel in reversed(self._shared):
-            if kernel.out.origin:
-                kernel.adjoint(values, grads, FROM_PARAMETERS, exact)
+
+def _summary(group: Group) -> KernelSummary:
+    n = len(group.nodes)
+    result, *operands = (
+        ReadSummary(isinstance(x.rows, slice), (n,), bool(x.buffer))
+        for x in (group.out, *group.operands)
+    )
+    return KernelSummary(
+        level=group.level,
+        name=group.op.name,
+        title=f"{n:,} × {group.op.name}",
+        sources=n,
+        flops=n,
+        nodes=group.nodes,
+        reads=group.parents.reshape(-1),
+        result=result,
+        operands=operands,
+    )

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import count, whole_number
-from ..compiler import MAP, SEGMENTS, Fused, Ints, Kernel
 from ..engine import Value, reachable
-from ..flat import SHARED, Graph, capture
+from ..flat import Graph, capture
 from ..program import Program, Runner
 from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram
 from .nodes import graph_diagram, value_diagram
+
+Ints = NDArray[Any]
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
@@ -58,24 +59,19 @@ class Work(NamedTuple):
     """What one kernel does, or a band of them: which nodes it computes, from which others."""
 
     title: str
-    nodes: int  # how many nodes of the graph it stands for
-    buffer: int
+    sources: int  # for how many nodes of the graph it stands
+    batched: bool
     out: Ints
     operands: Ints
 
 
 def overview(runner: Runner) -> Diagram:
-    """The kernels of an runner from left to right, what goes in, and what comes out.
+    """The kernels of a runner from left to right, what goes in, and what comes out.
 
     Parameters that the same kernels use share a box, and so do the inputs of an argument.
     """
-    if runner.fuse:
-        fused = runner.plan.fused
-        works = [_fused_work(kernel, fused) for kernel in runner.plan.kernels]
-        size, outputs = len(fused.op), fused.outputs
-    else:
-        works = list(_plain_works(runner))
-        size, outputs = len(runner.graph), runner.graph.outputs
+    kernels, size, outputs = runner.first.summary()
+    works = [Work(x.title, x.sources, x.result.batched, x.nodes, x.reads) for x in kernels]
     producer = _producer(works, size)
     ranks = _ranks(works, producer)
     if len(works) > MOST_KERNELS:
@@ -83,19 +79,19 @@ def overview(runner: Runner) -> Diagram:
         producer = _producer(works, size)
         ranks = list(range(len(works)))
     picture = Diagram()
-    mixed = len({work.buffer for work in works}) > 1
+    mixed = len({work.batched for work in works}) > 1
     results: dict[int, list[int]] = {}  # the outputs that each work computes; those of none at -1
     for i, k in enumerate(producer[outputs].tolist()):
         results.setdefault(k, []).append(i)
     for k, (work, rank) in enumerate(zip(works, ranks)):
-        cells = [_several(work.nodes, "node")]
-        if mixed and work.buffer == SHARED:
+        cells = [_several(work.sources, "node")]
+        if mixed and not work.batched:
             cells.append("once per call")
         if k in results:
             cells.append(_outputs(results[k], len(outputs)))
         picture.add(RESULT if k in results else COMPUTED, rank + 1, work.title, *cells)
-        sources = np.unique(producer[work.operands])
-        picture.edges += [(a, k) for a in sources.tolist() if a not in (-1, k)]
+        before = np.unique(producer[work.operands])
+        picture.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
     for kind, text, users in _leaves(runner.graph, works, size):
         column = min((ranks[k] for k in users), default=0)
         box = picture.add(kind, column, text)
@@ -116,43 +112,6 @@ def _several(n: int, what: str) -> str:
 
 
 # --- kernels -------------------------------------------------------------------------------------
-
-
-def _fused_work(kernel: Kernel, fused: Fused) -> Work:
-    group = kernel.group
-    operands = np.concatenate([x.reshape(-1) for x in (*group.operands, group.u, group.v)])
-    operands = operands[operands >= 0]
-    stands = int(fused.sources[group.nodes].sum())
-    return Work(_title(kernel, fused.one), stands, kernel.buffer, group.nodes, operands)
-
-
-def _title(kernel: Kernel, one: int) -> str:
-    """What a kernel computes, as in "16 × dot of 3, matmul"."""
-    group, n = kernel.group, len(kernel.group.nodes)
-    if group.kind == MAP:
-        return f"{n:,} × {kernel.name}"
-    if group.kind == SEGMENTS:
-        terms = np.diff(group.starts, append=len(group.u))
-    else:
-        terms = (group.u >= 0).sum(axis=-1)
-    low, high = int(terms.min()), int(terms.max())
-    length = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    if length == "1":
-        return f"{n:,} × product, {kernel.name}"
-    what = "sum" if (group.u == one).all() or (group.v == one).all() else "dot"
-    return f"{n:,} × {what} of {length}, {kernel.name}"
-
-
-def _plain_works(runner: Runner) -> Iterator[Work]:
-    layout, graph = runner.plain.layout, runner.graph
-    node_in = [np.empty(rows, np.intp) for rows in layout.rows]
-    for buffer, nodes in enumerate(node_in):
-        mine = np.flatnonzero(layout.buffer == buffer)
-        nodes[layout.row[mine]] = mine
-    for group in layout.groups:
-        out = node_in[group.out.buffer][group.out.rows]
-        operands = graph.parents[out, : group.op.arity].reshape(-1)
-        yield Work(f"{len(out):,} × {group.op.name}", len(out), group.out.buffer, out, operands)
 
 
 def _producer(works: list[Work], size: int) -> NDArray[np.intp]:
@@ -182,8 +141,8 @@ def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
     return [
         Work(
             _several(len(band), "kernel"),
-            sum(work.nodes for work in band),
-            max(work.buffer for work in band),
+            sum(work.sources for work in band),
+            any(work.batched for work in band),
             np.concatenate([work.out for work in band]),
             np.concatenate([work.operands for work in band]),
         )

@@ -3,89 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from ..compiler import Access, FusedSweep, Kernel
-from ..flat import BATCHED, FROM_PARAMETERS, short
+from ..flat import KernelSummary, ReadSummary, short
 from .runner import Runner
-
-
-class Line(NamedTuple):
-    """One kernel: a row of the table. What it does is for a whole forward sweep."""
-
-    level: int
-    kernel: str
-    nodes: int  # how many nodes of the graph it stands for
-    operands: str
-    flops: int
-    bytes: int  # read and written
 
 
 def explain(runner: Runner, batch: int) -> str:
     """The kernels of a call with `batch` samples, and what they add up to."""
-    if not runner.fuse:
-        lines, tile = _plain_lines(runner, batch), min(runner.plain.tile, batch)
-        memory = 2 * runner.dtype.itemsize * sum(runner.plain.layout.rows) * tile
-    else:
-        lines, tile = _lines(runner.plan, batch), runner.plan.width(batch)
-        memory = runner.plan.memory(tile, FROM_PARAMETERS)
+    sweep = runner.first
+    kernels, tile = sweep.summary().kernels, sweep.width(batch)
     head = ("level", "kernel", "nodes", "result = operands", "flops", "bytes")
+    work = [_work(kernel, batch, runner.dtype.itemsize) for kernel in kernels]
     rows = [
-        (str(x.level), x.kernel, f"{x.nodes:,}", x.operands, short(x.flops), short(x.bytes))
-        for x in lines
+        (str(x.level), x.name, f"{x.sources:,}", _operands(x), *map(short, sizes))
+        for x, sizes in zip(kernels, work)
     ]
+    flops, size = map(sum, zip(*work)) if work else (0, 0)
     total = (
-        f"kernels: {len(lines)} for {sum(x.nodes for x in lines):,} computed nodes; forward: "
-        f"{short(sum(x.flops for x in lines))} flops and {short(sum(x.bytes for x in lines))} "
-        f"bytes\ntiles: {-(-batch // tile):,} of {tile:,} samples; buffers: {short(memory)} bytes"
+        f"kernels: {len(kernels)} for {sum(x.sources for x in kernels):,} computed nodes; forward: "
+        f"{short(flops)} flops and {short(size)} bytes\n"
+        f"tiles: {-(-batch // tile):,} of {tile:,} samples; "
+        f"buffers: {short(sweep.memory(tile))} bytes"
     )
     return "\n".join([*_table([head, *rows]), total])
 
 
-def _lines(plan: FusedSweep, batch: int) -> list[Line]:
-    return [_line(plan, kernel, batch) for kernel in plan.kernels]
+def _work(kernel: KernelSummary, batch: int, itemsize: int) -> tuple[int, int]:
+    """The floating-point operations of a whole forward sweep, and the bytes read and written."""
+    numbers = sum(x.size(batch) for x in (kernel.result, *kernel.operands))
+    return kernel.flops * (batch if kernel.result.batched else 1), itemsize * numbers
 
 
-def _line(plan: FusedSweep, kernel: Kernel, batch: int) -> Line:
-    samples = batch if kernel.buffer == BATCHED else 1
-    touched = [kernel.out, *kernel.operands]
-    numbers = sum(
-        access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
-    )
-    operands = ", ".join(map(_operand, kernel.operands))
-    return Line(
-        kernel.group.level,
-        kernel.name,
-        int(plan.fused.sources[kernel.group.nodes].sum()),
-        f"{_shape(kernel.out)} = {operands}",
-        kernel.flops * samples,
-        plan.dtype.itemsize * numbers,
-    )
+def _operands(kernel: KernelSummary) -> str:
+    """As in "16 x B = view 16 x 3, view 3 x B"."""
+    reads = [f"{'view' if x.is_view else 'gather'} {_shape(x)}" for x in kernel.operands]
+    return f"{_shape(kernel.result)} = {', '.join(reads)}"
 
 
-def _plain_lines(runner: Runner, batch: int) -> list[Line]:
-    lines = []
-    for group in runner.plain.layout.groups:
-        n = group.size
-        places = [group.out, *group.operands]
-        kinds = ["view" if isinstance(x.rows, slice) else "gather" for x in group.operands]
-        sizes = [n * (batch if x.buffer == BATCHED else 1) for x in places]
-        size = runner.dtype.itemsize * sum(sizes)
-        shapes = [f"{n} x B" if x.buffer == BATCHED else f"{n}" for x in places]
-        operands = ", ".join(f"{kind} {shape}" for kind, shape in zip(kinds, shapes[1:]))
-        lines.append(
-            Line(group.level, group.op.name, n, f"{shapes[0]} = {operands}", sizes[0], size)
-        )
-    return lines
-
-
-def _operand(access: Access) -> str:
-    return f"{'gather' if access.strides is None else 'view'} {_shape(access)}"
-
-
-def _shape(access: Access) -> str:
-    lengths = [str(n) for n in access.shape if n > 1] or ["1"]
-    return " x ".join([*lengths, *(["B"] if access.buffer == BATCHED else [])])
+def _shape(array: ReadSummary) -> str:
+    lengths = [str(n) for n in array.shape if n > 1] or ["1"]
+    return " x ".join([*lengths, *(["B"] if array.batched else [])])
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterable[str]:

@@ -18,8 +18,9 @@ from ..flat import Graph, Path, Tape, record
 from ..optim import Optimiser
 from . import checkpoint
 from .arrays import as_batch, per_sample_shapes, split, structured
+from .call import Call
 from .explain import explain
-from .replay import Call, check_gradient, check_outputs, check_per_sample
+from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
 
@@ -155,7 +156,7 @@ class Program:
         several.
         """
         call = self.prepared(theta, arrays)
-        outputs = call.runner.outputs(*call[1:], self._options.executor)
+        outputs = call.outputs()
         if self._options.check_finite:
             check_outputs(call, outputs)
         return structured(iter(outputs), call.runner.graph.output_shapes)
@@ -167,9 +168,7 @@ class Program:
         """
         call = self.prepared(theta, arrays, scalar=True)
         divisor = call.batch if self._options.reduce == "mean" else 1
-        value, gradient, outputs = call.runner.gradient(
-            *call[1:], divisor, aux, self._options.executor
-        )
+        value, gradient, outputs = call.gradient(divisor, aux)
         if self._options.check_finite:
             check_gradient(call, value, gradient, outputs)
         if outputs is not None:
@@ -180,17 +179,17 @@ class Program:
         """The gradient of output 0 to every input, per sample: an array per argument."""
         call = self.prepared(theta, arrays, scalar=True)
         graph = call.runner.graph
-        value, gradients = call.runner.input_gradients(*call[1:], self._options.executor)
+        objective, gradients = call.input_gradients()
         if self._options.check_finite:
-            check_per_sample(call, value, gradients, graph.inputs)
+            check_per_sample(call, objective, gradients, graph.inputs)
         return tuple(split(gradients, graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
         call = self.prepared(theta, arrays, scalar=True)
-        value, gradients = call.runner.parameter_gradients(*call[1:], self._options.executor)
+        objective, gradients = call.parameter_gradients()
         if self._options.check_finite:
-            check_per_sample(call, value, gradients, call.runner.graph.parameters)
+            check_per_sample(call, objective, gradients, call.runner.graph.parameters)
         return gradients.T
 
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
@@ -213,7 +212,7 @@ class Program:
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
         call = call._replace(runner=call.runner.along, theta=np.concatenate([call.theta, v]))
         divisor = call.batch if self._options.reduce == "mean" else 1
-        value, gradient, _ = call.runner.gradient(*call[1:], divisor, False, self._options.executor)
+        value, gradient, _ = call.gradient(divisor)
         if self._options.check_finite:
             check_gradient(call, value, gradient, None)
         return gradient[:size]
@@ -343,7 +342,7 @@ class Program:
             )
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
         rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
-        return Call(runner, theta, rows, batch)
+        return Call(runner, theta, rows, batch, self._options.executor)
 
     def _runner(self, shapes: tuple[Shape, ...]) -> Runner:
         """The runner for arrays of these per-sample shapes, recorded when first met."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,7 @@ from ..engine import Value, backpropagate
 from ..errors import NonFiniteError
 from ..finite import Cause, backward_cause, error, forward_cause
 from ..flat import Graph
-from .runner import Runner, all_finite
-
-
-class Call(NamedTuple):
-    """What an runner was called with: theta (P,), and B samples, an array for each argument."""
-
-    runner: Runner
-    theta: Array
-    arrays: Sequence[Array]
-    batch: int
+from .call import Call, all_finite
 
 
 class Replay:
@@ -82,7 +73,7 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
             return
     _check_objective(call)
     for part, first in _parts(call):
-        _, gradients = part.runner.parameter_gradients(part.theta, part.arrays, part.batch)
+        _, gradients = part.parameter_gradients()
         _check_each(call, gradients, call.runner.graph.parameters, first)
     if not isfinite(value):
         raise _only_together(f"output 0 over the batch is {value}")
@@ -91,19 +82,20 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     raise _only_together(f"the gradients to {name} over the batch is {gradient[k]}")
 
 
-def check_per_sample(call: Call, value: float, gradients: Array, nodes: NDArray[np.int32]) -> None:
+def check_per_sample(
+    call: Call, objective: Array, gradients: Array, nodes: NDArray[np.int32]
+) -> None:
     """Raise NonFiniteError where a gradient to these nodes, (n, B), is not finite.
 
-    Or where output 0 is not, whose sum is `value`.
+    Or where output 0, (B,), is not.
     """
-    if not isfinite(value):
+    if not np.isfinite(objective).all():
         _check_objective(call)
     _check_each(call, gradients, nodes, 0)
 
 
 def _check_objective(call: Call) -> None:
-    outputs = call.runner.outputs(call.theta, call.arrays, call.batch)
-    check_outputs(call, outputs[:1])
+    check_outputs(call, call.outputs()[:1])
 
 
 def _check_each(call: Call, gradients: Array, nodes: NDArray[np.int32], first: int) -> None:
@@ -124,8 +116,7 @@ def _check_each(call: Call, gradients: Array, nodes: NDArray[np.int32], first: i
 def _parts(call: Call, size: int = 1024) -> Iterator[tuple[Call, int]]:
     """The call in parts, as gradients of all samples at once may be too many."""
     for a in range(0, call.batch, size):
-        arrays = [x[a : a + size] for x in call.arrays]
-        yield call._replace(arrays=arrays, batch=min(size, call.batch - a)), a
+        yield call.some(slice(a, a + size)), a
 
 
 def _only_here(replay: Replay, what: str, got: float) -> NonFiniteError:

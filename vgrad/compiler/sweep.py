@@ -1,0 +1,181 @@
+"""The fused sweep over a graph: planned once, bound once per width of tile, then only run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import Array
+from ..flat import (
+    BATCHED,
+    FROM_INPUTS,
+    FROM_PARAMETERS,
+    SHARED,
+    SweepSummary,
+    exceeds_share,
+    require_buffers,
+)
+from .bound import Bound
+from .plan import Plan
+
+# What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
+# little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
+TILE_BYTES = 1 << 23
+MIN_TILE = 16  # samples
+SAFETY = 4  # times what a call is estimated to take; if that were too much, it is looked at closely
+KEPT_WIDTHS = 8  # so many widths of tile stay bound,
+KEPT_BYTES = 1 << 28  # if all of them together are no larger
+
+
+class FusedSweep:
+    """A plan that runs; its methods are those of the plain sweep.
+
+    Quick, but where a gradient of 0 meets inf or nan it gives nan and not 0, and it sums in another
+    order. With `careful` maps keep gradients of 0, which is what a guard such as
+    where(x > 0, log(x), 0) needs; its forward is the same. Buffers are kept between calls, and no
+    two calls use the same ones at a time.
+    """
+
+    def __init__(
+        self, plan: Plan, tile: int | None, dtype: np.dtype[Any], careful: bool = False
+    ) -> None:
+        self.plan, self.dtype, self.careful = plan, dtype, careful
+        kernels = [[x for x in plan.kernels if x.buffer == side] for side in (SHARED, BATCHED)]
+        scratch = [max((x.scratch for x in some), default=0) for some in kernels]
+        lasting = [sum(x.lasting for x in some) for some in kernels]
+        item, rows = dtype.itemsize, plan.layout.rows
+        sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
+        self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
+        # about how many bytes one tile takes: what is shared, and what is needed per sample
+        self._estimate = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
+        self._free: dict[tuple[int, int], list[Bound]] = {}
+
+    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
+        """Every output for every sample, (M, B)."""
+        outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype)
+        for width, starts in _tiles(batch, tile):
+            bound = self._take(width, 0)
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                bound.read(outputs, a)
+            self._give(bound)
+        return outputs
+
+    def gradient(
+        self,
+        theta: Array,
+        arrays: Sequence[Array],
+        batch: int,
+        tile: int,
+        divisor: float,
+        outputs: Array | None = None,
+    ) -> tuple[float, Array]:
+        """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
+
+        With `outputs`, (M, B), every output goes there.
+        """
+        if batch <= tile and outputs is None:
+            bound = self._take(batch, FROM_PARAMETERS)
+            result = bound.whole(theta, arrays, divisor)
+            self._give(bound)
+            return result
+        value, gradient = 0.0, None
+        for width, starts in _tiles(batch, tile):
+            bound = self._take(width, FROM_PARAMETERS)
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                if outputs is not None:
+                    bound.read(outputs, a)
+                bound.backward()
+            more, part = bound.finish(divisor)
+            self._give(bound)
+            value, gradient = value + more, part if gradient is None else gradient + part
+        assert gradient is not None
+        return value, gradient
+
+    def input_gradients(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+    ) -> Array:
+        """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
+        result = np.empty((1 + len(self.plan.graph.inputs), batch), self.dtype)
+        for width, starts in _tiles(batch, tile):
+            bound = self._take(width, FROM_INPUTS)
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                bound.backward()
+                bound.read_gradients(result, a)
+            self._give(bound)
+        return result
+
+    def doubtful(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
+    ) -> NDArray[np.bool_]:
+        """(B,) for which samples output 0, or a gradient on the way to theta, is not finite."""
+        result = np.empty(batch, bool)
+        for width, starts in _tiles(batch, tile):
+            bound = self._take(width, FROM_PARAMETERS)
+            bound.start(theta)
+            for a in starts:
+                bound.forward(arrays, a)
+                bound.backward()
+                bound.read_doubtful(result, a)
+            self._give(bound)
+        return result
+
+    def width(self, batch: int) -> int:
+        """How many samples each tile of a batch has, save the last."""
+        return batch if batch <= self.tile else -(-batch // -(-batch // self.tile))
+
+    def memory(self, width: int) -> int:
+        """The bytes that the buffers of one tile take, where gradients go to the parameters."""
+        bound = self._take(width, FROM_PARAMETERS)
+        self._give(bound)
+        return bound.nbytes
+
+    def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
+        """Raise OutOfMemoryError where tiles of this width would take too much.
+
+        `workers` is how many run at once, `taken` how many bytes the call needs besides.
+        """
+        fixed, per_sample = self._estimate
+        if exceeds_share(taken + workers * SAFETY * (fixed + width * per_sample)):
+            two, three = (self._bind(n, wanted).nbytes for n in (2, 3))
+            require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
+
+    def summary(self) -> SweepSummary:
+        """What there is to tell of the kernels."""
+        return self.plan.summary
+
+    def _bind(self, width: int, wanted: int) -> Bound:
+        return Bound(self.plan, width, wanted, self.careful, self.dtype)
+
+    def _take(self, width: int, wanted: int) -> Bound:
+        """A bound plan that no other call is using; threads may ask at once."""
+        with suppress(KeyError, IndexError):
+            return self._free[width, wanted].pop()
+        self.admit(width, wanted)
+        return self._bind(width, wanted)
+
+    def _give(self, bound: Bound) -> None:
+        """Keep it for the next call. What a call that failed had taken is not used again."""
+        key = bound.width, bound.wanted
+        if bound.nbytes > KEPT_BYTES // KEPT_WIDTHS:
+            self._free.clear()  # so large that it stays alone
+        if key not in self._free:
+            for oldest in list(self._free)[:-KEPT_WIDTHS]:
+                self._free.pop(oldest, None)
+        self._free.setdefault(key, []).append(bound)
+
+
+def _tiles(batch: int, width: int) -> list[tuple[int, range]]:
+    """Widths of tiles, and where tiles of each begin."""
+    rest = batch % width
+    tiles = [(width, range(0, batch - rest, width)), (rest, range(batch - rest, batch, batch))]
+    return [(size, starts) for size, starts in tiles if size and starts]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
-from ..compiler import Access, Ints
-from ..flat import Graph, recorded
+from ..compiler import Ints
+from ..flat import Graph, recorded, strides_of
 
 COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(5)  # how tightly an expression binds
 
@@ -160,7 +160,7 @@ class Variable(NamedTuple):
 
     def at(self, rows: Ints) -> Text | None:
         """These rows (n,), or one without an axis where they are the same; None for no pattern."""
-        strides = Access(0, rows).strides
+        strides = strides_of(rows)
         if not self.axis:
             return self.whole
         if strides is None:
@@ -171,7 +171,7 @@ class Variable(NamedTuple):
 
     def table(self, rows: Ints) -> Text | None:
         """These rows (a, k), as an array of two axes before that of the batch; None as above."""
-        strides = Access(0, rows).strides
+        strides = strides_of(rows)
         if not self.axis or strides is None:
             return self._columns(rows) if self.axis else None
         (a, k), (down, along), first = rows.shape, strides, int(rows[0, 0])
@@ -191,7 +191,7 @@ class Variable(NamedTuple):
         if len(rows) % period:
             return None
         table = rows.reshape(-1, period)
-        strides = Access(0, table).strides
+        strides = strides_of(table)
         if strides is None:
             return None
         if strides[1] == 0:

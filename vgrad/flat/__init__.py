@@ -15,6 +15,7 @@ from .graph import (
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, trace
+from .rows import Rows, strides_of
 from .sweep import PlainSweep
 from .tape import Tape
 
@@ -30,6 +31,7 @@ __all__ = [
     "Header",
     "Path",
     "PlainSweep",
+    "Rows",
     "Tape",
     "argument_names",
     "capture",
@@ -51,6 +53,7 @@ __all__ = [
     "short",
     "span_lengths",
     "spans",
+    "strides_of",
     "tangent",
     "to_stored",
     "trace",

@@ -1,0 +1,92 @@
+"""Rows of a buffer: where the values or the gradients of some nodes lie, and how to reach them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import Shape
+from .passes import Duplicates, duplicates
+
+
+class Rows:
+    """Rows of one of the two buffers, arranged in any shape.
+
+    If along each axis they grow by one stride, a view reads them; else they are gathered, a copy.
+
+    >>> rows = Rows(0, np.array([[2, 3], [6, 7]]))
+    >>> rows, rows.strides, Rows(0, np.array([2, 3, 6, 7]))
+    (view 2x2, (4, 1), gather 4)
+    >>> Rows(0, np.array([4, 5, 6])).index, Rows(0, slice(4, 7)).array
+    (slice(4, 7, None), array([4, 5, 6]))
+    """
+
+    def __init__(self, buffer: int, rows: slice | NDArray[Any], origin: int = 0) -> None:
+        self.buffer = buffer  # SHARED or BATCHED
+        self.origin = origin  # FROM_... bits: what the nodes there are computed from
+        self._rows = rows
+
+    @cached_property
+    def index(self) -> slice | NDArray[Any]:
+        """What selects them: a slice where they have one axis and are consecutive, else `array`."""
+        rows = self._rows
+        if isinstance(rows, slice) or rows.ndim != 1 or self.strides != (min(len(rows) - 1, 1),):
+            return rows
+        return slice(self.base, self.base + len(rows))
+
+    @cached_property
+    def array(self) -> NDArray[Any]:
+        """The row numbers, in their shape."""
+        rows = self._rows
+        return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+    @property
+    def shape(self) -> Shape:
+        """The shape in which they are arranged."""
+        return self.array.shape
+
+    @property
+    def flat(self) -> NDArray[Any]:
+        """(n,) the row numbers, in order."""
+        return self.array.reshape(-1)
+
+    @property
+    def base(self) -> int:
+        """The first row number."""
+        return int(self.array.flat[0])
+
+    @cached_property
+    def strides(self) -> Shape | None:
+        """By how much they grow along each axis; None if they are not affine."""
+        return strides_of(self.array)
+
+    @cached_property
+    def duplicates(self) -> Duplicates | None:
+        """How to sum what goes to rows that are named more than once; None if none is."""
+        return None if isinstance(self._rows, slice) else duplicates(self.flat)
+
+    def __repr__(self) -> str:
+        kind = "gather" if self.strides is None else "view"
+        return f"{kind} {'x'.join(map(str, self.shape))}"
+
+
+def strides_of(rows: NDArray[Any]) -> Shape | None:
+    """By how much row numbers grow along each axis; None if not by the same everywhere.
+
+    >>> strides_of(np.array([[0, 1, 2], [10, 11, 12]])), strides_of(np.array([0, 1, 3]))
+    ((10, 1), None)
+    """
+    strides = []
+    for axis, size in enumerate(rows.shape):
+        step = 0
+        if size > 1:
+            along = rows.swapaxes(0, axis)
+            steps = along[1:] - along[:-1]
+            step = int(steps.flat[0])
+            if (steps != step).any():
+                return None
+        strides.append(step)
+    return tuple(strides)

@@ -1,6 +1,5 @@
 """."""
 
-from .calls import Access
 from .fuse import Fused, Ints, fuse
 from .kernels import Kernel
 from .plan import FusedSweep
@@ -11,7 +10,6 @@ __all__ = [
     "GRID",
     "MAP",
     "SEGMENTS",
-    "Access",
     "Fused",
     "FusedSweep",
     "Group",

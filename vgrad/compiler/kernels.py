@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 
 from .. import ops
-from ..flat import BATCHED, FROM_INPUTS, recorded
-from .calls import Access, Array, Calls, Source
+from ..arguments import Array
+from ..flat import BATCHED, FROM_INPUTS, Rows, recorded
+from .calls import Calls, Source
 from .fuse import Fused, Ints
 from .lowering import add_op, add_rule
 from .schedule import Group, Schedule
@@ -38,13 +39,13 @@ class Kernel:
     flops: int  # of a forward, per sample where it is batched
     scratch: int  # about how many numbers it holds besides the buffers, per sample
     lasting: int = 0  # and how many that no other kernel may use
-    out: Access
-    operands: list[Access]
+    out: Rows
+    operands: list[Rows]
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         raise NotImplementedError
 
-    def _access(self, nodes: Ints) -> Access:
+    def _access(self, nodes: Ints) -> Rows:
         """Where these nodes lie, along every axis on which they differ."""
         batched = self._fused.origin[nodes] & FROM_INPUTS
         buffer = int(batched.max())
@@ -56,7 +57,7 @@ class Kernel:
             behind = self._schedule.follows[before] & (before != self._fused.one)
             other = self._schedule.ones[BATCHED][-1] if buffer == BATCHED else rows
             rows = np.where(ones, np.where(behind, self._schedule.row[before] + 1, other), rows)
-        return Access(buffer, rows)
+        return Rows(buffer, rows)
 
     def _origin(self, nodes: Ints) -> int:
         return int(np.bitwise_or.reduce(self._fused.origin[nodes], axis=None))
@@ -107,23 +108,23 @@ def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:
     np.copyto(out, 0.0, where=zero)
 
 
-def folded(accesses: list[Access]) -> list[Access]:
+def folded(accesses: list[Rows]) -> list[Rows]:
     """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
     for access in accesses:
         if access.strides is None:
-            step = np.diff(access.rows)
+            step = np.diff(access.array)
             period = int(np.flatnonzero(step != step[0])[0]) + 1
-            if len(access.rows) % period == 0:
-                accesses = [Access(x.buffer, x.rows.reshape(-1, period)) for x in accesses]
+            if len(access.array) % period == 0:
+                accesses = [Rows(x.buffer, x.array.reshape(-1, period)) for x in accesses]
                 break
     out, *operands = accesses
     return [out, *map(narrow, operands)]
 
 
-def narrow(access: Access) -> Access:
+def narrow(access: Rows) -> Rows:
     """The same with a length of 1 along axes on which nothing changes."""
     flat = [step == 0 and size > 1 for step, size in zip(access.strides or (), access.shape)]
     if not any(flat):
         return access
     kept = tuple(slice(0, 1) if same else slice(None) for same in flat)
-    return Access(access.buffer, access.rows[kept])
+    return Rows(access.buffer, access.array[kept])

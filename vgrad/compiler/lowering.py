@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 
 from .. import ops
+from ..arguments import Array
 from ..flat import Graph, interpret, recorded
-from .calls import Array, Calls, Source
+from .calls import Calls, Source
 
 
 def add_op(

@@ -18,10 +18,11 @@ from ..flat import (
     FROM_PARAMETERS,
     SHARED,
     Graph,
+    Rows,
     exceeds_share,
     require_buffers,
 )
-from .calls import Access, Calls
+from .calls import Calls
 from .fuse import fuse
 from .kernels import Kernel, Map
 from .schedule import CHAIN, GRID, MAP, SEGMENTS, STACK, schedule
@@ -210,7 +211,7 @@ class Bound:
         self.nbytes = calls.nbytes
 
     def _bind_gradients(self, plan: FusedSweep, calls: Calls) -> None:
-        objective = Access(int(not self._is_shared), plan.schedule.row[plan.fused.outputs[:1]])
+        objective = Rows(int(not self._is_shared), plan.schedule.row[plan.fused.outputs[:1]])
         values = self._shared[:, None] if self._is_shared else self._batch
         self._sum = partial(np.add.reduce, values[objective.base])
         self._backward: list[Callable[[], Any]] = []
@@ -333,7 +334,7 @@ def _as_slice(rows: Any) -> Any:
     return rows
 
 
-def _seed(calls: Calls, objective: Access) -> None:
+def _seed(calls: Calls, objective: Rows) -> None:
     one = calls.constant(np.ones(objective.shape + calls.tail[objective.buffer]))
     calls.contribute(objective, one.array.shape, lambda out: one)
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Shape
-from ..flat import BATCHED
-from .calls import Access, Array, Calls, Source, take
+from ..arguments import Array, Shape
+from ..flat import BATCHED, Rows
+from .calls import Calls, Source
 from .fuse import Fused, Ints
 from .kernels import Kernel, folded, narrow
 from .schedule import Group, Schedule
@@ -20,7 +20,7 @@ from .schedule import Group, Schedule
 class Factor(NamedTuple):
     """One of the two factors of terms, where it lies and what it comes from."""
 
-    access: Access
+    access: Rows
     origin: int
 
 
@@ -141,16 +141,14 @@ class Segments(Kernel):
         terms = _product(calls, values, None)
         tail = calls.tail[self.buffer]
         terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
-        reduce = _sum_terms if self.even else partial(_sum_runs, starts=self.group.starts)
-        return calls.into(reduce, self.out.shape + tail, terms, out=out)
+        if self.even:
+            return calls.sum(terms, (1,), self.out.shape + tail, out)
+        return calls.sum_spans(terms, self.group.starts, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.shape + calls.tail[self.buffer]
         g = calls.grad(self.out)
-        if self.even:
-            g = g._replace(array=g.array[:, None])
-        else:
-            g = calls.into(partial(take, rows=self.owner), shape, g)
+        g = g._replace(array=g.array[:, None]) if self.even else calls.take(g, self.owner)
         for factor, other in zip(self.factors, self.factors[::-1]):
             if factor and factor.origin & wanted:
                 values = [g, *self._values(calls, other)]
@@ -162,14 +160,6 @@ def _spread(calls: Calls, factors: list[Source], shape: Shape, out: Array | None
     if len(factors) == 1:
         return factors[0]._replace(array=np.broadcast_to(factors[0].array, shape))
     return _product(calls, factors, out)
-
-
-def _sum_terms(terms: Array, out: Array) -> None:
-    np.add.reduce(terms, axis=1, out=out)
-
-
-def _sum_runs(terms: Array, out: Array, starts: Ints) -> None:
-    np.add.reduceat(terms, starts, 0, None, out)
 
 
 class Grid(Kernel):
@@ -285,7 +275,7 @@ def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
 class Part:
     """Nodes at some places of an array, (H, ., .), that is 0 elsewhere."""
 
-    def __init__(self, access: Access, places: Ints | None, shape: Shape, origin: int) -> None:
+    def __init__(self, access: Rows, places: Ints | None, shape: Shape, origin: int) -> None:
         self.access, self.places, self.shape, self.origin = access, places, shape, origin
 
     def whole(self, calls: Calls, numbers: Source) -> Source:
@@ -301,10 +291,8 @@ class Part:
         """The numbers of an array that are at the places."""
         if self.places is None:
             return whole
-        tail = whole.array.shape[3:]
-        flat = whole._replace(array=whole.array.reshape(-1, *tail))
-        shape = (len(self.places), *tail)
-        return calls.into(partial(take, rows=self.places), shape, flat, out=out)
+        flat = whole.array.reshape(-1, *whole.array.shape[3:])
+        return calls.take(whole._replace(array=flat), self.places, out)
 
 
 class Stack(Kernel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..compiler import Access, FusedSweep, Kernel
-from ..flat import BATCHED, FROM_PARAMETERS, short
+from ..compiler import FusedSweep, Kernel
+from ..flat import BATCHED, FROM_PARAMETERS, Rows, short
 from .runner import Runner
 
 
@@ -50,7 +50,7 @@ def _line(plan: FusedSweep, kernel: Kernel, batch: int) -> Line:
     samples = batch if kernel.buffer == BATCHED else 1
     touched = [kernel.out, *kernel.operands]
     numbers = sum(
-        access.rows.size * (batch if access.buffer == BATCHED else 1) for access in touched
+        access.array.size * (batch if access.buffer == BATCHED else 1) for access in touched
     )
     operands = ", ".join(map(_operand, kernel.operands))
     return Line(
@@ -79,11 +79,11 @@ def _plain_lines(runner: Runner, batch: int) -> list[Line]:
     return lines
 
 
-def _operand(access: Access) -> str:
+def _operand(access: Rows) -> str:
     return f"{'gather' if access.strides is None else 'view'} {_shape(access)}"
 
 
-def _shape(access: Access) -> str:
+def _shape(access: Rows) -> str:
     lengths = [str(n) for n in access.shape if n > 1] or ["1"]
     return " x ".join([*lengths, *(["B"] if access.buffer == BATCHED else [])])
 

@@ -27,21 +27,15 @@ class Rows:
     def __init__(self, buffer: int, rows: slice | NDArray[Any], origin: int = 0) -> None:
         self.buffer = buffer  # SHARED or BATCHED
         self.origin = origin  # FROM_... bits: what the nodes there are computed from
-        self._rows = rows
-
-    @cached_property
-    def index(self) -> slice | NDArray[Any]:
-        """What selects them: a slice where they have one axis and are consecutive, else `array`."""
-        rows = self._rows
-        if isinstance(rows, slice) or rows.ndim != 1 or self.strides != (min(len(rows) - 1, 1),):
-            return rows
-        return slice(self.base, self.base + len(rows))
-
-    @cached_property
-    def array(self) -> NDArray[Any]:
-        """The row numbers, in their shape."""
-        rows = self._rows
-        return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        self.index = rows  # a slice where they have one axis and are consecutive
+        self.array: NDArray[Any]  # the row numbers, in their shape
+        self.strides: Shape | None  # by how much they grow along each axis; None if not affine
+        if isinstance(rows, slice):
+            self.array, self.strides = np.arange(rows.start, rows.stop), (1,)
+        else:
+            self.array, self.strides = rows, strides_of(rows)
+            if self.strides == (1,) or rows.shape == (1,):
+                self.index = slice(self.base, self.base + len(rows))
 
     @property
     def shape(self) -> Shape:
@@ -59,14 +53,9 @@ class Rows:
         return int(self.array.flat[0])
 
     @cached_property
-    def strides(self) -> Shape | None:
-        """By how much they grow along each axis; None if they are not affine."""
-        return strides_of(self.array)
-
-    @cached_property
     def duplicates(self) -> Duplicates | None:
         """How to sum what goes to rows that are named more than once; None if none is."""
-        return None if isinstance(self._rows, slice) else duplicates(self.flat)
+        return None if isinstance(self.index, slice) else duplicates(self.flat)
 
     def __repr__(self) -> str:
         kind = "gather" if self.strides is None else "view"

@@ -175,7 +175,7 @@ class Calls:
     def _read(self, buffers: list[Array], constants: list[Mask], rows: Rows, like: int) -> Source:
         memory = Source(buffers[rows.buffer], bool(constants[rows.buffer][rows.flat].all()))
         view = self._view(memory.array, rows)
-        operand = self.take(memory, rows.array) if view is None else memory._replace(array=view)
+        operand = self.take(memory, rows.array) if view is None else Source(view, memory.constant)
         lacks_batch = len(self.tail[like]) > len(self.tail[rows.buffer])
         return operand._replace(array=operand.array[..., None]) if lacks_batch else operand
 

@@ -28,8 +28,10 @@ class Rows:
         self.buffer = buffer  # SHARED or BATCHED
         self.rows = rows  # what selects them
         self.origin = origin  # FROM_... bits: what the nodes there are computed from
+        # by how much they grow along each axis; None if they are not affine
+        self.strides = (1,) if isinstance(rows, slice) else strides_of(rows)
 
-    @cached_property
+    @property
     def array(self) -> NDArray[Any]:
         """The row numbers, in their shape."""
         rows = self.rows
@@ -49,11 +51,6 @@ class Rows:
     def base(self) -> int:
         """The first row number."""
         return int(self.array.flat[0])
-
-    @cached_property
-    def strides(self) -> Shape | None:
-        """By how much they grow along each axis; None if they are not affine."""
-        return strides_of(self.array)
 
     @cached_property
     def duplicates(self) -> Duplicates | None:

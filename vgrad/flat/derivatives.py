@@ -45,17 +45,17 @@ def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
     wrt = _as_nodes(graph, graph.parameters if wrt is None else wrt)
     if isinstance(of, bool) or not hasattr(of, "__index__") or not 0 <= of < len(graph.outputs):
         raise ValueError(f"of must be an output, 0 to {len(graph.outputs) - 1} (got {of!r})")
-    tape, nodes = _replayed(graph)
-    concerned = reached(graph, {1: wrt}).tolist()  # computed from what is asked for
+    replay = _Replay(graph)
+    concerned = reached(graph, {1: wrt}).tolist()  # what depends on wrt; parent -1 does not
     gradients: dict[int, Number] = {int(graph.outputs[of]): 1.0}
     for i in range(int(graph.outputs[of]), -1, -1):
         g = gradients.get(i, 0.0)
-        if concerned[i] and not (isinstance(g, float) and g == 0):
+        if concerned[i] and not _is_zero(g):
             for k, parent in enumerate(graph.parents[i].tolist()):
-                if parent >= 0 and concerned[parent]:
-                    _add(gradients, parent, _part(graph, nodes, i, k, g))
+                if concerned[parent]:
+                    _add(gradients, parent, replay.part(i, k, g))
     results = [gradients.get(node, 0.0) for node in wrt.ravel().tolist()]
-    derived = _recorded(graph, tape, [*(nodes[i] for i in graph.outputs.tolist()), *results])
+    derived = replay.graph_of([*(replay.nodes[i] for i in graph.outputs.tolist()), *results])
     shapes = graph.output_shapes if isinstance(graph.output_shapes, list) else [graph.output_shapes]
     return replace(derived, output_shapes=[*shapes, wrt.shape], leaves=graph.leaves)
 
@@ -66,16 +66,23 @@ def tangent(graph: Graph) -> Graph:
     It is computed forward, node by node, from the same rules: along one operand an op changes by
     its vjp with the operand's own change in place of g.
     """
-    tape, nodes = _replayed(graph)
-    changes: dict[int, Number] = {}
-    for i in graph.parameters.tolist():
-        changes[i] = Node(tape, tape.leaf(ops.parameter, Value(0.0)))
+    replay = _Replay(graph)
+    changes: dict[int, Number] = {i: replay.parameter() for i in graph.parameters.tolist()}
     for i, parents in enumerate(graph.parents.tolist()):
         for k, parent in enumerate(parents):
             if parent in changes:
-                _add(changes, i, _part(graph, nodes, i, k, changes[parent]))
+                _add(changes, i, replay.part(i, k, changes[parent]))
     result = changes.get(int(graph.outputs[0]), 0.0)
-    return replace(_recorded(graph, tape, [result]), output_shapes=(), leaves=())
+    return replace(replay.graph_of([result]), output_shapes=(), leaves=())
+
+
+def _add(sums: dict[int, Number], node: int, part: Number) -> None:
+    if not _is_zero(part):
+        sums[node] = sums[node] + part if node in sums else part
+
+
+def _is_zero(x: Number) -> bool:
+    return isinstance(x, float) and x == 0
 
 
 def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
@@ -92,53 +99,51 @@ def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
     return nodes.astype(np.intp)
 
 
-def _replayed(graph: Graph) -> tuple[Tape, list[Node]]:
-    """The graph on a new tape, to go on from; its nodes have there the numbers they have here."""
-    tape = Tape([])
-    rows = zip(graph.op.tolist(), graph.parents.tolist())
-    nodes = [tape.record(code, *parents) for code, parents in rows]
-    leaves = np.flatnonzero(graph.level == 0).tolist()
-    tape.value = dict(zip(leaves, graph.value[leaves].tolist()))
-    tape.inputs = graph.inputs.tolist()
-    values = graph.leaves or [Value(x) for x in graph.value[graph.parameters].tolist()]
-    tape.leaves = dict(zip(graph.parameters.tolist(), values))
-    tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
-    return tape, nodes
+class _Replay:
+    """A graph once more, on a tape that goes on: with nodes that compute its derivatives."""
 
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.tape = tape = Tape([])
+        rows = zip(graph.op.tolist(), graph.parents.tolist())
+        self.nodes = [tape.record(code, *parents) for code, parents in rows]  # numbered as there
+        leaves = np.flatnonzero(graph.level == 0).tolist()
+        tape.value = dict(zip(leaves, graph.value[leaves].tolist()))
+        tape.inputs = graph.inputs.tolist()
+        values = graph.leaves or [Value(x) for x in graph.value[graph.parameters].tolist()]
+        tape.leaves = dict(zip(graph.parameters.tolist(), values))
+        tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
 
-def _recorded(graph: Graph, tape: Tape, results: Sequence[Number]) -> Graph:
-    outputs = [x if isinstance(x, Node) else Value(x, trainable=False) for x in results]
-    return tape.graph(outputs, graph.input_shapes, "a derivative")
+    def parameter(self) -> Node:
+        """One more parameter."""
+        return Node(self.tape, self.tape.leaf(ops.parameter, Value(0.0)))
 
+    def part(self, i: int, k: int, g: Number) -> Number:
+        """What node i makes of `g` for its operand k: its vjp, recorded as nodes."""
+        op = ops.OPS[int(self.graph.op[i])]
+        vjp = op.vjp[k]
+        if vjp is None:
+            return 0.0
+        operands = [self._number(x) for x in self.graph.parents[i, : op.arity].tolist()]
+        known = tuple(x if isinstance(x, float) else None for x in operands)
+        rule = recorded(op, vjp, None if op.static is None else known[op.static], leading=2)
+        before = len(self.tape.op)
+        part = interpret(rule, [g, self.nodes[i], *operands], float, _applied)
+        if isinstance(g, Node) and isinstance(part, Node) and part is not g:
+            part = ops.guard(g, part) if _loses_zero(op, k, known) else part
+        if self.tape.lines and i in self.graph.lines:  # an error there leads to the line of node i
+            added = range(before, len(self.tape.op))
+            self.tape.lines.update(dict.fromkeys(added, self.graph.lines[i]))
+        return part
 
-def _add(sums: dict[int, Number], node: int, part: Number | None) -> None:
-    if part is not None:
-        sums[node] = sums[node] + part if node in sums else part
+    def _number(self, i: int) -> Number:
+        """Node i, or its value if it is a constant."""
+        return float(self.graph.value[i]) if self.graph.op[i] == ops.const.code else self.nodes[i]
 
-
-# --- the rule of one operand ----------------------------------------------------------------------
-
-
-def _part(graph: Graph, nodes: list[Node], i: int, k: int, g: Number) -> Number | None:
-    """What node i makes of `g` for its operand k; None where that is nothing."""
-    op = ops.OPS[int(graph.op[i])]
-    rule = op.vjp[k]
-    if rule is None:
-        return None
-    parents = graph.parents[i, : op.arity].tolist()
-    constant = [graph.op[x] == ops.const.code for x in parents]
-    known = tuple(float(graph.value[x]) if c else None for x, c in zip(parents, constant))
-    operands = [nodes[x] if number is None else number for x, number in zip(parents, known)]
-    recording = recorded(op, rule, None if op.static is None else known[op.static], leading=2)
-    tape, before = nodes[i].tape, len(nodes[i].tape.op)
-    part = interpret(recording, [g, nodes[i], *operands], float, _applied)
-    if isinstance(part, float):
-        return part if part else None
-    if isinstance(g, Node) and part is not g and _loses_zero(op, k, known):
-        part = ops.guard(g, part)
-    if tape.lines and i in graph.lines:  # an error in a derivative leads to the line it is of
-        tape.lines.update(dict.fromkeys(range(before, len(tape.op)), graph.lines[i]))
-    return part
+    def graph_of(self, results: Sequence[Number]) -> Graph:
+        """The graph that computes these."""
+        outputs = [x if isinstance(x, Node) else Value(x, trainable=False) for x in results]
+        return self.tape.graph(outputs, self.graph.input_shapes, "a derivative")
 
 
 def _applied(op: ops.Op, operands: list[Number], *_: Any) -> Number:

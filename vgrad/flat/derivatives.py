@@ -111,7 +111,7 @@ class _Replay:
         tape.value = dict(zip(leaves, graph.value[leaves].tolist()))
         tape.inputs = graph.inputs.tolist()
         values = graph.leaves or [Value(x) for x in graph.value[graph.parameters].tolist()]
-        tape.leaves = dict(zip(graph.parameters.tolist(), values))
+        tape.parameters.leaves = dict(zip(graph.parameters.tolist(), values))
         tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
 
     def parameter(self) -> Node:

@@ -64,7 +64,14 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
 
 
 def _watched(fn: Callable[..., Any], arguments: list[Any], tape: Tape) -> Any:
-    on_look.set(tape.refuse_look)
+    outer = on_look.get()  # the listener of a function that calls this one, if one is recorded
+
+    def listen(value: Any, means: str) -> None:
+        tape.refuse_look(value, means)
+        if outer is not None:
+            outer(value, means)
+
+    on_look.set(listen)
     return fn(*arguments)
 
 

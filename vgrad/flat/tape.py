@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Shape, Structure, distinct_leaves
+from ..arguments import Shape, Structure
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import user_line
-from ..operand import Operand, on_look
+from ..operand import Operand
 from .graph import Graph
+from .parameters import Parameters
 from .passes import canonical_order
 from .refusals import refusal
 
@@ -31,7 +32,7 @@ class Node(Operand):
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
-        # Most of all work: two nodes, or a node and a parameter that has been met before.
+        # Hot path. First what is most of all work: two nodes, or a node and a known parameter.
         if len(operands) == 2:
             x, y = operands
             if x.__class__ is Node:
@@ -112,24 +113,17 @@ class Tape:
         self.value: dict[int, float] = {}  # of constants and parameters
         self.labels: dict[int, str] = {}
         self.lines: dict[int, str] | None = {} if lines else None
-        self.index: dict[Value, int] = {}  # where each lifted Value stands
-        self.leaves: dict[int, Value] = {}  # the parameters, in order
+        self.index: dict[Value, int] = {}  # the place of each lifted Value
         self.inputs: list[int] = []
+        self.parameters = Parameters(parameters, complete)
         self.closed = False
         self.special = lines  # whether recording is more than adding a node
         self.refusal: TraceError | None = None  # the last one, if there was any
-        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants
-        self.clean: set[Value] = set()  # looked at, and computed from no parameter
-        self.finds = parameters is None  # whether trainable leaves become parameters when met
-        self.outer = on_look.get()  # the tape of a function that calls the one recorded here
-        self.complete = complete  # whether a trainable leaf besides the given ones is an error
-        if parameters is not None:
-            values = distinct_leaves("parameters", parameters)
-            for value in values:
-                self.leaf(ops.parameter, value)
+        for value in self.parameters.given or ():
+            self.leaf(ops.parameter, value)
 
     def record(self, code: int, x: int = -1, y: int = -1, z: int = -1) -> Node:
-        """Add a node, and return it; `x`, `y` and `z` are the places of its parents."""
+        """Add a node, and return it; `x`, `y` and `z` are the places of its parents. Hot path."""
         level = self.level
         place = len(level)
         if self.special:
@@ -166,12 +160,12 @@ class Tape:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
         place = self.index[value] = self.record(op.code).place
         self.value[place] = value._data
-        if op is ops.input:
-            self.inputs.append(place)
-        if op is ops.parameter:
-            self.leaves[place] = value
         if value.label:
             self.labels[place] = value.label
+        if op is ops.input:
+            self.inputs.append(place)
+        else:
+            self.parameters.note(op, place, value)
         return place
 
     def argument(self, shape: Shape, name: str) -> Any:
@@ -188,122 +182,86 @@ class Tape:
 
     def lift(self, x: Any) -> int:
         """The place of a node, a number or a `Value`, with all that this was computed from."""
-        if isinstance(x, Node):
-            if x.tape is not self:
-                raise TraceError(
-                    f"traced values must not leave the call that records them (got {x!r} of "
-                    f"another call, {user_line()}); return it there and pass it on here"
-                )
-            return x.place
-        if not isinstance(x, Value):
+        if isinstance(x, Value):
+            return self._lift_value(x)
+        if not isinstance(x, Node):
             place = self.record(ops.const.code).place
             self.value[place] = ops.number(x)
             return place
+        if x.tape is not self:
+            raise TraceError(
+                f"traced values must not leave the call that records them (got {x!r} of another "
+                f"call, {user_line()}); return it there and pass it on here"
+            )
+        return x.place
+
+    def _lift_value(self, root: Value) -> int:
         # In the order of evaluation: operands from left to right, then the op itself.
-        stack = [x]
+        index, stack = self.index, [root]
         while stack:
             value = stack[-1]
             parents = value.parents
-            waiting = [p for p in parents if p.level and p not in self.index]
+            waiting = [p for p in parents if p.level and p not in index]
             if waiting:
                 stack += reversed(waiting)
                 continue
             stack.pop()
             for leaf in (value, *parents):
-                if not leaf.level and leaf not in self.index:
-                    self._lift_leaf(leaf)
-            if value not in self.index:
-                place = self.record(value.op.code, *[self.index[x] for x in parents]).place
-                self.index[value] = place
+                if not leaf.level and leaf not in index:
+                    self.leaf(self.parameters.op_of(leaf), leaf)
+            if value not in index:
+                place = index[value] = self.record(
+                    value.op.code, *[index[x] for x in parents]
+                ).place
                 if value.label:
                     self.labels[place] = value.label
                 if self.lines is not None and hasattr(value, "line"):
                     self.lines[place] = value.line
-        return self.index[x]
-
-    def _lift_leaf(self, value: Value) -> None:
-        if self._is_parameter(value):
-            self.leaf(ops.parameter, value)
-            return
-        place = self.leaf(ops.const, value)
-        if value.trainable:
-            self.frozen[place] = value
+        return index[root]
 
     def refuse_look(self, value: Value, means: str) -> None:
         """Raise TraceError where the number looked at depends on a parameter: theta may differ.
 
         Setting a number is refused altogether, as what was recorded before would change with it.
         """
-        if means == "set":
+        if means == "set" or self.parameters.reach(value):
             self.refuse(means)
-        stack = [value]
-        while stack:
-            x = stack.pop()
-            if x not in self.clean:
-                if x.op is ops.parameter and self._is_parameter(x):
-                    self.refuse(means)
-                self.clean.add(x)
-                stack += x.parents
-        if self.outer is not None:
-            self.outer(value, means)
 
     def refuse(self, means: str) -> NoReturn:
         """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
         self.refusal = refusal(means)
         raise self.refusal
 
-    def _is_parameter(self, leaf: Value) -> bool:
-        return leaf.trainable if self.finds else self.index.get(leaf) in self.leaves
-
     def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
         """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
-        columns = (self.x, self.y, self.z)
-        parents = np.stack([np.frombuffer(column, np.int32) for column in columns], axis=1)
+        parents = np.stack([np.frombuffer(x, np.int32) for x in (self.x, self.y, self.z)], axis=1)
         level = np.frombuffer(self.level, np.int32)
-        given = self.inputs if self.finds else self.inputs + list(self.leaves)
+        leaves = self.parameters.leaves
+        given = self.inputs if self.parameters.given is None else [*self.inputs, *leaves]
         order = canonical_order(places, given, parents, level)
+        self.parameters.check(parents[order], places, name)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
-        op = np.frombuffer(self.op, np.uint8)[order]
-        parents = new[parents[order]]
         value = np.zeros(len(self.op))
         value[list(self.value)] = list(self.value.values())
-        parameters = [place for place in self.leaves if new[place] >= 0]
-        frozen = [x for i, x in self.frozen.items() if new[i] >= 0]
-        if frozen:
-            used = np.isin(new[parameters], np.append(parents, new[places]))
-            self._check_frozen(frozen[0], used, name)
+        kept = [place for place in leaves if new[place] >= 0]
         return Graph(
-            op=op,
-            parents=parents,
+            op=np.frombuffer(self.op, np.uint8)[order],
+            parents=new[parents[order]],
             value=value[order],
             level=level[order],
             inputs=new[self.inputs],
-            parameters=new[parameters],
+            parameters=new[kept],
             outputs=new[places],
             input_shapes=tuple(input_shapes),
             output_shapes=output_shapes,
-            labels={int(new[i]): x for i, x in self.labels.items() if new[i] >= 0},
-            lines={int(new[i]): x for i, x in (self.lines or {}).items() if new[i] >= 0},
-            leaves=tuple(self.leaves[i] for i in parameters),
+            labels=_moved(self.labels, new),
+            lines=_moved(self.lines or {}, new),
+            leaves=tuple(leaves[place] for place in kept),
         )
-
-    def _check_frozen(self, frozen: Value, used: NDArray[np.bool_], name: str) -> None:
-        """Raise TraceError where a trainable leaf is a constant by what must be a mistake."""
-        if self.complete:
-            raise TraceError(
-                f"{name} must depend on no other parameters than in its first call (got "
-                f"{frozen}); give compile the parameters, and use a plain number for a Value "
-                "that the function itself creates"
-            )
-        if len(used) and not used.any():
-            raise TraceError(
-                f"{name} must use one of the parameters given (got {frozen}, trainable but not "
-                "among them); give those that it uses, or an empty list for none"
-            )
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
         if isinstance(outputs, Operand):
@@ -317,6 +275,11 @@ class Tape:
         parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
         places = [place for part, _ in parts for place in part]
         return places, outputs.shape if array else [shape for _, shape in parts]
+
+
+def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:
+    """What is said of places, of the nodes that they become."""
+    return {int(new[place]): text for place, text in texts.items() if new[place] >= 0}
 
 
 _new = object.__new__

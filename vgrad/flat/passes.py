@@ -6,7 +6,7 @@ a graph may be a chain, with as many levels as nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,24 @@ WIDE = 32  # nodes; a level of fewer is quicker done in Python than by calls to 
 
 
 def origins(graph: Graph) -> NDArray[np.uint8]:
-    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent."""
+    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> origins(vgrad.trace(lambda x: x * w + 1, ()))  # x, w, 1, x * w, x * w + 1, no parent
+    array([1, 2, 0, 3, 3, 0], dtype=uint8)
+    """
     return reached(graph, {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters})
 
 
 def reached(graph: Graph, marks: dict[int, NDArray[Any]]) -> NDArray[np.uint8]:
-    """(n + 1,) the marks of each node, and of all that it is computed from, by bitwise or."""
+    """(n + 1,) the marks of each node, and of all that it is computed from, by bitwise or.
+
+    >>> import vgrad
+    >>> graph = vgrad.trace(lambda x, y: (x + 1) * y, (), ())
+    >>> reached(graph, {1: graph.inputs[:1], 4: graph.inputs[1:]})  # x, 1, y, x + 1, (x + 1) * y
+    array([1, 0, 4, 1, 5, 0], dtype=uint8)
+    """
     bits = bytearray(len(graph) + 1)
     origin = np.frombuffer(bits, np.uint8)  # the same memory, for Python and for NumPy
     for mark, nodes in marks.items():
@@ -39,7 +51,14 @@ def reached(graph: Graph, marks: dict[int, NDArray[Any]]) -> NDArray[np.uint8]:
 
 
 def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]]:
-    """The computed nodes, level by level; narrow levels that follow each other come as one."""
+    """The computed nodes, level by level; narrow levels that follow each other come as one.
+
+    With each piece comes whether it is one wide level. Here are levels of 1, 1 and 32 nodes:
+
+    >>> level = np.array([0, 1, 2, *[3] * 32], np.int32)
+    >>> [(len(nodes), wide) for nodes, wide in by_level(level)]
+    [(2, False), (32, True)]
+    """
     order = np.argsort(level, kind="stable")
     starts = np.flatnonzero(np.diff(level[order])) + 1
     wide = np.diff(starts, append=len(order)) >= WIDE
@@ -54,6 +73,11 @@ def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
     """A number for each that looks like chance, so that sums of them tell lists apart.
 
     The finaliser of MurmurHash3, by Austin Appleby.
+
+    >>> lists = np.array([[1, 4], [4, 1], [2, 3]])
+    >>> a, b, c = hash64(lists).sum(axis=1)
+    >>> bool(a == b), bool(a == c)
+    (True, False)
     """
     h = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
@@ -63,7 +87,11 @@ def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def spans(*keys: NDArray[Any]) -> list[tuple[int, int]]:
-    """Where runs of equal keys begin and end."""
+    """Where runs of equal keys begin and end.
+
+    >>> spans(np.array([7, 7, 7, 8]), np.array([1, 1, 2, 2]))
+    [(0, 2), (2, 3), (3, 4)]
+    """
     if not len(keys[0]):
         return []
     breaks = np.zeros(len(keys[0]), bool)
@@ -75,7 +103,11 @@ def spans(*keys: NDArray[Any]) -> list[tuple[int, int]]:
 
 
 def span_lengths(key: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where runs of equal numbers, none of which is -1, begin, and how long they are."""
+    """Where runs of equal numbers, none of which is -1, begin, and how long they are.
+
+    >>> span_lengths(np.array([7, 7, 7, 8]))
+    (array([0, 3]), array([3, 1]))
+    """
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     return starts, np.diff(starts, append=len(key))
 
@@ -84,10 +116,14 @@ Duplicates = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 
 def duplicates(rows: NDArray[Any]) -> Duplicates | None:
-    """How to sum what goes to rows (n,) that are named more than once; None where none is.
+    """How to sum what goes to rows (n,) that are named more than once; None if none is.
 
     The order that brings equal rows together, where each row's run of them begins, and the rows
     themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
+
+    >>> order, starts, rows = duplicates(np.array([5, 3, 5]))
+    >>> rows, np.add.reduceat(np.array([1.0, 10.0, 100.0])[order], starts)
+    (array([3, 5]), array([ 10., 101.]))
     """
     if len(rows) == 1:
         return None
@@ -109,38 +145,54 @@ def canonical_order(
     then all of it reversed: what was recorded in another order, or from `Value`s, comes out
     the same, and evaluation order is kept where it is a chain. Dead nodes drop out, save those
     `given`, which come first. Parents are (m, 3), -1 where there is none.
+
+    Here (x * y) + y, of which y was recorded first and a dead node before the product:
+
+        level 2             4 add           4
+        level 1    2 exp    3 mul           3          read upwards: 1 0 3 4
+        level 0         1 x       0 y       0 1        (y is found first, as add's last parent)
+
+    >>> parents = np.array([[-1, -1, -1], [-1, -1, -1], [1, -1, -1], [1, 0, -1], [3, 0, -1]])
+    >>> canonical_order([4], [], parents.astype(np.int32), np.array([0, 0, 1, 1, 2], np.int32))
+    array([1, 0, 3, 4])
     """
-    buckets: list[list[int]] = [[] for _ in range(int(level.max()) + 1)]
+    found = _Found(level)
+    found.add(np.array(outputs[::-1]))
+    by_level, flags = found.by_level, found.flags
     parents_of, level_of = parents.data, level.data  # quick to look one up in
-    flags = bytearray(len(level) + 1)
-    seen = np.frombuffer(flags, bool)  # the same memory, for Python and for NumPy
-    seen[-1] = True  # no parent
-
-    def discover(places: Iterable[int]) -> None:
-        for place in places:
-            if not flags[place]:
-                flags[place] = 1
-                buckets[level_of[place]].append(place)
-
-    def discover_all(places: NDArray[np.int32]) -> None:
-        places = places[~seen[places]]
-        _, first = np.unique(places, return_index=True)
-        places = places[np.sort(first)]
-        seen[places] = True
-        places = places[np.argsort(level[places], kind="stable")]
-        starts = np.flatnonzero(np.diff(level[places], prepend=-1))
-        for a, b in zip(starts.tolist(), [*starts[1:].tolist(), len(places)]):
-            buckets[level[places[a]]] += places[a:b].tolist()
-
-    discover(reversed(outputs))
     order: list[int] = []
-    while buckets:
-        bucket = buckets.pop()
-        order += bucket
-        if len(bucket) < WIDE:
-            for place in bucket:
-                discover([parents_of[place, k] for k in (2, 1, 0)])
-        else:
-            discover_all(parents[bucket, ::-1].reshape(-1))
+    while by_level:
+        places = by_level.pop()
+        order += places
+        if len(places) >= WIDE:
+            found.add(parents[places, ::-1].reshape(-1))
+            continue
+        for place in places:
+            for k in (2, 1, 0):
+                parent = parents_of[place, k]
+                if not flags[parent]:  # `found.add` of one
+                    flags[parent] = 1
+                    by_level[level_of[parent]].append(parent)
     order += [place for place in given if not flags[place]]
     return np.array(order[::-1], np.intp)
+
+
+class _Found:
+    """Places that were found, each once, level by level, in the order of finding."""
+
+    def __init__(self, level: NDArray[np.int32]) -> None:
+        self.level = level
+        self.by_level: list[list[int]] = [[] for _ in range(int(level.max()) + 1)]
+        self.flags = bytearray(len(level) + 1)
+        self.seen = np.frombuffer(self.flags, bool)  # the same memory, for NumPy
+        self.seen[-1] = True  # no parent
+
+    def add(self, places: NDArray[Any]) -> None:
+        """Add those that are new."""
+        places = places[~self.seen[places]]
+        _, first = np.unique(places, return_index=True)
+        places = places[np.sort(first)]
+        self.seen[places] = True
+        places = places[np.argsort(self.level[places], kind="stable")]
+        for a, b in spans(self.level[places]):
+            self.by_level[self.level[places[a]]] += places[a:b].tolist()

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from .errors import GraphFormatError
+
 Rule = Callable[..., Any]
 Range = tuple[float, float]
 
 OPS: list[Op] = []  # the table; a row's place in it is its op code
+MAX_ARITY = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,9 @@ class Op:
     >>> maximum(1, 2), maximum(Value(3.0), 2)
     (2.0, Value(data=3.0, grad=0.0))
 
-    Raises TypeError for a wrong number of operands, or an operand that is no real number.
+    Raises TypeError for a wrong number of operands, or an operand that is no real number. A row
+    that is made outside this file raises ValueError unless its name is an identifier and new, or
+    where it has more than three operands.
     """
 
     name: str
@@ -46,13 +51,24 @@ class Op:
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"an op's name must be an identifier, as log1p is (got {self.name!r})")
+        if any(op.name == self.name for op in OPS):
+            raise ValueError(
+                f"an op's name must be new (got {self.name!r}, which is in the table); use another"
+            )
+        if self.arity > MAX_ARITY:
+            raise ValueError(
+                f"op {self.name!r} must have at most {MAX_ARITY} vjp rules, one per operand (got "
+                f"{self.arity}); write it as a function of ops that have fewer"
+            )
         OPS.append(self)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
-    def __reduce__(self) -> str:
-        return self.name  # copies and pickles are this very row
+    def __reduce__(self) -> Any:
+        return named, (self.name,)  # copies and pickles are this very row
 
     @property
     def arity(self) -> int:
@@ -87,6 +103,20 @@ class Op:
 
 
 _PLAIN = frozenset([float, int, bool])
+
+
+def named(name: Any) -> Op:
+    """The op of this name; raises GraphFormatError unless the table has it.
+
+    >>> named("tanh")
+    <op tanh>
+    """
+    for op in OPS:
+        if op.name == name:
+            return op
+    raise GraphFormatError(
+        f"every op must be known (got {name!r:.50}, which must be defined first)"
+    )
 
 
 def is_number(x: Any) -> bool:

@@ -17,7 +17,6 @@ from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
 from . import files
 
-MAX_ARITY = 3
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
 
@@ -68,6 +67,13 @@ class Graph:
             (len(self.outputs), "output"),
         ]
         return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ops": _names()}  # as in a file: codes mean nothing elsewhere
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("ops", None)
+        self.__dict__.update(state, op=_as_known(state["op"], names))
 
     def check(self) -> None:
         """Raise GraphFormatError where the arrays break an invariant of this class."""
@@ -162,7 +168,7 @@ def _array_problems(graph: Graph) -> Iterator[str]:
     n = getattr(graph.op, "size", 0)
     for name, (dtype, shape) in {
         "op": (np.uint8, (n,)),
-        "parents": (np.int32, (n, MAX_ARITY)),
+        "parents": (np.int32, (n, ops.MAX_ARITY)),
         "value": (np.float64, (n,)),
         "level": (np.int32, (n,)),
         "inputs": (np.int32, None),
@@ -181,7 +187,7 @@ def _node_problems(graph: Graph) -> Iterator[str]:
     arity = np.array([op.arity for op in ops.OPS])
     if (graph.op >= len(arity)).any():
         yield f"op codes must be below {len(arity)} (got {graph.op.max()})"
-    has_parent = np.arange(MAX_ARITY) < arity[graph.op][:, None]
+    has_parent = np.arange(ops.MAX_ARITY) < arity[graph.op][:, None]
     if ((graph.parents == -1) == has_parent).any():
         yield "a node must have as many parents as its op takes, and -1 in the other places"
     before = np.arange(len(graph))[:, None]
@@ -244,11 +250,11 @@ ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
 def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     """A graph as what JSON can hold, and arrays; raises GraphFormatError where it is broken.
 
-    The names of all ops go with the codes, whose meaning may change from version to version.
+    The names of all ops go with the codes, which stand for others where the table is another.
     """
     graph.check()
     about = {
-        "ops": [op.name for op in ops.OPS],
+        "ops": _names(),
         "input_shapes": _sizes(list(graph.input_shapes)),
         "output_shapes": _sizes(graph.output_shapes),
         "labels": [(int(i), str(x)) for i, x in graph.labels.items() if x is not None],
@@ -286,18 +292,21 @@ def _structure(sizes: Any) -> Structure:
     return list(map(_structure, sizes)) if any(type(x) is list for x in sizes) else tuple(sizes)
 
 
+def _names() -> list[str]:
+    """The names of all ops, by code."""
+    return [op.name for op in ops.OPS]
+
+
 def _as_known(codes: NDArray[Any], names: Any) -> NDArray[np.uint8]:
-    """Op codes by this version's table, from those by a table of names."""
-    known = {op.name: op.code for op in ops.OPS}
+    """Op codes by the table of this process, from those by a table of names."""
     if codes.dtype != np.uint8 or not isinstance(names, list):
         raise GraphFormatError(f"op must be uint8, with a list of ops (got {codes.dtype})")
+    known = np.zeros(256, np.uint8)
     for code in np.unique(codes).tolist():
         if code >= len(names):
             raise GraphFormatError(f"op codes must be below {len(names)} (got {code})")
-        if not isinstance(names[code], str) or names[code] not in known:
-            raise GraphFormatError(f"every op must be known (got {names[code]!r:.50})")
-    table = [known.get(name, 0) if isinstance(name, str) else 0 for name in names[:256]]
-    return np.take(np.array(table, np.uint8), codes)
+        known[code] = ops.named(names[code]).code
+    return np.take(known, codes)
 
 
 def _texts(name: str, pairs: Any) -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +19,11 @@ from .graph import Graph
 from .parameters import Parameters
 from .passes import canonical_order
 from .refusals import refusal
+
+
+def _refusing(means: str) -> Callable[..., NoReturn]:
+    """A method that refuses this way of looking at a node's number."""
+    return lambda node, *_: node.tape.refuse(means)
 
 
 class Node(Operand):
@@ -62,34 +67,12 @@ class Node(Operand):
         name = ops.OPS[self.tape.op[self.place]].name
         return f"Node({self.label or name}, level {self.tape.level[self.place]})"
 
-    def __bool__(self) -> NoReturn:
-        self.tape.refuse("bool")
-
-    def __float__(self) -> NoReturn:
-        self.tape.refuse("float")
-
-    def __int__(self) -> NoReturn:
-        self.tape.refuse("int")
-
-    def __round__(self, digits: int | None = None) -> NoReturn:
-        self.tape.refuse("int")
-
-    __trunc__ = __floor__ = __ceil__ = __round__
-
-    @property
-    def data(self) -> NoReturn:
-        """Refused, as is setting it."""
-        self.tape.refuse("data")
-
-    @data.setter
-    def data(self, data: Any) -> NoReturn:
-        self.tape.refuse("set")
-
-    def __index__(self) -> NoReturn:
-        self.tape.refuse("index")
-
-    def __hash__(self) -> NoReturn:
-        self.tape.refuse("hash")
+    __bool__ = _refusing("bool")
+    __float__ = _refusing("float")
+    __int__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refusing("int")
+    __index__ = _refusing("index")
+    __hash__ = _refusing("hash")
+    data = property(_refusing("data"), _refusing("set"))
 
     def __getattr__(self, name: str) -> NoReturn:
         if hasattr(Value, name):

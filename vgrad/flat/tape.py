@@ -27,7 +27,7 @@ def _refusing(means: str) -> Callable[..., NoReturn]:
 
 
 class Node(Operand):
-    """A number that is not known yet: its place on the tape that records the function."""
+    """A number that is not known yet: a place on the tape that records the function."""
 
     __slots__ = ("tape", "place")
 
@@ -89,7 +89,7 @@ class Tape:
         lines: bool = False,
         complete: bool = False,
     ) -> None:
-        # These grow by one entry per node; NumPy reads them where they lie.
+        # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
         self.x, self.y, self.z = array("i"), array("i"), array("i")  # parents; -1 for none
         self.level = array("i")
@@ -164,7 +164,7 @@ class Tape:
         return nodes[()]
 
     def lift(self, x: Any) -> int:
-        """The place of a node, a number or a `Value`, with all that this was computed from."""
+        """The place of a node, number or `Value`; the latter with all it was computed from."""
         if isinstance(x, Value):
             return self._lift_value(x)
         if not isinstance(x, Node):
@@ -203,20 +203,20 @@ class Tape:
         return index[root]
 
     def refuse_look(self, value: Value, means: str) -> None:
-        """Raise TraceError where the number looked at depends on a parameter: theta may differ.
+        """Raise TraceError if the number looked at depends on a parameter, as theta may differ.
 
-        Setting a number is refused altogether, as what was recorded before would change with it.
+        Setting any number is refused, since what was recorded before would change with it.
         """
         if means == "set" or self.parameters.reach(value):
             self.refuse(means)
 
     def refuse(self, means: str) -> NoReturn:
-        """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
+        """Raise TraceError, and keep it, in case the function catches it as a TypeError."""
         self.refusal = refusal(means)
         raise self.refusal
 
     def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
-        """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
+        """The `Graph` of `outputs`: a node or `Value`, or a tuple, list or array of them."""
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
@@ -261,7 +261,7 @@ class Tape:
 
 
 def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:
-    """What is said of places, of the nodes that they become."""
+    """Texts by place, as texts by node of the new graph."""
     return {int(new[place]): text for place, text in texts.items() if new[place] >= 0}
 
 

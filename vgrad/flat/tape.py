@@ -193,9 +193,8 @@ class Tape:
                 if not leaf.level and leaf not in index:
                     self.leaf(self.parameters.op_of(leaf), leaf)
             if value not in index:
-                place = index[value] = self.record(
-                    value.op.code, *[index[x] for x in parents]
-                ).place
+                operands = [index[x] for x in parents]
+                place = index[value] = self.record(value.op.code, *operands).place
                 if value.label:
                     self.labels[place] = value.label
                 if self.lines is not None and hasattr(value, "line"):
@@ -225,7 +224,8 @@ class Tape:
         leaves = self.parameters.leaves
         given = self.inputs if self.parameters.given is None else [*self.inputs, *leaves]
         order = canonical_order(places, given, parents, level)
-        self.parameters.check(parents[order], places, name)
+        parents = parents[order]
+        self.parameters.check(parents, places, name)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
         value = np.zeros(len(self.op))
@@ -233,7 +233,7 @@ class Tape:
         kept = [place for place in leaves if new[place] >= 0]
         return Graph(
             op=np.frombuffer(self.op, np.uint8)[order],
-            parents=new[parents[order]],
+            parents=new[parents],
             value=value[order],
             level=level[order],
             inputs=new[self.inputs],

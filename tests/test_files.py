@@ -23,7 +23,7 @@ import pytest
 from helpers import random_program, same_bits, sweep
 
 import vgrad
-from vgrad import Graph, GraphFormatError, Program, ShapeError, Value, nn, optim
+from vgrad import Graph, GraphFormatError, Program, ShapeError, Value, nn, ops, optim
 from vgrad.flat.graph import MAX_NESTING
 
 MODEL = nn.MLP(2, [4, 1], activation="tanh", rng=random.Random(0))
@@ -201,6 +201,38 @@ def test_a_program_keeps_every_shape_it_had_seen_and_its_options(tmp_path):
     twin.save(tmp_path / "again.npz")
     assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
     assert pickle.loads(pickle.dumps(twin))([2.0], [1.0]).tolist() == [2.0]
+
+
+OTHER_TABLE = """
+import pickle, sys
+from vgrad import Graph, GraphFormatError, ops
+
+identity = ops.Op("identity", "id", lambda x: x * 1.0, vjp=(lambda g, out, x: g,))  # cube's code
+pickles = open(sys.argv[1], "rb").read()
+for read in (lambda: pickle.loads(pickles), lambda: Graph.load(sys.argv[2])):
+    try:
+        read()
+    except GraphFormatError as error:
+        assert "every op must be known (got 'cube', which must be defined first)" in str(error)
+    else:
+        raise AssertionError
+cube = ops.Op("cube", "3", lambda x: x * x * x, vjp=(lambda g, out, x: 3 * g * x * x,))
+program, graph = pickle.loads(pickles)
+assert program([], [2.0]) == [8.0] and program.input_grads([], [2.0])[0] == [12.0]
+for graph in (graph, Graph.load(sys.argv[2])):
+    assert graph.op[-1] == cube.code and graph.to_values(sample=(2.0,))[-1].data == 8.0
+"""
+
+
+def test_another_table_of_ops_computes_the_same(tmp_path, monkeypatch):
+    """Pickles and files hold names of ops: codes depend on what a process has defined."""
+    monkeypatch.setattr(ops, "OPS", list(ops.OPS))
+    cube = ops.Op("cube", "3", lambda x: x * x * x, vjp=(lambda g, out, x: 3 * g * x * x,))
+    graph = vgrad.trace(lambda x: cube(x), ())
+    graph.save(tmp_path / "file")
+    (tmp_path / "pickle").write_bytes(pickle.dumps((vgrad.compile(graph), graph)))
+    arguments = [tmp_path / "pickle", tmp_path / "file"]
+    subprocess.run([sys.executable, "-c", OTHER_TABLE, *arguments], check=True)
 
 
 def test_a_program_without_parameters(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from helpers import COMPUTED, EDGES, central_difference, same_bits
 
 import vgrad
-from vgrad import Value, ops
+from vgrad import GraphFormatError, Value, ops
 
 INF, NAN = math.inf, math.nan
 
@@ -247,6 +247,27 @@ def test_a_new_op_is_one_row():
         ops.OPS.remove(cube)
 
 
+@pytest.mark.parametrize(
+    "name, arity, message",
+    [
+        ("exp", 1, r"name must be an identifier and not in the table yet \(got 'exp'\); use"),
+        ("my op", 1, r"name must be an identifier .* \(got 'my op'\)"),
+        ("", 1, r"name must be an identifier"),
+        (
+            "fma4",
+            4,
+            r"op 'fma4' must have at most 3 vjp rules, one per operand \(got 4\); write it",
+        ),
+    ],
+)
+def test_a_row_that_cannot_work_is_refused(name, arity, message):
+    """A `Value` has three slots for parents, and files name ops: nothing is lost in silence."""
+    before = list(ops.OPS)
+    with pytest.raises(ValueError, match=message):
+        ops.Op(name, "?", lambda *xs: sum(xs), vjp=(lambda g, *xs: g,) * arity)
+    assert before == ops.OPS
+
+
 def test_op_codes_fit_a_byte_and_are_places_in_the_table():
     assert [op.code for op in ops.OPS] == list(range(len(ops.OPS))) and len(ops.OPS) < 256
 
@@ -254,6 +275,18 @@ def test_op_codes_fit_a_byte_and_are_places_in_the_table():
 @pytest.mark.parametrize("op", ops.OPS, ids=lambda op: op.name)
 def test_copies_and_pickles_of_a_row_are_the_row(op):
     assert copy.deepcopy(op) is op and pickle.loads(pickle.dumps(op)) is op
+
+
+def test_values_of_an_op_from_outside_are_pickled(monkeypatch):
+    monkeypatch.setattr(ops, "OPS", list(ops.OPS))
+    cube = ops.Op("cube", "³", lambda x: x * x * x, vjp=(lambda g, out, x: 3 * g * x * x,))
+    pickled = pickle.dumps(cube(Value(2.0)))
+    twin = pickle.loads(pickled)
+    twin.backward()
+    assert twin.op is cube and copy.copy(twin).op is cube and twin.parents[0].grad == 12.0
+    ops.OPS.remove(cube)
+    with pytest.raises(GraphFormatError, match=r"every op must be known \(got 'cube', which must"):
+        pickle.loads(pickled)
 
 
 def test_bad_operands_are_refused_by_name():

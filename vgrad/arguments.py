@@ -21,7 +21,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64, name: str = "theta") -> Array:
-    """`theta` as an array (size,); raises ShapeError or TypeError where it is none."""
+    """`theta` as an array (size,); raises ShapeError or TypeError if it is not."""
     array = as_numbers(theta, name, dtype)
     if array.shape != (size,):
         raise ShapeError(
@@ -31,7 +31,7 @@ def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64, name: str = 
 
 
 def as_numbers(x: Any, name: str, dtype: np.dtype[Any] = FLOAT64) -> Array:
-    """`x` as an array of floats; raises ShapeError where ragged, TypeError where no numbers."""
+    """`x` as an array of floats; raises ShapeError if ragged, TypeError if not numbers."""
     if type(x) is np.ndarray and x.dtype is dtype:
         return x
     try:
@@ -58,14 +58,14 @@ def count(structure: Structure) -> int:
 
 
 def whole_number(name: str, x: Any) -> int:
-    """An option as an int; raises ValueError unless it is 1 or more."""
+    """An option as an int; raises ValueError unless it is an integer, 1 or more."""
     if not ops.is_count(x):
         raise ValueError(f"{name} must be a whole number, 1 or more (got {x!r})")
     return int(x)
 
 
 def as_list(name: str, values: Any) -> list[Any]:
-    """`values` as a list; raises TypeError where they are none."""
+    """`values` as a list; raises TypeError if they are not iterable."""
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of Values (got {values!r})")
     return list(values)

@@ -10,8 +10,8 @@ from . import finite, ops
 from .elsewhere import Elsewhere
 from .operand import Operand, look
 
-# The 0.0 of a gradient that no backward pass has computed. It is told from others by identity, for
-# drawings; in arithmetic it is like any other.
+# The 0.0 of a gradient that no backward pass has computed. Drawings tell it apart by identity; in
+# arithmetic it is like any other.
 NO_GRADIENT = float("0")
 
 
@@ -27,11 +27,11 @@ class Value(Operand):
     >>> a
     Value(a, data=2.0, grad=4.0)
 
-    Raises TypeError where `data` is no real number.
+    Raises TypeError if `data` is not a real number.
     """
 
-    # Parents stand in slots of their own: a tuple would be one more object for each value, and the
-    # garbage collector, which walks every object, takes half of the time as it is.
+    # Each parent has a slot of its own: a tuple would be one more object per value, and the garbage
+    # collector, which walks every object, takes half of the time already.
     __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable", "line")
 
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
@@ -49,7 +49,7 @@ class Value(Operand):
 
     @property
     def data(self) -> float:
-        """The number itself; what is set must be a real number, and counts as a float."""
+        """The number itself, a float; it can be set to any real number."""
         look(self, "data")
         return self._data
 
@@ -82,9 +82,9 @@ class Value(Operand):
         and nothing else. A gradient of 0 propagates as 0, through inf and nan too. Constants, the
         plain numbers of an expression, get none.
 
-        With `check_finite` it raises NonFiniteError where this value, or a leaf's gradient, is
-        infinite or nan, which names the op where that began; leaves then keep the gradients they
-        had. `vgrad.source_lines` lets it name the line as well.
+        With `check_finite` it raises NonFiniteError if this value or a leaf's gradient is infinite
+        or nan, and names the op where that began; leaves then keep the gradients they had. Within
+        `vgrad.source_lines` it names the line too.
         """
         look(self, "backward")
         if check_finite:
@@ -100,7 +100,7 @@ class Value(Operand):
     def learn(self, rate: float) -> None:
         """`backward()`, then one step of gradient descent on the trainable leaves it reaches.
 
-        Leaves accumulate: call `zero_grad()` first where they hold an older gradient.
+        Leaves accumulate: call `zero_grad()` first if they hold an older gradient.
 
         >>> x = Value(3.0)
         >>> (x * x).learn(0.1)
@@ -137,9 +137,9 @@ class Value(Operand):
 def backpropagate(
     root: Value, on_part: Callable[[Value, Value, float], None] | None = None
 ) -> None:
-    """What `backward()` does; `on_part` is told of each part that a node gives to a parent.
+    """Do what `backward()` does; call `on_part(node, parent, part)` for each part of a gradient.
 
-    A node comes after all that were computed from it. One whose gradient is 0 passes nothing on.
+    A node comes after all that were computed from it, and passes nothing on if its gradient is 0.
     """
     nodes = reachable(root)
     for node in nodes:
@@ -162,7 +162,7 @@ def backpropagate(
 
 
 def reachable(*roots: Value) -> list[Value]:
-    """The roots and all that they were computed from, highest level first."""
+    """The roots and all values that they were computed from, highest level first."""
     nodes: list[Value] = []
     seen: set[Value] = set()
     stack: list[Value | None] = [*roots]
@@ -183,7 +183,7 @@ def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
     node.label = ""
     node.op = op
     node.trainable = False
-    if len(parents) == 2:  # most of all work, so without a loop
+    if len(parents) == 2:  # hot path: most of all work, so without a loop
         x, y = parents
         node._x = x
         node._y = y
@@ -201,7 +201,7 @@ def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
 
 
 def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
-    """Numbers among the operands become constants; an operand of another engine takes over."""
+    """Make constants of plain numbers, or leave it to an operand of another engine."""
     parents = []
     for x in operands:
         if isinstance(x, Value):

@@ -1,7 +1,7 @@
-"""Where a number that is not finite comes from: the op that made it of finite operands.
+"""Where a number that is not finite comes from: the op that made it from finite operands.
 
-An infinity that leaves no trace in a result, as in a branch that `where` did not take, is none.
-Nodes are those of the scalar engine, which stands above this file.
+An infinity that does not reach a result, as in a branch that `where` did not take, is ignored.
+Nodes are those of the scalar engine, which imports this file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Cause(NamedTuple):
     node: Node
     got: float
     sweep: str
-    arrived: float | None = None  # the gradient that the op made it of; None where several meet
+    arrived: float | None = None  # the gradient it was made from; None if it is a sum of several
 
 
 def check_finite(*values: Any) -> None:
-    """Raise NonFiniteError where a `Value` is infinite or nan, and name the op where that began.
+    """Raise NonFiniteError if a `Value` is infinite or nan, and name the op where that began.
 
     >>> from vgrad import Value, check_finite, log
     >>> x = Value(0.0, label="x")
@@ -47,7 +47,7 @@ def check_finite(*values: Any) -> None:
 
 
 def forward_cause(root: Node, fits: Fits = isfinite) -> Cause:
-    """Where the number of `root`, which is not finite, or does not fit, began."""
+    """Where the number of `root`, which is not finite or else does not fit, began."""
     node, before = root, root
     while node is not None:
         node, before = next(_to_blame(node, fits), None), node
@@ -69,7 +69,7 @@ def backward_cause(
     root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
 ) -> Cause | None:
     """`backpropagate(root)`, and where the first leaf's gradient that is not finite began."""
-    parts: dict[Node, tuple[Node, float]] = {}  # what is not finite, and goes to this node
+    parts: dict[Node, tuple[Node, float]] = {}  # the first bad part that goes to this node
 
     def watch(node: Node, x: Node, part: float) -> None:
         if not fits(part):
@@ -87,13 +87,13 @@ def backward_cause(
 
 
 def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
-    """`backpropagate(root)`; raise NonFiniteError, and undo it, where it makes what is not finite.
+    """`backpropagate(root)`; if that is not finite raise NonFiniteError, and undo it.
 
-    What is watched is the number of the root, and the gradients of the leaves.
+    It watches the number of the root, and the gradients of the leaves.
     """
     check_finite(root)
     before = [x.grad for x in leaves]
-    watched = [x for x in leaves if isfinite(x.grad)]  # not those of an older pass
+    watched = [x for x in leaves if isfinite(x.grad)]  # not since an older pass
     cause = backward_cause(root, watched, backpropagate)
     if cause is not None:
         for x, grad in zip(leaves, before):
@@ -108,7 +108,7 @@ def error(
     sample: int | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> NonFiniteError:
-    """The error that says all of it."""
+    """The error for a cause, with what else is known of the place."""
     label, line = cause.node.label, line or getattr(cause.node, "line", "")
     name = f"{'' if node is None else f'node {node}'} {label and repr(label)}".strip()
     line_of = f" ({line})" if line else ""

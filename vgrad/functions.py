@@ -16,9 +16,9 @@ from .operand import Operand
 
 
 def clip(x: Any, low: Any, high: Any) -> Any:
-    """`x`, but `low` where it is less and `high` where it is more, number by number.
+    """`x` limited to the range from `low` to `high`, number by number.
 
-    The gradient is that of `minimum(maximum(x, low), high)`: half of it where `x` is a bound.
+    The gradient is that of `minimum(maximum(x, low), high)`: halved where `x` equals a bound.
 
     >>> clip(3.0, -1, 1), clip(np.array([-2.0, 0.5]), -1, 1)
     (1.0, array([-1. ,  0.5]))
@@ -30,7 +30,7 @@ def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
     The highest x is subtracted first, so that nothing overflows; as that changes no result, no
-    gradient goes through it. Raises ShapeError where there is none, or more than one axis.
+    gradient goes through it. Raises ShapeError for an empty sequence, or more than one axis.
 
     >>> softmax([0.0, 1000.0])
     [0.0, 1.0]
@@ -46,14 +46,14 @@ def softmax(xs: Iterable[Any]) -> Any:
 def logsumexp(xs: Iterable[Any]) -> Any:
     """The logarithm of the sum of exp(x) over a sequence, without overflow.
 
-    Raises ShapeError where there is none, or more than one axis.
+    Raises ShapeError for an empty sequence, or more than one axis.
 
     >>> logsumexp([1000.0, 1000.0])
     1000.6931471805599
     """
     numbers = _numbers("logsumexp", xs)
     highest = ops.stop_gradient(_tree(ops.maximum, numbers))
-    # what is infinite must not be subtracted from itself
+    # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
     return ops.log(_sum([ops.exp(x - highest) for x in numbers])) + highest
 
@@ -61,9 +61,9 @@ def logsumexp(xs: Iterable[Any]) -> Any:
 def take(rows: Sequence[Any], index: Any) -> Any:
     """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
 
-    A `Value` or traced node may be the index; then every row is looked at, and the result is nan
-    where there is no row of that number. Where the index is a plain number that raises IndexError.
-    Rows are lists or arrays of one length, or numbers. Raises ShapeError for rows of several.
+    The index may be a `Value` or traced node; then every row takes part, and the result is nan if
+    there is no such row. For a plain number that raises IndexError. Rows are numbers, or lists or
+    arrays of one length; raises ShapeError if their lengths differ.
 
     >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
     [3.0, 4.0]
@@ -107,7 +107,7 @@ def _sum(xs: list[Any]) -> Any:
 
 
 def _tree(op: ops.Op, xs: list[Any]) -> Any:
-    """`op` between all of them, in pairs: as many levels as the logarithm of their number."""
+    """`op` between all of them, in pairs, so that n numbers take log2(n) levels."""
     while len(xs) > 1:
         pairs = [op(x, y) for x, y in zip(xs[::2], xs[1::2])]
         xs = pairs + xs[len(xs) & ~1 :]

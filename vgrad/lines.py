@@ -1,4 +1,4 @@
-"""Which line of whose code is running, and made what."""
+"""Which line of the user's code is running, and which line made a `Value`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HERE, _NUMPY, _PYTHON = (
 
 
 def user_line() -> str:
-    """The innermost line on the stack that is no library's, as "file:line"."""
+    """The innermost line on the stack that is not a library's, as "file:line"."""
     frame = user_frame()
     return source_line(frame.f_code.co_filename, frame.f_lineno)
 
@@ -38,7 +38,7 @@ def source_line(filename: str, line: int) -> str:
 
 
 def _is_library(filename: str) -> bool:
-    """Whether a file is vgrad's, NumPy's or Python's own, and so not where a mistake was made."""
+    """Whether a file is vgrad's, NumPy's or Python's own, so that no mistake is sought there."""
     if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
         return True
     return filename.startswith(_PYTHON) and "-packages" not in filename
@@ -46,10 +46,10 @@ def _is_library(filename: str) -> bool:
 
 @contextmanager
 def source_lines() -> Iterator[None]:
-    """Let every `Value` that is computed inside know the line that made it, as its `line`.
+    """Note the line that makes each `Value` computed inside, as its `line`.
 
     Errors of `check_finite` name it, and `capture` records it. Python calls back for every function
-    meanwhile, in this thread, so that all of it runs several times slower.
+    in this thread meanwhile, so code inside runs several times slower.
 
     >>> from vgrad import Value
     >>> with source_lines():

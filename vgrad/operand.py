@@ -10,13 +10,13 @@ import numpy as np
 
 from . import ops
 
-# Who is told when somebody looks at a number: (the operand, by which means). While a function is
-# recorded that is the tape, which refuses to let a parameter decide the course of the function.
+# Called with (operand, means) whenever code looks at a number. While a function is recorded this is
+# the tape, which refuses to let a parameter decide which way the function goes.
 on_look: ContextVar[Callable[[Any, str], None] | None] = ContextVar("on_look", default=None)
 
 
 def look(operand: Operand, means: str) -> None:
-    """Tell whoever wants to know that the number of `operand` is looked at."""
+    """Tell the listener, if there is one, that the number of `operand` is looked at."""
     listener = on_look.get()
     if listener is not None:
         listener(operand, means)
@@ -25,7 +25,7 @@ def look(operand: Operand, means: str) -> None:
 class Operand:
     """What both engines compute with; a subclass supplies `_apply(op, *operands)`.
 
-    `_apply` returns a new operand, or NotImplemented where an operand is none of its kinds.
+    `_apply` returns a new operand, or NotImplemented if it cannot take one of the operands.
     """
 
     __slots__ = ()
@@ -132,13 +132,13 @@ class Operand:
         return self._apply(ops.cos, self)
 
     def stop_gradient(self) -> Any:
-        """The same number, as one that no gradient goes through."""
+        """The same number, but no gradient goes through it."""
         return self._apply(ops.stop_gradient, self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.
 
-        For a function that is no op, NumPy works through the numbers one by one, and so comes back
+        A function that is not an op makes NumPy go through the numbers one by one, and so come back
         to the operators and methods above.
         """
         op = _OP_OF_UFUNC.get(ufunc)

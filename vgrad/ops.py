@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from .errors import GraphFormatError
+
 Rule = Callable[..., Any]
 Range = tuple[float, float]
 
 OPS: list[Op] = []  # the table; a row's place in it is its op code
+MAX_ARITY = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,27 +35,40 @@ class Op:
     >>> maximum(1, 2), maximum(Value(3.0), 2)
     (2.0, Value(data=3.0, grad=0.0))
 
-    Raises TypeError for a wrong number of operands, or an operand that is no real number.
+    Raises TypeError for a wrong number of operands, or an operand that is not a real number. A new
+    row raises ValueError unless its name is a new identifier and its operands are three at most.
     """
 
     name: str
     symbol: str
     forward: Rule
-    ufunc: np.ufunc | None = None  # NumPy's own name for the op, where it has one
+    ufunc: np.ufunc | None = None  # NumPy's own function for the op, if there is one
     domain: tuple[Range, ...] = ()  # where to sample each operand in tests
-    vjp: tuple[Rule | None, ...] = ()  # one per operand; None where the derivative is zero
-    fast: Rule | None = None  # the forward in other rows that NumPy runs faster, but for signs of 0
-    static: int | None = None  # which operand, where it is a constant, makes `fast` another rule
+    vjp: tuple[Rule | None, ...] = ()  # one per operand; None if its derivative is always 0
+    fast: Rule | None = (
+        None  # the forward in other rows that NumPy runs faster; signs of 0 may differ
+    )
+    static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
+        if not self.name.isidentifier() or any(op.name == self.name for op in OPS):
+            raise ValueError(
+                f"an op's name must be an identifier and not in the table yet (got {self.name!r}); "
+                "use another"
+            )
+        if self.arity > MAX_ARITY:
+            raise ValueError(
+                f"op {self.name!r} must have at most {MAX_ARITY} vjp rules, one per operand (got "
+                f"{self.arity}); write it as a function of ops that have fewer"
+            )
         OPS.append(self)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
-    def __reduce__(self) -> str:
-        return self.name  # copies and pickles are this very row
+    def __reduce__(self) -> Any:
+        return named, (self.name,)  # copies and pickles are this very row
 
     @property
     def arity(self) -> int:
@@ -61,7 +77,7 @@ class Op:
 
     @property
     def is_condition(self) -> bool:
-        """Whether it gives 1.0 or 0.0 and nothing else."""
+        """Whether its result is 1.0 or 0.0, always."""
         return self.ufunc is not None and "dd->?" in self.ufunc.types
 
     def __call__(self, *operands: Any) -> Any:
@@ -89,6 +105,20 @@ class Op:
 _PLAIN = frozenset([float, int, bool])
 
 
+def named(name: Any) -> Op:
+    """The op of this name; raises GraphFormatError unless the table has it.
+
+    >>> named("tanh")
+    <op tanh>
+    """
+    for op in OPS:
+        if op.name == name:
+            return op
+    raise GraphFormatError(
+        f"every op must be known (got {name!r:.50}, which must be defined first)"
+    )
+
+
 def is_number(x: Any) -> bool:
     """Whether `x` is a real number: Python's, NumPy's, or an array of no dimensions holding one."""
     if isinstance(x, (float, int, np.floating, np.integer, np.bool_)):
@@ -97,12 +127,12 @@ def is_number(x: Any) -> bool:
 
 
 def is_count(x: Any) -> bool:
-    """Whether `x` is a whole number, 1 or more: Python's or NumPy's, and no truth."""
+    """Whether `x` is an integer, 1 or more, Python's or NumPy's, and not a bool."""
     return hasattr(x, "__index__") and not isinstance(x, bool) and bool(x >= 1)
 
 
 def number(x: Any) -> float:
-    """`x` as a float; raises TypeError unless it is a real number (a string is none)."""
+    """`x` as a float; raises TypeError unless it is a real number, which a string is not."""
     if x.__class__ is float or is_number(x):
         try:
             return float(x)
@@ -114,7 +144,7 @@ def number(x: Any) -> float:
 
 
 def _as_floats(x: Any, mask: bool) -> Any:
-    """A number or array as a forward rule takes it: floats, or with `mask` perhaps booleans."""
+    """A number or array as a forward rule takes it: floats, or with `mask` booleans too."""
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
@@ -233,7 +263,7 @@ where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
     lambda g, out, c, x, y: where(c, 0.0, g)))
-guard: Op = Op(  # y, but 0 where it is nan for want of a gradient, x; graphs of gradients have it
+guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs of gradients
     "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),

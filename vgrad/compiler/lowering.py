@@ -21,7 +21,7 @@ def add_op(
     """
     if op.fast is not None:
         rule = recorded(op, op.fast, number)
-        if op.code not in rule.op:  # as it is where `fast` knows no better than the op itself
+        if op.code not in rule.op:  # for most exponents the fast rule of pow is pow itself
             return add_rule(calls, rule, operands, out)
     if op is ops.where:
         return _select(calls, *operands, out=out)
@@ -41,7 +41,7 @@ def add_rule(
         into = out if is_last else None
         if op is ops.where:
             return where(calls, *operands, out=into)
-        if op is not ops.mul:  # which takes a mask as it is
+        if op is not ops.mul:  # a product takes masks as they are
             operands = [_as_floats(calls, x) for x in operands]
         if op.static is not None and _is_number(operands[op.static]):
             number = float(operands[op.static].array)  # the plan knows more than the rule alone

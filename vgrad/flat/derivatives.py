@@ -1,6 +1,6 @@
-"""Graphs of gradients: the op table's rules applied to nodes, so that what they give is a graph.
+"""Graphs of gradients: the op table's rules applied to nodes, which records the derivative.
 
-That graph computes a gradient as it computes anything else. It compiles, and differentiates again.
+The result is a graph like any other. It compiles, and can be differentiated again.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
     >>> vgrad.compile(second)([], [2.0])
     (array([8.]), array([[12.]]), array([[12.]]))
 
-    A gradient of 0 stays 0, as in `Value.backward`. Raises ValueError where `wrt` names no node of
-    the graph, or where there is no output `of`.
+    A gradient of 0 stays 0, as in `Value.backward`. Raises ValueError if `wrt` names anything but
+    nodes of the graph, or if there is no output `of`.
     """
     wrt = _as_nodes(graph, graph.parameters if wrt is None else wrt)
     if isinstance(of, bool) or not hasattr(of, "__index__") or not 0 <= of < len(graph.outputs):
@@ -147,7 +147,7 @@ class _Replay:
 
 
 def _applied(op: ops.Op, operands: list[Number], *_: Any) -> Number:
-    """`op(*operands)`, without a node where the result is known, or is one of the operands."""
+    """`op(*operands)`, without a node if the result is known or is one of the operands."""
     x, *others = operands
     if op is ops.where and isinstance(x, float):
         return others[0] if x else others[1]

@@ -1,8 +1,8 @@
 """Files of arrays: written whole or not at all, and read without trust in what they hold.
 
 A file is an uncompressed .npz, which `np.load` reads too: arrays of numbers, and a header, which is
-JSON text. Nothing in it is ever run. Its members are as large as they stand on the disk, so that
-what reading takes is bounded by the size of the file, whatever the file claims.
+JSON text. Nothing in it is ever run. Its members are stored as they are, so the size of the file
+bounds the memory that reading takes, whatever the file claims.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Path = str | os.PathLike[str]
 Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 
-VERSION = 1  # of what the files hold; a change that an older vgrad would not understand adds 1
+VERSION = 1  # of the files' contents; add 1 for a change that an older vgrad cannot read
 HEADER = "header"
 DTYPES = ("|u1", "<i4", "<f8")  # what arrays may hold, in the byte order of the file
-LONGEST = 300  # characters: of the header of an array, and of a file's own words in an error
+LONGEST = 300  # characters: of an array's header, and of what an error quotes from a file
 
 
 def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
     """Write a file of this kind, such as "vgrad.Graph": what JSON can hold, and named arrays.
 
-    A file that is there already is replaced at the end, in one step. Raises OSError where the
-    file cannot be written, and leaves things as they were.
+    A file that exists is replaced at the end, in one step. Raises OSError if the file cannot be
+    written, and leaves things as they were.
     """
     header = json.dumps({"format": kind, "version": VERSION, **about}, separators=(",", ":"))
     members = {HEADER: np.frombuffer(header.encode(), np.uint8), **arrays}
     with _replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in members.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # of 1980: the same arrays give the same bytes
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: equal arrays give equal bytes
             with archive.open(info, "w", force_zip64=True) as member:
                 array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
@@ -52,10 +52,10 @@ def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
 
 @contextmanager
 def loading_arrays(path: Path, kind: str) -> Iterator[tuple[Header, Arrays]]:
-    """What a file of this kind holds, for a `with` block that makes something of it.
+    """The contents of a file of this kind, for a `with` block that builds something from them.
 
-    Raises GraphFormatError, which names the file, where the file is of another kind, another
-    version or damaged, and where the block finds no sense in it; OSError where it cannot be read.
+    Raises GraphFormatError, which names the file, if the file is of another kind or version, is
+    damaged, or makes the block fail; OSError if it cannot be read.
     """
     path = os.fsdecode(path)
     with open(path, "rb") as file:
@@ -119,7 +119,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _target(path: Path) -> str:
-    """The file that `path` leads to, through links; raises OSError unless it may be written."""
+    """The file that `path` leads to, through links; raises OSError if it may not be written."""
     target = os.path.realpath(os.fsdecode(path))
     if os.path.exists(target):
         # A rename asks for less than a write does: it would replace even a device.
@@ -134,13 +134,13 @@ def _target(path: Path) -> str:
 
 @contextmanager
 def _naming(path: str, kind: str) -> Iterator[None]:
-    """Turn every error that comes of what a file holds into a GraphFormatError that names it."""
+    """Turn every error caused by the contents of a file into a GraphFormatError that names it."""
     try:
         yield
     except MemoryError:
         raise  # a file is never read beyond its size, so it is the machine that is too small
     except Exception as error:
-        # Positions that make no sense come back from the system as EINVAL.
+        # For impossible positions in a file the system says EINVAL.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         known = isinstance(error, GraphFormatError | zipfile.BadZipFile)
@@ -152,7 +152,7 @@ def _naming(path: str, kind: str) -> Iterator[None]:
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members of a file of this size by name, no two of which can be the same bytes."""
+    """The members of a file of this size by name; no two of them can share bytes."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
@@ -178,12 +178,12 @@ def _header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> He
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """The array of a member, once what it says of itself is found to be true."""
+    """The array of a member, once its header is found to be true."""
     data = archive.read(info)  # which looks at the checksum
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise GraphFormatError(f"member {info.filename!r} must be in version 1.0 of .npy")
-    if int.from_bytes(data[8:10], "little") > LONGEST:  # it is parsed as Python's own text is
+    if int.from_bytes(data[8:10], "little") > LONGEST:  # NumPy parses it as Python code
         raise GraphFormatError(
             f"member {info.filename!r} must have a header of at most {LONGEST} bytes"
         )

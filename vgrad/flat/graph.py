@@ -17,7 +17,6 @@ from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
 from . import files
 
-MAX_ARITY = 3
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
 
@@ -40,17 +39,17 @@ class Graph:
     """
 
     op: NDArray[np.uint8]  # (n,) op codes
-    parents: NDArray[np.int32]  # (n, 3) parent indices, -1 where there is none
-    value: NDArray[np.float64]  # (n,) a constant's value, a parameter's when it was recorded
+    parents: NDArray[np.int32]  # (n, 3) parent indices; -1 for none
+    value: NDArray[np.float64]  # (n,) a constant's value, or a parameter's at recording
     level: NDArray[np.int32]  # (n,) 0 for leaves, else 1 + the highest parent's level
     inputs: NDArray[np.int32]  # the inputs' nodes, argument after argument
     parameters: NDArray[np.int32]  # the parameters' nodes, in the order of theta
     outputs: NDArray[np.int32]  # the outputs' nodes; the first is the objective
     input_shapes: tuple[Shape, ...]  # one per argument, without the batch axis
     output_shapes: Structure  # () for one node, a longer shape for an array, a list for several
-    labels: dict[int, str] = field(default_factory=dict)  # node -> name, where it has one
-    lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", where recorded
-    leaves: tuple[Value, ...] = ()  # the Values behind the parameters, where there are any
+    labels: dict[int, str] = field(default_factory=dict)  # node -> name
+    lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", if recorded
+    leaves: tuple[Value, ...] = ()  # the Values behind the parameters, if any
 
     gradient = Elsewhere("flat", "gradient")
     to_numpy_source = Elsewhere("export", "to_numpy_source")
@@ -69,18 +68,26 @@ class Graph:
         ]
         return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "ops": [op.name for op in ops.OPS],
+        }  # as in a file: codes mean nothing elsewhere
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("ops", None)
+        self.__dict__.update(state, op=_as_known(state["op"], names))
+
     def check(self) -> None:
-        """Raise GraphFormatError where the arrays break an invariant of this class."""
+        """Raise GraphFormatError if the arrays break an invariant of this class."""
         for problem in _problems(self):
             raise GraphFormatError(problem)
 
     def save(self, path: files.Path) -> None:
-        """Write the graph to a file, which `Graph.load` reads; an old file of that name stays whole
-        until the new one is.
+        """Write the graph to a file that `Graph.load` reads, in one step if it replaces another.
 
-        It is an uncompressed .npz, whatever its name. The `Value`s behind the parameters stay
-        behind. Raises OSError where the file cannot be written, and GraphFormatError where the
-        graph breaks an invariant.
+        It is an uncompressed .npz, whatever its name, without the `Value`s behind the parameters.
+        Raises OSError if it cannot be written, GraphFormatError if the graph breaks an invariant.
 
         >>> import tempfile, vgrad
         >>> graph = vgrad.trace(lambda x, y: x * y + 1, (), ())
@@ -95,8 +102,9 @@ class Graph:
     def load(path: files.Path) -> Graph:
         """Read a graph that `save` wrote, without trust in the file.
 
-        Nothing in it is run, and no more is read than it is large. Raises GraphFormatError where
-        it is damaged, of another version, or no graph; OSError where it cannot be read.
+        Nothing in it is run, and reading takes no more memory than its size warrants. Raises
+        GraphFormatError if it is damaged, of another version or not a graph; OSError if it cannot
+        be read.
         """
         with files.loading_arrays(path, "vgrad.Graph") as (about, arrays):
             return from_stored(about, arrays)
@@ -107,7 +115,7 @@ class Graph:
         """Rebuild the graph as scalar `Value`s for one sample, one `Value` per node.
 
         `theta` is (P,), by default the recorded values; `sample` has one array per argument, of
-        its per-sample shape. Raises ShapeError where one does not fit.
+        its per-sample shape. Raises ShapeError if one does not fit.
 
         >>> import vgrad
         >>> graph = vgrad.trace(lambda x, y: x * y + 1, (), ())
@@ -140,7 +148,7 @@ class Graph:
 
 
 def _problems(graph: Graph) -> Iterator[str]:
-    """What is wrong with a graph; each may be asked for only where there was none before."""
+    """Problems of a graph; a later one may be asked for only if there was none before it."""
     yield from _array_problems(graph)
     yield from _node_problems(graph)
     n = len(graph)
@@ -162,7 +170,7 @@ def _array_problems(graph: Graph) -> Iterator[str]:
     n = getattr(graph.op, "size", 0)
     for name, (dtype, shape) in {
         "op": (np.uint8, (n,)),
-        "parents": (np.int32, (n, MAX_ARITY)),
+        "parents": (np.int32, (n, ops.MAX_ARITY)),
         "value": (np.float64, (n,)),
         "level": (np.int32, (n,)),
         "inputs": (np.int32, None),
@@ -181,7 +189,7 @@ def _node_problems(graph: Graph) -> Iterator[str]:
     arity = np.array([op.arity for op in ops.OPS])
     if (graph.op >= len(arity)).any():
         yield f"op codes must be below {len(arity)} (got {graph.op.max()})"
-    has_parent = np.arange(MAX_ARITY) < arity[graph.op][:, None]
+    has_parent = np.arange(ops.MAX_ARITY) < arity[graph.op][:, None]
     if ((graph.parents == -1) == has_parent).any():
         yield "a node must have as many parents as its op takes, and -1 in the other places"
     before = np.arange(len(graph))[:, None]
@@ -217,9 +225,9 @@ def _is_shape(x: Any) -> bool:
 
 
 def _holds(structure: Structure, numbers: int) -> bool:
-    """Whether a structure is one, and holds so many numbers: every shape in it at least one.
+    """Whether this is a structure of that many numbers, with at least one in every shape.
 
-    It looks at no more parts than that, so that it ends whatever the structure is.
+    It looks at no more parts than that, so it ends whatever the structure is.
     """
     waiting = [(structure, 0)]
     while waiting and numbers >= 0:
@@ -242,9 +250,9 @@ ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
 
 
 def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
-    """A graph as what JSON can hold, and arrays; raises GraphFormatError where it is broken.
+    """A graph as a header for JSON, and arrays; raises GraphFormatError if it is broken.
 
-    The names of all ops go with the codes, whose meaning may change from version to version.
+    The names of all ops go with the codes, which mean other ops where the table is another.
     """
     graph.check()
     about = {
@@ -258,7 +266,7 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
 
 
 def from_stored(about: Any, arrays: files.Arrays) -> Graph:
-    """The graph that `to_stored` took apart; raises an error where it cannot."""
+    """The graph that `to_stored` took apart; raises an error if they do not fit together."""
     files.expect("its header", about, ABOUT)
     files.expect("its arrays", arrays, STORED)
     graph = Graph(
@@ -287,17 +295,15 @@ def _structure(sizes: Any) -> Structure:
 
 
 def _as_known(codes: NDArray[Any], names: Any) -> NDArray[np.uint8]:
-    """Op codes by this version's table, from those by a table of names."""
-    known = {op.name: op.code for op in ops.OPS}
+    """Op codes by the table of this process, from those by a table of names."""
     if codes.dtype != np.uint8 or not isinstance(names, list):
         raise GraphFormatError(f"op must be uint8, with a list of ops (got {codes.dtype})")
+    known = np.zeros(256, np.uint8)
     for code in np.unique(codes).tolist():
         if code >= len(names):
             raise GraphFormatError(f"op codes must be below {len(names)} (got {code})")
-        if not isinstance(names[code], str) or names[code] not in known:
-            raise GraphFormatError(f"every op must be known (got {names[code]!r:.50})")
-    table = [known.get(name, 0) if isinstance(name, str) else 0 for name in names[:256]]
-    return np.take(np.array(table, np.uint8), codes)
+        known[code] = ops.named(names[code]).code
+    return np.take(known, codes)
 
 
 def _texts(name: str, pairs: Any) -> dict[int, str]:

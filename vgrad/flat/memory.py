@@ -1,4 +1,4 @@
-"""How much memory a call may take: what is too much is refused before any is taken."""
+"""How much memory a call may take; more than that is refused before any is taken."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHARE = 0.75  # of the machine's memory; a call that needs more is refused befor
 def require_buffers(
     width: int, fixed: int, per_sample: int, workers: int = 1, taken: int = 0
 ) -> None:
-    """Raise OutOfMemoryError where tiles of this width are too large.
+    """Raise OutOfMemoryError if tiles of this width are too large.
 
-    Each takes `fixed` bytes, and so many for each sample; there is one for each of the workers,
-    and so many bytes are `taken` for other things.
+    Each of the workers has a tile, of `fixed` bytes and `per_sample` bytes for each sample;
+    `taken` bytes go to other things.
     """
     needed = taken + workers * (fixed + width * per_sample)
     if exceeds_share(needed):
@@ -33,18 +33,18 @@ def require_buffers(
 
 
 def require_samples(batch: int, per_sample: int, *what: object) -> None:
-    """Raise OutOfMemoryError where one array that a call needs takes more than half of the share.
+    """Raise OutOfMemoryError if one array of a call takes more than half of the share.
 
-    So many bytes for each sample; the other half is for what computes it.
+    It has `per_sample` bytes for each sample; the other half is for computing it.
     """
     if exceeds_share(2 * batch * per_sample):
         advice = f"call it with {_share() // 2 // per_sample:,} samples at a time, or fewer"
-        words = " ".join(map(str, what))  # only now: a dtype takes its time to say its name
+        words = " ".join(map(str, what))  # only now, as a dtype is slow to format
         raise _refusal(batch * per_sample, f"{words} for {batch:,} samples", advice)
 
 
 def exceeds_share(size: int) -> bool:
-    """Whether so many bytes are more than a call may take."""
+    """Whether `size` bytes are more than a call may take."""
     return machine_memory() is not None and size > _share()
 
 
@@ -61,7 +61,7 @@ def _share() -> int:
 
 @cache
 def machine_memory() -> int | None:
-    """The bytes of memory that this process may use in all; None where nobody says."""
+    """The bytes of memory that this process may use in all; None if unknown."""
     known = [size for size in (_physical(), _control_group()) if size]
     return min(known, default=None)
 
@@ -74,7 +74,7 @@ def _physical() -> int | None:
 
 
 def _windows() -> int | None:
-    """What Windows says, where Python has no os.sysconf."""
+    """The same on Windows, where Python has no os.sysconf."""
     try:
         kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
     except AttributeError:
@@ -95,7 +95,7 @@ def _control_group() -> int | None:
 
 
 def in_bytes(size: float) -> str:
-    """A size for people: 1.5 GB."""
+    """A size in words: 1.5 GB."""
     text = short(size)
     return f"{text}B" if " " in text else f"{text} bytes"
 

@@ -52,7 +52,7 @@ class Parameters:
         return False
 
     def check(self, parents: NDArray[np.int32], outputs: list[int], name: str) -> None:
-        """Raise TraceError where a trainable leaf is a constant by what must be a mistake.
+        """Raise TraceError if a trainable leaf is a constant by what must be a mistake.
 
         `parents` and `outputs` are the places that the graph reads.
         """

@@ -1,7 +1,7 @@
 """Passes over many nodes at once: over a graph level by level, over rows that are named twice.
 
-A wide level is done by calls to NumPy, all of its nodes at once. A narrow one is done in Python, as
-a graph may be a chain, with as many levels as nodes.
+NumPy does all nodes of a wide level at once. Python does a narrow one, as a graph may be a chain,
+with as many levels as nodes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .graph import FROM_INPUTS, FROM_PARAMETERS, Graph
 
-WIDE = 32  # nodes; a level of fewer is quicker done in Python than by calls to NumPy
+WIDE = 32  # nodes; a narrower level is quicker in Python than by calls to NumPy
 
 
 def origins(graph: Graph) -> NDArray[np.uint8]:
@@ -29,7 +29,7 @@ def origins(graph: Graph) -> NDArray[np.uint8]:
 
 
 def reached(graph: Graph, marks: dict[int, NDArray[Any]]) -> NDArray[np.uint8]:
-    """(n + 1,) the marks of each node, and of all that it is computed from, by bitwise or.
+    """(n + 1,) the marks of each node and of all that it is computed from, or-ed together.
 
     >>> import vgrad
     >>> graph = vgrad.trace(lambda x, y: (x + 1) * y, (), ())
@@ -70,7 +70,7 @@ def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]
 
 
 def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number for each that looks like chance, so that sums of them tell lists apart.
+    """A number for each that looks random, so that sums of them tell lists apart.
 
     The finaliser of MurmurHash3, by Austin Appleby.
 
@@ -143,8 +143,8 @@ def canonical_order(
 
     Level by level from the highest down, each node's parents from the last to the first, and
     then all of it reversed: what was recorded in another order, or from `Value`s, comes out
-    the same, and evaluation order is kept where it is a chain. Dead nodes drop out, save those
-    `given`, which come first. Parents are (m, 3), -1 where there is none.
+    the same, and a chain keeps its order of evaluation. Dead nodes drop out, except those
+    `given`, which come first. Parents are (m, 3), -1 for none.
 
     Here (x * y) + y, of which y was recorded first and a dead node before the product:
 

@@ -39,8 +39,8 @@ def trace(
     >>> vgrad.trace(lambda x: (w * x).sum(), (2,))
     Graph(6 nodes, 2 levels, 2 inputs, 1 parameter, 1 output)
 
-    Raises TraceError where `fn` does what cannot be recorded faithfully, and TypeError or
-    ValueError for parameters that are no distinct leaf `Value`s.
+    Raises TraceError if `fn` does something that cannot be recorded faithfully, and TypeError or
+    ValueError for parameters that are not distinct leaf `Value`s.
     """
     return record(fn, shapes, Tape(parameters, lines))
 
@@ -81,16 +81,16 @@ def capture(
     """Turn the `Value`s that `roots` were computed from into a `Graph` that can be replayed.
 
     The first root is the objective. Each of `inputs` is a leaf `Value`, or a list or array of
-    them, and becomes one argument of the graph; `parameters` are as for `trace`, where the order
-    of first use is that of an evaluation, operands from left to right.
+    them, and becomes one argument of the graph; `parameters` are as for `trace`, and first use is
+    counted in the order of evaluation, operands from left to right.
 
     >>> import vgrad
     >>> x, w = vgrad.Value(2.0), vgrad.Value(3.0)
     >>> vgrad.capture(w * x + 1, inputs=(x,))
     Graph(5 nodes, 2 levels, 1 input, 1 parameter, 1 output)
 
-    Raises TraceError where a root is no `Value`, and TypeError or ValueError for inputs and
-    parameters that are no distinct leaf `Value`s.
+    Raises TraceError if a root is not a `Value`, and TypeError or ValueError for inputs and
+    parameters that are not distinct leaf `Value`s.
     """
     arrays = [np.array(boxed(x), dtype=object) for x in as_list("inputs", inputs)]
     tape = Tape(parameters)
@@ -105,7 +105,7 @@ def capture(
 
 
 def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
-    """What `fn` calls its positional arguments, where it can be asked."""
+    """What `fn` calls its first `count` positional arguments, or input0, input1 and so on."""
     try:
         known = [
             p.name
@@ -118,7 +118,7 @@ def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
 
 
 def _describe(fn: Callable[..., Any]) -> str:
-    """The name of `fn`, and where it is defined, for error messages."""
+    """The name of `fn` and the line that defines it, for error messages."""
     name = getattr(fn, "__name__", type(fn).__name__)
     code = getattr(fn, "__code__", None)
     return f"{name} ({source_line(code.co_filename, code.co_firstlineno)})" if code else name
@@ -150,22 +150,22 @@ def interpret(
     """Walk once through a recorded rule, and return what its output becomes.
 
     A constant becomes `constant(value)`, any other node `apply(op, operands, number, is_last)`,
-    where `number` is the value of the op's static operand, or None if that is no constant.
+    where `number` is the value of the op's static operand, or None if that is not a constant.
 
     >>> rule = recorded(ops.tanh, ops.tanh.vjp[0], None, leading=2)
     >>> interpret(rule, ["g", "out", "x"], str, lambda op, xs, *_: f"({f' {op.symbol} '.join(xs)})")
     '(g * (1.0 - (out * out)))'
     """
     results: dict[int, T] = dict(zip(rule.inputs.tolist(), inputs))
+    known: dict[int, float] = {}
     last = int(rule.outputs[0])
     for node, code in enumerate(rule.op.tolist()):
         op = ops.OPS[code]
         if op is ops.const:
-            results[node] = constant(float(rule.value[node]))
+            known[node] = float(rule.value[node])
+            results[node] = constant(known[node])
         elif op.arity:
             parents = rule.parents[node, : op.arity].tolist()
-            static = None if op.static is None else parents[op.static]
-            known = static is not None and rule.op[static] == ops.const.code
-            number = float(rule.value[static]) if known else None
+            number = None if op.static is None else known.get(parents[op.static])
             results[node] = apply(op, [results[x] for x in parents], number, node == last)
     return results[last]

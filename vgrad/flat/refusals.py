@@ -10,103 +10,55 @@ from sys import version_info
 from ..errors import TraceError
 from ..lines import user_frame, user_line
 
-# It would freeze one outcome into the graph. For each way of looking at a number: what is on the
-# line of the user's code, if it matters; what must not be done; and what to write instead.
-_CALLS = [  # who asks for a truth by calling a function
+# A look at a number would freeze one outcome into the graph. For each way of looking: what the line
+# of the user's code has on it, if that matters; what must not be done; and what to write instead.
+# fmt: off
+_CALLS = [  # what asks for a truth from within a function that is called
     (r"\bmax\(", "max() must not compare", "vgrad.maximum(a, b), pair by pair"),
     (r"\bmin\(", "min() must not compare", "vgrad.minimum(a, b), pair by pair"),
-    (
-        r"\b(arg)?sort(ed)?\(",
-        "sorting must not compare",
-        "vgrad.minimum(a, b) and vgrad.maximum(a, b), which put two in order",
-    ),
-    (
-        r"\b(any|all)\(",
-        "any() and all() must not depend on",
-        "the maximum or the product of the conditions, which are 1.0 or 0.0",
-    ),
+    (r"\b(arg)?sort(ed)?\(", "sorting must not compare",
+     "vgrad.minimum(a, b) and vgrad.maximum(a, b), which put two in order"),
+    (r"\b(any|all)\(", "any() and all() must not depend on",
+     "the maximum or the product of the conditions, which are 1.0 or 0.0"),
 ]
-_STATEMENTS = [  # who asks for it by himself
-    (
-        r"^\s*while\b",
-        "while must not depend on",
-        "as many steps as it may take, x = vgrad.where(condition, step(x), x) in each",
-    ),
-    (
-        r"^\s*assert\b",
-        "assert must not depend on",
-        "a further output for the condition, and assert that",
-    ),
+_STATEMENTS = [  # what asks for it directly
+    (r"^\s*while\b", "while must not depend on",
+     "as many steps as it may take, x = vgrad.where(condition, step(x), x) in each"),
+    (r"^\s*assert\b", "assert must not depend on",
+     "a further output for the condition, and assert that"),
     (r"\b(el)?if\b", "if must not depend on", "vgrad.where(condition, a, b)"),
-    (
-        r"\b(and|or|not)\b",
-        "and, or and not must not combine",
-        "a * b, vgrad.maximum(a, b) and 1 - a, on conditions, which are 1.0 or 0.0",
-    ),
+    (r"\b(and|or|not)\b", "and, or and not must not combine",
+     "a * b, vgrad.maximum(a, b) and 1 - a, on conditions, which are 1.0 or 0.0"),
     (r"\bassert\b", "assert must not depend on", "a further output for the condition"),
-    (
-        r"[<>]=?[^<>]*[<>]",
-        "a < b < c must not compare",
-        "(a < b) * (b < c), as conditions are 1.0 or 0.0",
-    ),
+    (r"[<>]=?[^<>]*[<>]", "a < b < c must not compare",
+     "(a < b) * (b < c), as conditions are 1.0 or 0.0"),
 ]
 _IN = [("", "in must not look for", "vgrad.maximum of x == a, x == b, ...")]
-_ARRAYS = [
-    (
-        "",
-        "a comparison of a whole array must not ask for the truth of",
-        "one comparison for each number, as in [x > 0 for x in xs]",
-    )
-]
-_ANY = [
-    (
-        "",
-        "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
-        "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()",
-    )
-]
-_RANGE = (
-    r"\brange\(",
-    "the argument of range() must not be",
-    "as many steps as it may take, x = vgrad.where(k < n, step(x), x) in each",
-)
-_INDEX = (
-    "the index of a list or array must not be",
-    "vgrad.take(rows, index) to pick by a number",
-)
+_ARRAYS = [("", "a comparison of a whole array must not ask for the truth of",
+            "one comparison for each number, as in [x > 0 for x in xs]")]
+_ANY = [("", "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
+         "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()")]
+_RANGE = (r"\brange\(", "the argument of range() must not be",
+          "as many steps as it may take, x = vgrad.where(k < n, step(x), x) in each")
+_INDEX = ("the index of a list or array must not be", "vgrad.take(rows, index) to pick by a number")
 _REFUSALS = {
-    "float": [
-        (
-            "",
-            "float(), the functions of math, and arrays of floats must not be given",
-            "the function of that name in vgrad, as in vgrad.exp(x), where there is one, and "
-            "arrays of dtype object",
-        )
-    ],
-    "int": [
-        _RANGE,
-        (r"\[.*\bint\(", *_INDEX),
-        (
-            "",
-            "int(), round() and floor() must not be given",
-            "arithmetic on the value itself, or vgrad.take(rows, index) to pick by a number",
-        ),
-    ],
+    "float": [("", "float(), the functions of math, and arrays of floats must not be given",
+               "the function of that name in vgrad, as in vgrad.exp(x), where there is one, and "
+               "arrays of dtype object")],
+    "int": [_RANGE, (r"\[.*\bint\(", *_INDEX),
+            ("", "int(), round() and floor() must not be given",
+             "arithmetic on the value itself, or vgrad.take(rows, index) to pick by a number")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],
-    "hash": [
-        (
-            "",
-            "a set, and the key of a dict, must not hold",
-            "vgrad.where(x == key, a, b) to look up by a number",
-        )
-    ],
+    "hash": [("", "a set, and the key of a dict, must not hold",
+              "vgrad.where(x == key, a, b) to look up by a number")],
     "index": [_RANGE, ("", *_INDEX)],
 }
+# fmt: on
 
 
 def refusal(means: str) -> TraceError:
-    """The error for somebody who asks a value that is being traced for its number, by `means`."""
+    """The error for looking at the number of a value that is being traced, by `means`."""
     frame = user_frame()
     text = _code_of(getline(frame.f_code.co_filename, frame.f_lineno))
     if means == "bool":
@@ -126,11 +78,11 @@ def refusal(means: str) -> TraceError:
 
 
 def _askers(operation: str, argument: int) -> list[tuple[str, str, str]]:
-    """Who may be asking for a truth, by the operation of Python's that is running."""
+    """What may be asking for a truth, going by the bytecode operation that is running."""
     if "CALL" in operation:
         return _CALLS
     if operation == "COMPARE_OP" and version_info >= (3, 13) and argument & 16:
-        return _STATEMENTS  # whose truth the comparison gives at once, as of this version
+        return _STATEMENTS  # as of this version the comparison itself asks for the truth
     return {"COMPARE_OP": _ARRAYS, "CONTAINS_OP": _IN}.get(operation, _STATEMENTS)
 
 

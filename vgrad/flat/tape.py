@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,8 +21,13 @@ from .passes import canonical_order
 from .refusals import refusal
 
 
+def _refusing(means: str) -> Callable[..., NoReturn]:
+    """A method that refuses this way of looking at a node's number."""
+    return lambda node, *_: node.tape.refuse(means)
+
+
 class Node(Operand):
-    """A number that is not known yet: its place on the tape that records the function."""
+    """A number that is not known yet: a place on the tape that records the function."""
 
     __slots__ = ("tape", "place")
 
@@ -62,34 +67,12 @@ class Node(Operand):
         name = ops.OPS[self.tape.op[self.place]].name
         return f"Node({self.label or name}, level {self.tape.level[self.place]})"
 
-    def __bool__(self) -> NoReturn:
-        self.tape.refuse("bool")
-
-    def __float__(self) -> NoReturn:
-        self.tape.refuse("float")
-
-    def __int__(self) -> NoReturn:
-        self.tape.refuse("int")
-
-    def __round__(self, digits: int | None = None) -> NoReturn:
-        self.tape.refuse("int")
-
-    __trunc__ = __floor__ = __ceil__ = __round__
-
-    @property
-    def data(self) -> NoReturn:
-        """Refused, as is setting it."""
-        self.tape.refuse("data")
-
-    @data.setter
-    def data(self, data: Any) -> NoReturn:
-        self.tape.refuse("set")
-
-    def __index__(self) -> NoReturn:
-        self.tape.refuse("index")
-
-    def __hash__(self) -> NoReturn:
-        self.tape.refuse("hash")
+    __bool__ = _refusing("bool")
+    __float__ = _refusing("float")
+    __int__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refusing("int")
+    __index__ = _refusing("index")
+    __hash__ = _refusing("hash")
+    data = property(_refusing("data"), _refusing("set"))
 
     def __getattr__(self, name: str) -> NoReturn:
         if hasattr(Value, name):
@@ -106,7 +89,7 @@ class Tape:
         lines: bool = False,
         complete: bool = False,
     ) -> None:
-        # These grow by one entry per node; NumPy reads them where they lie.
+        # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
         self.x, self.y, self.z = array("i"), array("i"), array("i")  # parents; -1 for none
         self.level = array("i")
@@ -181,7 +164,7 @@ class Tape:
         return nodes[()]
 
     def lift(self, x: Any) -> int:
-        """The place of a node, a number or a `Value`, with all that this was computed from."""
+        """The place of a node, number or `Value`; the latter with all it was computed from."""
         if isinstance(x, Value):
             return self._lift_value(x)
         if not isinstance(x, Node):
@@ -210,9 +193,8 @@ class Tape:
                 if not leaf.level and leaf not in index:
                     self.leaf(self.parameters.op_of(leaf), leaf)
             if value not in index:
-                place = index[value] = self.record(
-                    value.op.code, *[index[x] for x in parents]
-                ).place
+                operands = [index[x] for x in parents]
+                place = index[value] = self.record(value.op.code, *operands).place
                 if value.label:
                     self.labels[place] = value.label
                 if self.lines is not None and hasattr(value, "line"):
@@ -220,20 +202,20 @@ class Tape:
         return index[root]
 
     def refuse_look(self, value: Value, means: str) -> None:
-        """Raise TraceError where the number looked at depends on a parameter: theta may differ.
+        """Raise TraceError if the number looked at depends on a parameter, as theta may differ.
 
-        Setting a number is refused altogether, as what was recorded before would change with it.
+        Setting any number is refused, since what was recorded before would change with it.
         """
         if means == "set" or self.parameters.reach(value):
             self.refuse(means)
 
     def refuse(self, means: str) -> NoReturn:
-        """Raise TraceError, and keep it, in case the function takes it for another TypeError."""
+        """Raise TraceError, and keep it, in case the function catches it as a TypeError."""
         self.refusal = refusal(means)
         raise self.refusal
 
     def graph(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Graph:
-        """What `outputs` (a node or `Value`, a tuple, list or array of them) need, as a `Graph`."""
+        """The `Graph` of `outputs`: a node or `Value`, or a tuple, list or array of them."""
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
@@ -242,7 +224,8 @@ class Tape:
         leaves = self.parameters.leaves
         given = self.inputs if self.parameters.given is None else [*self.inputs, *leaves]
         order = canonical_order(places, given, parents, level)
-        self.parameters.check(parents[order], places, name)
+        parents = parents[order]
+        self.parameters.check(parents, places, name)
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
         value = np.zeros(len(self.op))
@@ -250,7 +233,7 @@ class Tape:
         kept = [place for place in leaves if new[place] >= 0]
         return Graph(
             op=np.frombuffer(self.op, np.uint8)[order],
-            parents=new[parents[order]],
+            parents=new[parents],
             value=value[order],
             level=level[order],
             inputs=new[self.inputs],
@@ -278,7 +261,7 @@ class Tape:
 
 
 def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:
-    """What is said of places, of the nodes that they become."""
+    """Texts by place, as texts by node of the new graph."""
     return {int(new[place]): text for place, text in texts.items() if new[place] >= 0}
 
 

@@ -67,7 +67,7 @@ def test_random_graphs_are_verified(seed, edges):
 
 def test_a_fault_in_a_kernel_is_found(monkeypatch):
     """A matrix product that is off in the 10th digit, forward; then one backward."""
-    sums = vgrad.sums
+    sums = vgrad.compiler.sums
     dot = sums._dot
 
     def off(calls, a, b, out, constant):
@@ -145,6 +145,14 @@ def test_gradcheck_of_a_function_on_the_scalar_engine():
     assert "50 of 50" not in str(report) and "agree with central differences" in str(report)
     assert [p.data for p in MODEL.parameters()] == before
     assert all(p.grad == 0 for p in MODEL.parameters())
+
+
+def test_gradcheck_changes_neither_numbers_nor_gradients():
+    """Also not those of a leaf that is no parameter."""
+    w, fixed = Value(3.0), Value(2.0, trainable=False)
+    (w * fixed).backward()
+    assert vgrad.gradcheck(lambda x: w * fixed * x, 0.5)
+    assert [(x.data, x.grad) for x in (w, fixed)] == [(3.0, 2.0), (2.0, 3.0)]
 
 
 def test_gradcheck_of_a_program_and_of_a_graph():

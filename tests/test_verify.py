@@ -147,6 +147,14 @@ def test_gradcheck_of_a_function_on_the_scalar_engine():
     assert all(p.grad == 0 for p in MODEL.parameters())
 
 
+def test_gradcheck_changes_neither_numbers_nor_gradients():
+    """Also not those of a leaf that is no parameter."""
+    w, fixed = Value(3.0), Value(2.0, trainable=False)
+    (w * fixed).backward()
+    assert vgrad.gradcheck(lambda x: w * fixed * x, 0.5)
+    assert [(x.data, x.grad) for x in (w, fixed)] == [(3.0, 2.0), (2.0, 3.0)]
+
+
 def test_gradcheck_of_a_program_and_of_a_graph():
     program = vgrad.compile(loss, MODEL.parameters())
     theta = program.theta()

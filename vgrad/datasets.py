@@ -1,4 +1,4 @@
-"""Two small classification problems."""
+"""Two small data sets to classify."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def make_moons(
     """Two interleaved half circles: points (n, 2) and their classes, 0 or 1, (n,).
 
     The outer half circle gets half of the points, rounded down. `noise` is the standard deviation
-    of the normal noise added, None for none. Bit for bit what scikit-learn's function of this name
+    of the normal noise added; None adds none. Bit for bit what scikit-learn's function of this name
     gives with `random_state=seed`.
 
     >>> X, y = make_moons(4, seed=0)

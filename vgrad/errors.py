@@ -11,7 +11,7 @@ class VgradError(Exception):
 
 
 class TraceError(VgradError, TypeError):
-    """A function does what cannot be recorded: control flow, or a node from elsewhere."""
+    """A function does something that cannot be recorded, or uses a node of another recording."""
 
 
 class ShapeError(VgradError, ValueError):
@@ -23,21 +23,21 @@ class GraphFormatError(VgradError, ValueError):
 
 
 class NonFiniteError(VgradError, ValueError):
-    """A result is infinite or nan where `check_finite` watches; the fields say where that began."""
+    """`check_finite` found an infinity or a nan in a result; the fields say where it began."""
 
-    op: str = ""  # its name; of a leaf "input", "parameter" or "const"
+    op: str = ""  # its name; for a leaf "input", "parameter" or "const"
     operands: tuple[float, ...] = ()  # what it was computed from
     got: float = 0.0  # the number, or the gradient, that is not finite
     sweep: str = ""  # "forward" or "backward"
-    label: str = ""  # of the node, where it has one
-    line: str = ""  # "file:line" that made the node, where that was recorded
+    label: str = ""  # of the node, if it has one
+    line: str = ""  # "file:line" that made the node, if that was recorded
     node: int | None = None  # its number in the graph; None in the scalar engine
     sample: int | None = None  # where in the batch; None in the scalar engine
     inputs: dict[str, Any] = {}  # noqa: RUF012  # of that sample, by name
 
 
 class ParityError(VgradError, ValueError):
-    """The vector engine's results are further from the scalar engine's than they may be."""
+    """A result of the vector engine is further from the scalar engine's than is allowed."""
 
 
 class OutOfMemoryError(VgradError, MemoryError):
@@ -45,4 +45,4 @@ class OutOfMemoryError(VgradError, MemoryError):
 
 
 class WorkerError(VgradError, BrokenExecutor):
-    """A worker of an executor has died; nothing has changed."""
+    """A worker of an executor has died; the program is as it was before the call."""

@@ -19,13 +19,13 @@ ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
 
 
 class Uniform(Protocol):
-    """Where weights are drawn from: the `random` module, or a `random.Random`."""
+    """A source of random weights: the `random` module, or a `random.Random`."""
 
     def uniform(self, a: float, b: float) -> float: ...
 
 
 class Module:
-    """A thing with parameters."""
+    """Anything with parameters: a neuron, a layer, a model."""
 
     def parameters(self) -> list[Value]:
         """The trainable `Value`s, in a fixed order."""
@@ -76,14 +76,14 @@ class Neuron(Module):
 
 
 def _numbers(x: Any) -> Any:
-    """`x` as a sequence: of whatever can be iterated, or of the one number it is."""
+    """`x` as a sequence: the items of any iterable, or a single number in a list."""
     if isinstance(x, Sequence | np.ndarray):
         return x
     return list(x) if isinstance(x, Iterable) else [x]
 
 
 class Layer(Module):
-    """`nout` neurons on the same `nin` numbers; one neuron alone gives its number, not a list."""
+    """`nout` neurons on the same `nin` numbers; a single neuron returns a number, not a list."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class MLP(Module):
     >>> len(model.parameters()), model([1.0, -2.0])
     (337, Value(data=-1.3324313779586294, grad=0.0))
 
-    Raises ValueError for an unknown activation, ShapeError for an input of another length.
+    Raises ValueError for an unknown activation, ShapeError for an input of the wrong length.
     """
 
     def __init__(

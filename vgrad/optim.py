@@ -25,19 +25,20 @@ class Optimiser:
     `rate`, the learning rate, is a number or a function of the step, which counts from 0.
     """
 
-    _arrays: int | None = None  # how many its state has once it has any; None where that is open
+    _arrays: int | None = None  # how many arrays its state has after a step; None if it varies
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.steps = 0
-        self._state: list[Array] = []  # of the parameters' size, made at the first step
+        self._state: list[Array] = []  # of the same size as the parameters, made at the first step
 
     def step(self, parameters: Array | Iterable[Value], grad: Any = None) -> None:
         """Move `parameters` one step downhill, in place.
 
-        They are theta, a float64 array (P,), with its gradient `grad`, (P,); or `Value`s, whose
-        own gradients are taken, and whose `trainable=False` ones stay. Raises ShapeError where
-        sizes differ from each other or from those of the first step, TypeError for other kinds.
+        They are either theta, a float64 array (P,), with its gradient `grad`, (P,), or `Value`s,
+        which have gradients of their own; those with `trainable=False` stay as they are. Raises
+        ShapeError if sizes differ from each other or from those of the first step, and TypeError
+        for anything else.
         """
         if isinstance(parameters, np.ndarray):
             self._step(parameters, as_numbers(grad, "grad"))
@@ -56,9 +57,9 @@ class Optimiser:
             value.data = data
 
     def state(self) -> dict[str, Any]:
-        """What it has become by its steps: its kind, their number, and copies of its arrays (P,).
+        """What the steps have changed: how many there were, and copies of its arrays (P,).
 
-        Its rate and other settings are not part of that.
+        The name of its class is there as well; its rate and other settings are not.
 
         >>> adam, theta = Adam(rate=0.5), np.array([1.0])
         >>> adam.step(theta, [4.0])
@@ -72,10 +73,10 @@ class Optimiser:
         return {"kind": type(self).__name__, "steps": self.steps, "arrays": arrays}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what another was when `state` was taken, apart from rate and other settings.
+        """Go on from the `state` of another optimiser, with the rate and settings of this one.
 
-        Raises ValueError, and leaves it as it was, where that was of another kind, or its arrays
-        are not as many or as long as here.
+        Raises ValueError, and changes nothing, if the other one was of another kind, or if its
+        arrays differ from those here in number or length.
         """
         kind = type(self).__name__
         if state["kind"] != kind:

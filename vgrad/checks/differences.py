@@ -1,4 +1,4 @@
-"""Derivatives by central differences: what a derivative is, whatever the rules say."""
+"""Central differences: what a derivative is, whatever the rules say."""
 
 from __future__ import annotations
 
@@ -6,35 +6,104 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ..arguments import Array
 
 EPSILON = float(np.finfo(np.float64).eps)
+TOLERANCE = 1e-6
+SCALES = 1.0, 1 / 32, 1 / 1024  # of the step; the size of the number itself is the last
+ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
 
 
-class Slope(NamedTuple):
-    """Derivatives of several functions at once, each with how far it may be off."""
+class Claims(NamedTuple):
+    """A function of several numbers, a point, and the gradient there as an engine has it.
 
-    value: Array
-    error: Array
-    kink: NDArray[np.bool_]  # whether the slopes on either side differ, and stay so
-
-
-def slope(f: Callable[[float], Any], step: float, epsilon: float = EPSILON) -> Slope:
-    """The derivatives at 0 of `f`, which gives a number or an array of them.
-
-    Differences over `step` and over half of it: together they leave an error of the order of
-    step**4 (Richardson's extrapolation), and their distance says more than how large that is.
-    `epsilon` is the relative rounding error of the numbers that `f` gives.
+    A number may also be a column, with one number for each sample. Then the function returns B
+    results, each with a derivative of its own; derivatives to single numbers are of their mean.
     """
-    with np.errstate(all="ignore"):
-        here, up, down, high, low = (
-            np.asarray(f(h), np.float64) for h in (0.0, step, -step, step / 2, -step / 2)
-        )
-        coarse, fine = (up - down) / (2 * step), (high - low) / step
-        size = np.maximum.reduce([abs(x) for x in (here, up, down)])
-        noise = 8 * epsilon * size / step
-        jump, smaller = abs(up + down - 2 * here) / step, 2 * abs(high + low - 2 * here) / step
-        kink = (smaller > 0.75 * jump) & (smaller > 100 * noise)  # else it halves with the step
-        return Slope((4 * fine - coarse) / 3, abs(fine - coarse) + noise, kink)
+
+    names: list[list[str]]  # one for each number, or B for each column
+    f: Callable[[list[Any]], Any]
+    point: list[Any]  # floats, and columns (B,)
+    gradient: list[Any]  # the same; None where there is nothing to compare
+    epsilon: float = EPSILON  # the relative rounding error of what `f` returns
+
+    def moved(self, k: int, change: Any) -> Any:
+        """What the function returns after a change of number k."""
+        result = self.f([*self.point[:k], self.point[k] + change, *self.point[k + 1 :]])
+        return result if np.ndim(self.point[k]) else np.mean(result, dtype=np.float64)
+
+
+class Derivative(NamedTuple):
+    """One derivative, as the engine has it and as differences have it."""
+
+    name: str
+    got: float
+    want: float
+    error: float  # how far off the differences may be
+    kink: bool
+
+    @property
+    def judged(self) -> bool:
+        """Whether the differences are conclusive: not at a kink, and not far too rough."""
+        return not self.kink and self.error <= ROUGH * max(abs(self.want), LEAST)
+
+    def gap(self, tolerance: float) -> float:
+        """The distance of the two as a share of what is allowed: over 1 is too much."""
+        if not self.judged or self.got == self.want:
+            return 0.0
+        size = max(abs(self.got), abs(self.want))
+        gap = abs(self.got - self.want) / (tolerance * size + self.error)
+        return gap if gap == gap else np.inf
+
+
+@np.errstate(all="ignore")
+def compare(claims: Claims, step: float) -> list[Derivative]:
+    """Put what differences give beside each derivative; they try steps of several sizes."""
+    found: list[Derivative] = []
+    for k, (names, x, got) in enumerate(zip(claims.names, claims.point, claims.gradient)):
+        if got is None:
+            continue
+        slopes: list[tuple[Any, ...]] = []
+        for scale in (*SCALES, np.where(x == 0, 1.0, abs(np.asarray(x, np.float64)))):
+            slopes.append(_slope(claims, k, step, scale))
+            if np.any([agrees for *_, agrees in slopes], axis=0).all():
+                break
+        columns = np.broadcast_arrays(names, got, *_best(slopes))
+        found += map(Derivative, *(column.ravel().tolist() for column in columns))
+    return found
+
+
+def _slope(claims: Claims, k: int, step: float, scale: Any) -> tuple[Any, ...]:
+    """The derivative to number k by differences over `step` and half of it, in units of `scale`.
+
+    Together they leave an error of the order of step**4 (Richardson's extrapolation), and their
+    distance is more than that. At a kink the slopes on either side differ, and stay so. Returned
+    are the derivative, its error, whether it is at a kink, and whether the one claimed agrees.
+    """
+    changes = 0.0, step, -step, step / 2, -step / 2
+    here, up, down, high, low = (np.float64(claims.moved(k, scale * change)) for change in changes)
+    coarse, fine = (up - down) / (2 * step), (high - low) / step
+    noise = 8 * claims.epsilon * np.maximum.reduce([abs(here), abs(up), abs(down)]) / step
+    jump, smaller = abs(up + down - 2 * here) / step, 2 * abs(high + low - 2 * here) / step
+    kink = (smaller > 0.75 * jump) & (smaller > 100 * noise)  # otherwise it halves with the step
+    value, error = (4 * fine - coarse) / 3 / scale, (abs(fine - coarse) + noise) / scale
+    got = claims.gradient[k]
+    agrees = abs(value - got) + error <= TOLERANCE * np.maximum(abs(got), LEAST)
+    return value, error, kink, agrees
+
+
+def _best(slopes: list[tuple[Any, ...]]) -> tuple[Array, Array, Array]:
+    """Each derivative from a step at which it agrees, otherwise from the one with least error.
+
+    That error counts as at least four times the distance to the next best: rounding inside the
+    function does not show in the differences of a single step.
+    """
+    value, error, kink, agrees = map(np.array, zip(*slopes))
+    rank = np.where(agrees, -1.0, np.where(np.isnan(error), np.inf, error))
+    order = np.argsort(rank, axis=0, kind="stable")
+    value, error, kink = (np.take_along_axis(x, order, 0) for x in (value, error, kink))
+    if len(slopes) > 1:
+        apart = np.nan_to_num(4 * abs(value[0] - value[1]), nan=np.inf)
+        error[0] = np.where(agrees.any(axis=0), error[0], np.maximum(error[0], apart))
+    return value[0], error[0], kink[0]

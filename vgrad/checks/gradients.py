@@ -1,62 +1,40 @@
-"""Gradients against central differences, on either engine; and which op's rule is off."""
+"""Gradients of either engine against central differences; and which op's rule is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..arguments import Array, as_numbers
-from ..engine import NO_GRADIENT, Value, reachable
+from ..engine import Value, reachable
 from ..finite import listed
 from ..flat import Graph, argument_names
-from ..program import Program, Replay, compile, parameter_name, split
-from .differences import EPSILON, Slope, slope
+from ..program import Call, Program, Replay, compile, parameter_name, split
+from .differences import TOLERANCE, Claims, Derivative, compare
 
-STEP, TOLERANCE = 1e-3, 1e-6
-SCALES = 1.0, 1 / 32, 1 / 1024  # of the step, besides the size of x: what errs least counts
-ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
-REPLAYED = 16  # samples, at the most, in which the op is looked for whose rule is off
+STEP = 1e-3
+REPLAYED = 16  # samples, at most, that are searched for a wrong rule
 
-
-class Derivative(NamedTuple):
-    """One derivative, as the engine has it and as differences have it."""
-
-    name: str
-    got: float
-    want: float
-    error: float  # how far the differences may be off
-    kink: bool
-
-    @property
-    def judged(self) -> bool:
-        """Whether the differences say enough: not at a kink, nor where they are far too rough."""
-        return not self.kink and self.error <= ROUGH * max(abs(self.want), LEAST)
-
-    def gap(self, tolerance: float) -> float:
-        """Their distance as a share of what is allowed: over 1 is too much."""
-        if not self.judged or self.got == self.want:
-            return 0.0
-        size = max(abs(self.got), abs(self.want))
-        gap = abs(self.got - self.want) / (tolerance * size + self.error)
-        return gap if gap == gap else np.inf
+Nodes = Callable[[list[Derivative]], Iterable[Value]]  # where to look for the reason
 
 
 @dataclass(frozen=True, repr=False)
 class Gradcheck:
-    """What `gradcheck` found; true where nothing is wrong, and its text says it.
+    """What `gradcheck` found: true if nothing is wrong, and as text it says what is.
 
-    It is not true either where differences could judge nothing.
+    It is false, too, if differences could judge nothing.
     """
 
     derivatives: list[Derivative]
     tolerance: float
     step: float
-    rules: list[str] = field(default_factory=list)  # of which ops are off, and where
+    rules: list[str] = field(default_factory=list)  # which ops' rules are wrong, and where
 
     @property
     def wrong(self) -> list[Derivative]:
@@ -98,12 +76,12 @@ def gradcheck(
 ) -> Gradcheck:
     """Compare gradients with central differences, and report the worst.
 
-    A function is checked on the scalar engine, at the numbers and arrays `args`, as are the
-    trainable `Value`s that it uses; it may return a tuple that begins with the objective. A
-    `Program` or a `Graph` is checked on the vector engine, at theta (P,) and the arrays of a
-    batch. A derivative is wrong if it is further from the differences than `tolerance` times its
-    size, plus what these may themselves be off. Then every op behind the result is checked by
-    itself, and those whose rule is off are named.
+    A function is checked on the scalar engine, at the numbers and arrays `args`, together with the
+    trainable `Value`s it uses; it may return a tuple that begins with the objective. A `Program`
+    or a `Graph` is checked on the vector engine, at theta (P,) and the arrays of a batch. A
+    derivative is wrong if its distance from the differences exceeds `tolerance` times its size
+    plus the error of the differences themselves. If one is, every op behind the result is checked
+    by itself, and those whose rule is wrong are named.
 
     >>> import vgrad
     >>> print(vgrad.gradcheck(lambda x, y: vgrad.exp(x) / y, 1.0, 2.0))
@@ -115,193 +93,126 @@ def gradcheck(
     for name, x in (("step", step), ("tolerance", tolerance)):
         if not ops.number(x) > 0:
             raise ValueError(f"{name} must be positive (got {x!r})")
-    if not callable(fn) and not isinstance(fn, Graph):
-        raise TypeError(f"gradcheck takes a function, a Program or a Graph (got {fn!r})")
     if isinstance(fn, Graph):
         fn = compile(fn)
     if isinstance(fn, Program):
-        derivatives, nodes = _of_program(fn, *args, step=step)
+        claims, nodes = _of_program(fn, *args)
+    elif callable(fn):
+        claims, nodes = _of_function(fn, *args)
     else:
-        derivatives, nodes = _of_function(fn, args, step)
-    report = Gradcheck(derivatives, tolerance, step)
+        raise TypeError(f"gradcheck takes a function, a Program or a Graph (got {fn!r})")
+    report = Gradcheck(compare(claims, step), tolerance, step)
     if report:
         return report
-    return Gradcheck(derivatives, tolerance, step, list(_wrong_rules(nodes, step, tolerance)))
+    return replace(report, rules=_wrong_rules(nodes(report.derivatives), step, tolerance))
 
 
-def _of_program(
-    program: Program, theta: Any = None, *args: Any, step: float
-) -> tuple[list[Derivative], list[Value]]:
+# --- what is claimed: by a program, a function, the rules of a single op ------------------------
+
+
+def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims, Nodes]:
+    """The mean gradient to each parameter, and the gradient to each input in every sample."""
     call = program.prepared(program.theta(*args) if theta is None else theta, args, scalar=True)
-    runner, batch, graph = call.runner, call.batch, call.runner.graph
-    epsilon = float(np.finfo(runner.dtype).eps)
+    graph, batch, count = call.runner.graph, call.batch, len(call.theta)
+    names = [[parameter_name(graph, k)] for k in range(count)]
+    for i, shape in enumerate(graph.input_shapes):
+        inputs = [f"input {i}{list(index) if index else ''}" for index in np.ndindex(shape)]
+        names += [[f"{name} of sample {b}" for b in range(batch)] for name in inputs]
 
-    def mean(k: int, change: Array) -> float:
-        theta = call.theta.copy()
-        theta[k] += change
-        return float(np.mean(call._replace(theta=theta).outputs()[0], dtype=np.float64))
+    def objective(point: list[Any]) -> Any:
+        columns = np.reshape(point[count:], (-1, batch))
+        moved = program.prepared(point[:count], tuple(split(columns, graph.input_shapes)))
+        return moved.outputs()[0]
 
-    def objective(i: int, column: int, change: Array) -> Array:
-        moved = call.arrays[i].copy()
-        moved.reshape(batch, -1)[:, column] += change
-        given = [*call.arrays[:i], moved, *call.arrays[i + 1 :]]
-        outputs: Array = call._replace(arrays=given).outputs()[0]
-        return outputs
-
-    _, gradient, _ = call.gradient(batch)
-    found: list[Derivative] = []
-    for k, got in enumerate(gradient.tolist()):
-        name = parameter_name(graph, k)
-        found += _derivatives([name], partial(mean, k), call.theta[k], got, step, epsilon)
+    _, gradient, _ = call.gradient(divisor=batch)
     _, by_input = call.input_gradients()
-    wrong = np.zeros(batch)
-    for i, gradients in enumerate(split(by_input, graph.input_shapes)):
-        flat = call.arrays[i].reshape(batch, -1)
-        for column, index in enumerate(np.ndindex(gradients.shape[1:])):
-            name = f"input {i}{list(index) if index else ''}"
-            names = [f"{name} of sample {b}" for b in range(batch)]
-            got = gradients[(slice(None), *index)]
-            f = partial(objective, i, column)
-            of_column = list(_derivatives(names, f, flat[:, column], got, step, epsilon))
-            wrong += [x.gap(TOLERANCE) > 1 for x in of_column]
-            found += of_column
-    telling = np.argsort(-wrong, kind="stable")[:REPLAYED].tolist()
-    replays = (Replay(call, b).values for b in telling)
-    return found, [node for values in replays for node in values]
+    point = [*call.theta, *(column for x in call.arrays for column in x.reshape(batch, -1).T)]
+    epsilon = float(np.finfo(call.runner.dtype).eps)
+    claims = Claims(names, objective, point, [*gradient.tolist(), *by_input], epsilon)
+    return claims, partial(_replayed, call)
 
 
-def _of_function(
-    fn: Callable[..., Any], args: tuple[Any, ...], step: float
-) -> tuple[list[Derivative], list[Value]]:
-    arrays = [as_numbers(x, f"argument {i}") for i, x in enumerate(args)]
-    names = [
-        f"{name}{list(index) if index else ''}"
-        for name, array in zip(argument_names(fn, len(args)), arrays)
-        for index in np.ndindex(array.shape)
+def _replayed(call: Call, derivatives: list[Derivative]) -> Iterator[Value]:
+    """The nodes of the samples in which most of the gradients to inputs are wrong."""
+    by_input = derivatives[len(call.theta) :]
+    wrong = np.reshape([x.gap(TOLERANCE) > 1 for x in by_input], (-1, call.batch)).sum(axis=0)
+    for sample in np.argsort(-wrong, kind="stable")[:REPLAYED].tolist():
+        yield from Replay(call, sample).values
+
+
+def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Nodes]:
+    """The gradient to each number of `args`, and to each trainable `Value` that `fn` uses."""
+    given = [
+        _as_values(as_numbers(x, f"argument {i}"), name)
+        for i, (x, name) in enumerate(zip(args, argument_names(fn, len(args))))
     ]
-    point = np.concatenate([np.empty(0), *(array.ravel() for array in arrays)])
-    root, inputs = _called(fn, arrays, point)
-    nodes = reachable(root)
+    inputs = [x for values in given for x in values.flat]
+    nodes = reachable(_objective(fn, given))
     parameters = [x for x in nodes if x.trainable]
+    names = [[x.label] for x in inputs]
+    names += [[f"parameter {(p.label and repr(p.label)) or k}"] for k, p in enumerate(parameters)]
+    leaves = [*inputs, *parameters]
 
-    def by_input(k: int, change: Array) -> float:
-        moved = point.copy()
-        moved[k] += change
-        return _called(fn, arrays, moved)[0].data
+    def objective(point: list[Any]) -> float:
+        with _restored(leaves):
+            for leaf, data in zip(leaves, point):
+                leaf.data = data
+            return _objective(fn, given).data
 
-    def by_parameter(p: Value, change: Array) -> float:
-        before = p.data
-        try:
-            p.data = before + change
-            return _called(fn, arrays, point)[0].data
-        finally:
-            p.data = before
+    with _restored(nodes):
+        nodes[0].zero_grad()
+        nodes[0].backward()
+        gradient = [x.grad for x in leaves]
+    return Claims(names, objective, [x.data for x in leaves], gradient), lambda _: nodes
 
-    before = [p.grad for p in parameters]
+
+def _as_values(array: Array, name: str) -> Any:
+    values = np.empty(array.shape, dtype=object)
+    for index in np.ndindex(array.shape):
+        label = f"{name}{list(index) if index else ''}"
+        values[index] = Value(array[index], label, trainable=False)
+    return values
+
+
+@contextmanager
+def _restored(values: list[Value]) -> Iterator[None]:
+    """In the end these have the same numbers and gradients as before."""
+    before = [(x, x.data, x.grad) for x in values]
     try:
-        for p in parameters:
-            p.grad = NO_GRADIENT
-        root.backward()
-        gradients = [x.grad for x in (*inputs, *parameters)]
+        yield
     finally:
-        for p, grad in zip(parameters, before):
-            p.grad = grad
-    names += [f"parameter {(p.label and repr(p.label)) or k}" for k, p in enumerate(parameters)]
-    functions = [partial(by_input, k) for k in range(len(inputs))]
-    functions += [partial(by_parameter, p) for p in parameters]
-    numbers = [x.data for x in (*inputs, *parameters)]
-    found: list[Derivative] = []
-    for name, f, x, got in zip(names, functions, numbers, gradients):
-        found += _derivatives([name], f, x, got, step)
-    return found, nodes
+        for x, data, grad in before:
+            x.data, x.grad = data, grad
 
 
-def _called(fn: Callable[..., Any], arrays: list[Array], point: Array) -> tuple[Value, list[Value]]:
-    """The objective of `fn` at a point that has all numbers of these arrays, and the inputs."""
-    inputs = [Value(x, trainable=False) for x in point.tolist()]
-    given, start = [], 0
-    for array in arrays:
-        part = np.empty(array.size, dtype=object)
-        part[:] = inputs[start : start + array.size]
-        given.append(part.reshape(array.shape)[()])
-        start += array.size
-    result = fn(*given)
+def _objective(fn: Callable[..., Any], given: list[Any]) -> Value:
+    """The first thing that `fn` returns; it gets copies of the arrays, as it may change them."""
+    result = fn(*(values.copy()[()] for values in given))
     while isinstance(result, (tuple, list)) and result:
         result = result[0]
     if not isinstance(result, Value):
         raise TypeError(
             f"the function must return a Value, or a tuple that begins with one (got {result!r})"
         )
-    return result, inputs
+    return result
 
 
-def _derivatives(
-    names: list[str],
-    f: Callable[[Any], Any],
-    x: Any,
-    got: Any,
-    step: float,
-    epsilon: float = EPSILON,
-) -> Iterator[Derivative]:
-    """`got` beside what differences of `f(change)` give, in steps of several sizes."""
-    size = abs(np.asarray(x, np.float64))
-    tried: list[Slope] = []
-    agree: list[Any] = []
-    for scale in (*SCALES, np.where(size == 0, 1.0, size)):
-        found = slope(partial(_scaled, f, scale), step, epsilon)
-        tried.append(Slope(found.value / scale, found.error / scale, found.kink))
-        gap = abs(tried[-1].value - got) + tried[-1].error
-        agree.append(gap <= TOLERANCE * np.maximum(abs(np.asarray(got)), LEAST))
-        if np.any(agree, axis=0).all():
-            break
-    columns = np.broadcast_arrays(got, *_best(tried, agree))
-    for name, *numbers in zip(names, *(np.ravel(column).tolist() for column in columns)):
-        yield Derivative(name, *numbers)
+def _of_op(node: Value) -> Claims:
+    """The derivatives of a node's op to its operands, as its rules have them."""
+    op, point = node.op, [x.data for x in node.parents]
+    names = [[f"the rule of {op.name} for operand {k}"] for k in range(op.arity)]
+    gradient = [vjp and ops.evaluate(vjp, 1.0, node.data, *point) for vjp in op.vjp]
+    return Claims(names, lambda xs: ops.evaluate(op.forward, *map(float, xs)), point, gradient)
 
 
-def _best(tried: list[Slope], agree: list[Any]) -> Slope:
-    """Each derivative from a step at which it agrees, else from the one that errs least.
-
-    Then it may err by four times of what it differs from the next best: rounding inside of what is
-    differentiated does not show in a single one.
-    """
-    errors = np.array([np.where(np.isnan(x.error), np.inf, x.error) for x in tried])
-    order = np.argsort(np.where(agree, -1.0, errors), axis=0, kind="stable")
-    value, error, kink = (np.take_along_axis(np.array(x), order, 0) for x in zip(*tried))
-    if len(tried) > 1:
-        apart = np.nan_to_num(4 * abs(value[0] - value[1]), nan=np.inf)
-        error[0] = np.where(np.any(agree, axis=0), error[0], np.maximum(error[0], apart))
-    return Slope(value[0], error[0], kink[0])
-
-
-def _scaled(f: Callable[[Any], Any], scale: Any, change: float) -> Any:
-    return f(scale * change)
-
-
-def _wrong_rules(nodes: Iterable[Value], step: float, tolerance: float) -> Iterator[str]:
-    """For each rule that is off somewhere, where that is worst."""
-    worst: dict[tuple[ops.Op, int], tuple[Derivative, Value]] = {}
+def _wrong_rules(nodes: Iterable[Value], step: float, tolerance: float) -> list[str]:
+    """For each rule that is wrong somewhere, where it is worst."""
+    worst: dict[str, tuple[float, str]] = {}
     for node in nodes:
-        for k, rule in enumerate(node.op.vjp):
-            if rule is not None:
-                found = _of_rule(node, k, rule, step)
-                before = worst.get((node.op, k))
-                if found.gap(tolerance) > (before[0].gap(tolerance) if before else 1.0):
-                    worst[node.op, k] = found, node
-    for (op, k), (found, node) in worst.items():
-        where = f" in {node.label!r}" if node.label else ""
-        yield (
-            f"the rule of {op.name} for operand {k} is off: {found.got:.9g} for {found.want:.9g}, "
-            f"at {listed([x.data for x in node.parents])}{where}"
-        )
-
-
-def _of_rule(node: Value, k: int, rule: ops.Rule, step: float) -> Derivative:
-    """What the rule for operand k gives, beside differences of the op itself."""
-    xs = [x.data for x in node.parents]
-
-    def moved(change: Any) -> float:
-        return ops.evaluate(node.op.forward, *xs[:k], xs[k] + float(change), *xs[k + 1 :])
-
-    (found,) = _derivatives([""], moved, xs[k], ops.evaluate(rule, 1.0, node.data, *xs), step)
-    return found
+        for found in compare(_of_op(node), step):
+            gap = found.gap(tolerance)
+            if gap > worst.get(found.name, (1.0,))[0]:
+                at = listed([x.data for x in node.parents]) + (node.label and f" in {node.label!r}")
+                text = f"{found.name} is off: {found.got:.9g} for {found.want:.9g}, at {at}"
+                worst[found.name] = gap, text
+    return [text for _, text in worst.values()]

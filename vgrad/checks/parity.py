@@ -1,29 +1,26 @@
-"""The scalar engine as the judge: how far from it the vector engine's results are."""
+"""The scalar engine as the judge: how far the vector engine's results are from its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
+from ..arguments import Array
 from ..engine import Value, backpropagate
 from ..errors import ParityError
-from ..program import Call, Program, Replay, Runner
+from ..program import Call, Program, Replay
 
 # How large a gap may be, relative to what the number would be if nothing cancelled: to the sum of
-# the sizes of all that it is made of. Rounding errors are relative to that. In float64 it is 4,500
-# roundings, which sums in another order stay below even where 1 - tanh**2 loses digits, and as many
-# in float32.
+# the sizes of all the terms that it is made of. Rounding errors are relative to that. In float64 it
+# is 4,500 roundings, which sums in another order stay below even where 1 - tanh**2 loses digits,
+# and the same number of roundings in float32.
 BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
-
-
-_ADVICE = {
+ADVICE = {
     np.dtype(np.float64): "please report this function and these numbers",
     np.dtype(np.float32): "where float32 is too narrow, or a condition lies within its rounding, "
     "compile with dtype=np.float64",
@@ -32,13 +29,13 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Gap:
-    """A number of the vector engine's, and that of the scalar engine's."""
+    """A number from the vector engine, and the same from the scalar engine."""
 
     where: str
     got: float
     want: float
     allowed: float  # the largest gap between them that the bound permits
-    spacing: float  # a unit in the last place, at what is wanted
+    spacing: float  # a unit in the last place of `want`
 
     @property
     def ulps(self) -> float:
@@ -65,7 +62,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `Program.verify` found; text says it in one line."""
+    """What `Program.verify` found; its text is one line."""
 
     samples: int
     numbers: int
@@ -83,10 +80,10 @@ class Verification:
 def verify(
     program: Program, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0
 ) -> Verification:
-    """Compare some samples' results with the scalar engine's, and report the worst gap.
+    """Compare the results for some samples with the scalar engine's, and report the worst gap.
 
-    Outputs and gradients of `samples` samples, drawn with `seed`, are computed by both. Raises
-    ParityError where a gap is over its bound, of `BOUNDS`, and as a call does.
+    Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`. Raises
+    ParityError if a gap exceeds its bound, which `BOUNDS` sets, and what a call raises.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -99,80 +96,87 @@ def verify(
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.random.default_rng(seed).permutation(call.batch)[:samples]
     chosen.sort()
-    part = call._replace(arrays=[x[chosen] for x in call.arrays], batch=len(chosen))
-    gaps = list(_gaps(part, chosen))
+    gaps = _gaps(call.some(chosen), chosen.tolist())
     worst = max(gaps, key=lambda gap: gap.share)
     if worst.share > 1:
         raise ParityError(
             f"results must agree with the scalar engine's to {BOUNDS[call.runner.dtype]} of the "
             f"size of what they are made of (got {worst.got} for {worst.want}, {worst.ulps:.3g} "
-            f"ulp apart, at {worst.where}); {_ADVICE[call.runner.dtype]}"
+            f"ulp apart, at {worst.where}); {ADVICE[call.runner.dtype]}"
         )
     return Verification(len(chosen), len(gaps), worst)
 
 
-class _Bounds:
-    """What one engine may be off."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.dtype = runner.dtype
-        self.bound, self.least = BOUNDS[runner.dtype], LEAST[runner.dtype]
-        self.exact = not runner.fuse and runner.dtype == np.float64  # the very bits, forward
-
-    def gap(self, where: str, got: float, want: float, scale: float, exact: bool = False) -> Gap:
-        """A number beside the one wanted, whose rounding errors are relative to `scale`."""
-        allowed = 0.0 if exact and self.exact else self.bound * min(scale, 1e308) + self.least
-        with np.errstate(all="ignore"):
-            spacing = abs(float(np.spacing(self.dtype.type(want))))
-            if isfinite(want) and not np.isfinite(self.dtype.type(want)):
-                want = self.dtype.type(want).item()  # what the dtype cannot hold
-        return Gap(where, got, want, allowed, spacing)
-
-
-def _gaps(call: Call, numbers: NDArray[np.intp]) -> Iterator[Gap]:
-    """Of every output and gradient of every sample, and of the mean gradient."""
+def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
+    """The gaps of all outputs and gradients of each sample, then those of the mean gradient."""
     runner, graph = call.runner, call.runner.graph
-    outputs = call.outputs()
-    by_leaf = np.concatenate([call.input_gradients()[1], call.parameter_gradients()[1]])
-    leaves = np.concatenate([graph.inputs, graph.parameters])
-    names = [f"input {k}" for k in range(len(graph.inputs))]
-    names += [f"parameter {k}" for k in range(len(graph.parameters))]
-    # How errors spread is read off the graph of the gradients, whose outputs these are.
-    derived = graph.gradient(leaves) if len(leaves) else graph
-    bounds, totals = _Bounds(runner), []
-    for i, number in enumerate(numbers.tolist()):
-        replay, where = Replay(call, i), f"sample {number}"
-        scales = error_scales(derived.to_values(call.theta.tolist(), replay.sample))
-        scale = [scales[k] for k in derived.outputs.tolist()]
-        for k, got in enumerate(outputs[:, i].tolist()):
-            want = replay.root(k)._data
-            yield bounds.gap(f"output {k}, {where}", got, want, scale[k], exact=True)
-        backpropagate(replay.root())
-        wants = [x.grad for x in replay.leaves(leaves)]
-        scale = scale[len(outputs) :]
-        for name, got, want, size in zip(names, by_leaf[:, i].tolist(), wants, scale):
-            yield bounds.gap(f"gradient to {name}, {where}", got, want, size)
-        totals.append((wants, scale))
-    _, mean, _ = call.gradient(call.batch)
+    names = [f"output {k}" for k in range(len(graph.outputs))]
+    exact = 0 if runner.fuse or runner.dtype != np.float64 else len(names)  # in the plain sweep
+    names += [f"gradient to input {k}" for k in range(len(graph.inputs))]
+    first = len(names)  # of the parameters
+    names += [f"gradient to parameter {k}" for k in range(len(graph.parameters))]
+    got, mean = _by_sweeps(call)
+    want, scale = _by_values(call)
+    where = [f"{name}, sample {number}" for number in numbers for name in names]
+    gaps = _paired(where, got, want, scale, runner.dtype, exact)
     with np.errstate(all="ignore"):
-        wants, scale = np.mean(totals, axis=0)[:, len(graph.inputs) :].tolist()
-    for name, got, want, size in zip(names[len(graph.inputs) :], mean.tolist(), wants, scale):
-        if isfinite(want):  # else what is shared may be finite, where the gradients meet
-            yield bounds.gap(f"mean gradient to {name}", got, want, size)
+        want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
+    where = [f"mean {name}" for name in names[first:]]
+    means = _paired(where, mean, want, scale, runner.dtype)
+    # An infinite mean says nothing: where the gradients meet, what is shared may be finite.
+    return gaps + [gap for gap, finite in zip(means, np.isfinite(want)) if finite]
+
+
+def _by_sweeps(call: Call) -> tuple[Array, Array]:
+    """The outputs and gradients of each sample from the vector engine, (B, N), and the mean."""
+    _, by_input = call.input_gradients()
+    _, by_parameter = call.parameter_gradients()
+    _, mean, _ = call.gradient(divisor=call.batch)
+    return np.concatenate([call.outputs(), by_input, by_parameter]).T, mean
+
+
+def _by_values(call: Call) -> tuple[Array, Array]:
+    """The same from the scalar engine, (B, N), and what their rounding errors are relative to."""
+    graph, want, scale = call.runner.graph, [], []
+    leaves = np.concatenate([graph.inputs, graph.parameters])
+    # How errors spread is read off the graph of the gradients: the same numbers are its outputs.
+    derived = graph.gradient(leaves) if len(leaves) else graph
+    for i in range(call.batch):
+        replay = Replay(call, i)
+        scales = error_scales(derived.to_values(call.theta.tolist(), replay.sample))
+        scale.append([scales[k] for k in derived.outputs.tolist()])
+        backpropagate(replay.root())
+        outputs = [replay.root(k)._data for k in range(len(graph.outputs))]
+        want.append([*outputs, *(x.grad for x in replay.leaves(leaves))])
+    return np.array(want), np.array(scale)
+
+
+def _paired(
+    where: list[str], got: Array, want: Array, scale: Array, dtype: np.dtype[Any], exact: int = 0
+) -> list[Gap]:
+    """The gap of each number, of which the first in each row must be exact."""
+    allowed = BOUNDS[dtype] * np.minimum(scale, 1e308) + LEAST[dtype]
+    allowed[..., :exact] = 0.0
+    with np.errstate(all="ignore"):
+        rounded = want.astype(dtype)
+        spacing = abs(np.spacing(rounded))
+    want = np.where(np.isfinite(want) & np.isinf(rounded), rounded, want)  # too large for the dtype
+    columns = (x.ravel().tolist() for x in (got, want, allowed, spacing))
+    return [Gap(*row) for row in zip(where, *columns)]
 
 
 def error_scales(nodes: list[Value]) -> list[float]:
-    """For each node of a graph, in order, what its rounding errors are relative to.
+    """For each node of a graph, in order, the size that its rounding errors are relative to.
 
-    That is the size of each node on the way to it, carried on by the ops' derivatives and summed:
-    to first order the effect that a relative error of 1 in each of them would have.
+    It is the effect, to first order, of a relative error of 1 in every node on the way: the sum of
+    their sizes, each carried on by the derivatives of the ops.
     """
     scale: dict[Value, float] = {}
     for node in nodes:
         data = [x._data for x in node.parents]
         size = abs(node._data)
         for x, vjp in zip(node.parents, node.op.vjp):
-            if vjp is not None and x.op is not ops.const:  # which is what it is
+            if vjp is not None and x.op is not ops.const:  # constants are exact
                 part = ops.evaluate(vjp, 1.0, node._data, *data)
                 size += 0.0 if part == 0 else abs(part) * scale[x]
         scale[node] = inf if isnan(size) else size

@@ -316,7 +316,7 @@ class Bound:
 def _calls(plan: FusedSweep, width: int, exact: bool) -> Calls:
     """New buffers, with what is constant in them."""
     calls = Calls(plan.schedule.rows, width, exact, plan.dtype)
-    constants = np.flatnonzero(plan.fused.alive & (plan.fused.op == ops.const.code))
+    constants = np.flatnonzero(plan.fused.op == ops.const.code)
     rows = plan.schedule.row[constants]
     calls.values[SHARED][rows] = plan.fused.value[constants]
     calls.is_constant[SHARED][rows] = True

@@ -19,7 +19,7 @@ from .. import ops
 from ..flat import FROM_INPUTS, SHARED, span_lengths, spans
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
-from .levels import Kinds, as_soon_as_possible, find_kinds, in_steps, meeting
+from .levels import Kinds, find_kinds, find_levels
 
 MAP, GRID, STACK, CHAIN, SEGMENTS = "map", "matmul", "stack", "chain", "sum"
 
@@ -67,15 +67,7 @@ class Schedule:
 def schedule(fused: Fused, inputs: Ints, parameters: Ints) -> Schedule:
     """Group the nodes, and lay them out."""
     kinds = find_kinds(fused)
-    by_depth = in_steps(fused, kinds, fused.depth)
-    level = as_soon_as_possible(fused, by_depth)
-    families = kinds.families(level)
-    # Where some level has several families, some of these might run with those of another level.
-    # As each costs some calls, the fewest are the best.
-    if families > len(np.unique(level[kinds.computed])):
-        later = meeting(fused, kinds, by_depth, int(level.max()))
-        if kinds.families(later) < families:
-            level = later
+    level = find_levels(fused, kinds)
     return _layout(fused, _groups(fused, kinds, level), inputs, parameters)
 
 
@@ -211,7 +203,7 @@ def _layout(fused: Fused, groups: list[Group], inputs: Ints, parameters: Ints) -
     grids = [group for group in groups if group.kind == GRID]
     grids.sort(key=lambda group: -group.buffer)  # what runs in every tile chooses first
     place(_wished(parameters, [group.u for group in grids]), SHARED)
-    place(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
+    place(np.flatnonzero(fused.op == ops.const.code), SHARED)
     place(_wished(inputs, [group.v for group in grids]), FROM_INPUTS)
     placed: list[Group] = []
     before_ones = _before_ones(groups, follows)

@@ -3,15 +3,11 @@
 A contraction is a node that computes the sum of c * u * v over its terms, where c is a constant
 and u and v are nodes. A neuron is one, whatever its width, and so is a penalty over all parameters:
 
-          tanh                          tanh
-           |                             |
-           +                        contraction        c   u   v
-         /   \\                                          1  w0  x0
-        +     b            ->                           1  w1  x1
-      /   \\                                             1   b   1
-     *     *
-    / \\   / \\
-  w0  x0 w1  x1
+            tanh                    tanh
+             +                       |            c   u   v
+          +     b         ->    contraction       1  w0  x0
+       *     *                                    1  w1  x1
+     w0 x0 w1 x1                                  1   b   1
 """
 
 from __future__ import annotations
@@ -43,6 +39,7 @@ SMALL_SUM = 4  # terms; as they run one after the other, they may be of several 
 COEFFICIENTS = 1.0, 2.0**30
 
 SIGNS = {ops.add: (1, 1, 0), ops.sub: (1, -1, 0), ops.neg: (-1, 0, 0)}  # of the operands of a sum
+SUMS = [op.code for op in SIGNS]
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
 
@@ -56,21 +53,21 @@ class Terms(NamedTuple):
 
     def take(self, order: Ints | Mask | slice) -> Terms:
         """The terms at these places."""
-        return Terms(*(column[order] for column in self))
+        return Terms(self.node[order], self.u[order], self.v[order], self.coef[order])
 
     def joined(self, other: Terms) -> Terms:
         """These terms and then the others."""
-        return Terms(*map(np.append, self, other))
+        columns: list[Any] = [np.append(*pair) for pair in zip(self, other)]
+        return Terms(*columns)
 
     def how_many(self, mask: Mask) -> Ints:
         """(t,) for each term how many terms of its contraction are in `mask`."""
         return np.bincount(self.node[mask], minlength=self.node.max(initial=0) + 1)[self.node]
 
     def keys(self, x: NDArray[Any]) -> NDArray[np.uint64]:
-        """A number for each contraction that tells lists apart: of x, (t,), at its terms.
+        """A number for each contraction that stands for the tuple of its terms' x, (t,).
 
-        It stands for tuple(x[start:stop]), and is a sum of what each place gives, so that it takes
-        one call for all contractions. Different lists may have equal keys, but by chance alone.
+        A sum of hashes takes one call for all; different tuples have equal keys by chance alone.
         """
         starts, counts = span_lengths(self.node)
         place = np.arange(len(x)) - np.repeat(starts, counts)
@@ -107,11 +104,11 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
     `alone`.
 
     >>> import vgrad
-    >>> w0, w1, b = vgrad.Value(0.1), vgrad.Value(0.2), vgrad.Value(0.3)
-    >>> neuron = lambda x0, x1: vgrad.tanh(w0 * x0 + w1 * x1 + b)
-    >>> graph = vgrad.trace(neuron, (), (), parameters=[w0, w1, b])  # x0, x1, w0, w1, b, *, *, ...
-    >>> fuse(graph).terms
-    Terms(node=array([8, 8, 8]), u=array([2, 3, 4]), v=array([ 0,  1, 10]), coef=array([1., 1., 1.]))
+    >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
+    >>> neuron = lambda x: vgrad.tanh(w[0] * x[0] + w[1] * x[1] + w[2])
+    >>> terms = fuse(vgrad.trace(neuron, (2,), parameters=w)).terms
+    >>> terms.u, terms.v  # x[0] is node 0, w[0] is 2, and 10 is the number 1
+    (array([0, 2, 4]), array([ 1,  3, 10]))
     """
     fused = unfused(graph, alone)
     fused = merge_constants(fused)
@@ -194,10 +191,9 @@ def _hidden_behind(nodes: Ints, graph: Graph) -> bool:
 def _hides_nan(op: ops.Op, k: int) -> bool:
     """Whether a result may depend on operand k, and not be nan where that is."""
     numbers = (0.0, 1.0, -1.0)
-    for xs in product(*[numbers] * op.arity):
-        of_nan, *others = [
-            ops.evaluate(op.forward, *xs[:k], x, *xs[k + 1 :]) for x in (nan, *numbers)
-        ]
+    for xs in product(numbers, repeat=op.arity):
+        tried = [(*xs[:k], x, *xs[k + 1 :]) for x in (nan, *numbers)]
+        of_nan, *others = [ops.evaluate(op.forward, *operands) for operands in tried]
         if not isnan(of_nan) and len(set(others)) > 1:
             return True
     return False
@@ -206,61 +202,20 @@ def _hides_nan(op: ops.Op, k: int) -> bool:
 # --- sums ----------------------------------------------------------------------------------------
 
 
-class Trees(NamedTuple):
-    """The sums of a graph as trees, which share no node.
+def contract_sums(fused: Fused) -> Fused:
+    """Turn every tree of sums into one contraction, which takes the place of its root.
 
     An inner node is used once, by the node above it, and so counts in the root of its tree alone.
     """
-
-    adds: Mask  # (m,) which nodes may be in a tree as a sum,
-    multiplies: Mask  # (m,) or as a product
-    weights: Floats  # (m, 3) what a node multiplies its operands with; 0 where it does not
-    inner: Mask  # (m,)
-    root: Ints  # (m,) of inner nodes; other nodes themselves
-    coef: Floats  # (m,) what the root multiplies an inner node with; 1 for other nodes
-
-
-def contract_sums(fused: Fused) -> Fused:
-    """Turn every tree of sums into one contraction, which takes the place of its root."""
-    trees = _find_trees(fused)
-    terms, roots = _terms_of(trees, fused), np.unique(trees.root[trees.inner])
-    picks = bool((trees.inner & (fused.op == ops.where.code)).any())
-    fused = replace(_replaced(fused, trees.root), terms=terms, picks=picks)
+    weights = _weights(fused)
+    user, weight = _single_users(fused, weights)
+    inner = (weight != 0) & _may_join(fused, user)
+    root, coef = _climb(user, weight, inner)
+    terms, roots = _terms(fused, weights, inner, root, coef), np.unique(root[inner])
+    picks = bool((inner & (fused.op == ops.where.code)).any())
+    fused = replace(_replaced(fused, root), terms=terms, picks=picks)
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return fused
-
-
-def _find_trees(fused: Fused) -> Trees:
-    """Which nodes add to which, and how often."""
-    product, depends, batched = fused.op == ops.mul.code, fused.origin > 0, fused.batched
-    adds = np.isin(fused.op, [op.code for op in SIGNS]) & depends
-    multiplies = (product | _picks(fused)) & depends
-    weights = np.where(depends[:, None], _weights(fused), 0.0)
-    user, place = _single_users(fused)
-    weight = weights[user, place]
-    # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-    same_buffer = batched == batched[user]
-    into_sum = adds[user] & (multiplies | (adds & same_buffer))
-    into_scale = product[user] & product & same_buffer  # a pick, scaled, might overflow
-    inner = (weight != 0) & (into_sum | into_scale)
-    return Trees(adds, multiplies, weights, inner, *_climb(user, weight, inner))
-
-
-def _terms_of(trees: Trees, fused: Fused) -> Terms:
-    """What the nodes of the trees take in from outside of them, in the order of evaluation."""
-    adds, multiplies, weights, inner, root, coef = trees
-    in_tree = inner.copy()
-    in_tree[root[inner]] = True
-    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
-    taken = (fused.parents >= 0) & ~(inner | zero)[fused.parents]
-    node, k = np.nonzero(taken & (in_tree & adds)[:, None])
-    u = fused.parents[node, k]
-    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weights[node, k])
-    node = np.flatnonzero(in_tree & multiplies & ~inner[fused.parents].any(axis=1))
-    u, v, _ = fused.parents[node].T
-    terms = added.joined(Terms(node, u, v, coef[node]))
-    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
-    return terms._replace(node=root[terms.node])
 
 
 def _weights(fused: Fused) -> Floats:
@@ -271,14 +226,36 @@ def _weights(fused: Fused) -> Floats:
     weights = np.zeros(fused.parents.shape)
     for op, signs in SIGNS.items():
         weights[fused.op == op.code] = signs
-    low, high = COEFFICIENTS
-    size = np.abs(fused.value)
+    (low, high), size = COEFFICIENTS, np.abs(fused.value)
     fits = (fused.op == ops.const.code) & (low <= size) & (size <= high)
     products = np.flatnonzero(fused.op == ops.mul.code)
     for k in (0, 1):
         other = fused.parents[products, 1 - k]
         weights[products, k] = np.where(fits[other], fused.value[other], 0.0)
+    weights[fused.origin == 0] = 0.0
     return weights
+
+
+def _single_users(fused: Fused, weights: Floats) -> tuple[Ints, Floats]:
+    """(m,) the only user of a node, and what that multiplies it with; -1 and 0 if it has others."""
+    users, k = np.nonzero(fused.parents >= 0)
+    used = fused.parents[users, k]
+    uses = np.bincount(np.append(used, fused.outputs), minlength=len(fused.op))
+    user, weight = np.full(len(uses), -1), np.zeros(len(uses))
+    once = uses[used] == 1
+    user[used[once]], weight[used[once]] = users[once], weights[users, k][once]
+    return user, weight
+
+
+def _may_join(fused: Fused, user: Ints) -> Mask:
+    """(m,) whether a node may be an inner node below its user: a product, or a sum below a sum."""
+    is_sum, product = np.isin(fused.op, SUMS), fused.op == ops.mul.code
+    # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
+    same_buffer = fused.batched == fused.batched[user]
+    into_sum = is_sum[user] & (product | _picks(fused) | (is_sum & same_buffer))
+    into_scale = product[user] & product & same_buffer  # a pick, scaled, might overflow
+    joins: Mask = (into_sum | into_scale) & (fused.origin > 0)
+    return joins
 
 
 def _picks(fused: Fused) -> Mask:
@@ -298,36 +275,39 @@ def _picks(fused: Fused) -> Mask:
     return picks
 
 
-def _single_users(fused: Fused) -> tuple[Ints, Ints]:
-    """(m,) the only node that uses a node, and as which operand; -1 if it is used otherwise."""
-    users, places = np.nonzero(fused.parents >= 0)
-    used = fused.parents[users, places]
-    uses = np.bincount(used, minlength=len(fused.op))
-    uses += np.bincount(fused.outputs, minlength=len(fused.op))
-    once = uses[used] == 1
-    user, place = np.full((2, len(fused.op)), -1)
-    user[used[once]], place[used[once]] = users[once], places[once]
-    return user, place
-
-
 def _climb(user: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
-    """(m,) the root of each node's tree, and what the root multiplies it with; itself outside.
+    """(m,) the root of the tree of an inner node, and what that multiplies it with; itself and 1.
 
-    As this loop does for every inner node, but all of them together, in rounds that double the
-    distance covered: 5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9, and that 5 -> 9.
+    The loop below does this for all nodes at once, in rounds that double the distance covered:
+    5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9 becomes 5 -> 9. For one node:
 
         root, coef = user[node], weight[node]
         while inner[root]:
             root, coef = user[root], coef * weight[root]
     """
-    root = np.where(inner, user, np.arange(len(user)))
-    coef = np.where(inner, weight, 1.0)
+    root, coef = np.where(inner, user, np.arange(len(user))), np.where(inner, weight, 1.0)
     below = np.flatnonzero(inner)
     while len(below := below[inner[root[below]]]):
         above = root[below]
         coef[below] *= coef[above]
         root[below] = root[above]
     return root, coef
+
+
+def _terms(fused: Fused, weights: Floats, inner: Mask, root: Ints, coef: Floats) -> Terms:
+    """What the nodes of all trees take in from outside of them, in the order of evaluation."""
+    in_tree, is_sum = inner.copy(), np.isin(fused.op, SUMS)
+    in_tree[root[inner]] = True
+    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
+    outside = (fused.parents >= 0) & ~(inner | zero)[fused.parents]
+    node, k = np.nonzero(outside & (in_tree & is_sum)[:, None])
+    u = fused.parents[node, k]
+    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weights[node, k])
+    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
+    u, v, _ = fused.parents[node].T
+    terms = added.joined(Terms(node, u, v, coef[node]))
+    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
+    return terms._replace(node=root[terms.node])
 
 
 # --- splits --------------------------------------------------------------------------------------
@@ -366,19 +346,16 @@ def split_residuals(fused: Fused) -> Fused:
     own = (batched[terms.u] == batched[terms.node]) & ~leaf[terms.u]
     added = (terms.v == fused.one) & (own | differing_biases(fused))
     few, rest = terms.how_many(added), terms.how_many(~added)
-    long = (0 < few) & (few <= SMALL_SUM) & (rest > SMALL_SUM)
+    long = (few > 0) & (few <= SMALL_SUM) & (rest > SMALL_SUM)
     return _split(fused, long & ~added, below=1)
 
 
 def differing_biases(fused: Fused) -> Mask:
     """(t,) which terms are biases of sums with weights that other sums use with other biases.
 
-    A bias goes with a row of weights; what a position of a sequence adds to all tokens does not.
-
-        w0 * x0 + w1 * x1 + b    and    w0 * y0 + w1 * y1 + b       b does not differ
-        w0 * x0 + w1 * x1 + p    and    w0 * y0 + w1 * y1 + q       p and q do
-
-    In Python, where sums of hashes below stand for the sets:
+    A bias goes with a row of weights; what a position of a sequence adds to all tokens does not:
+    after w0 * x0 + w1 * x1 + p and w0 * y0 + w1 * y1 + q, both p and q differ. In Python, where
+    sums of hashes below stand for the sets:
 
         biases_of = defaultdict(set)
         for s in sums_with_a_bias:
@@ -419,9 +396,9 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     links = Terms(roots, new, np.full(n, fused.one), np.ones(n))
     terms = kept.joined(links).joined(out._replace(node=new[index]))
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
-    sources = counts + products - 1  # the addition that joins them stays behind
+    sources = np.append(fused.sources, counts + products - 1)
+    sources[roots] -= sources[new]  # the addition that joins them stays behind
     origin = np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
-    fused.sources[roots] -= sources
     return replace(
         fused,
         op=np.pad(fused.op, (0, n), constant_values=CONTRACTION),
@@ -429,6 +406,6 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         value=np.pad(fused.value, (0, n)),
         origin=np.append(fused.origin, origin),
         depth=np.append(fused.depth, fused.depth[roots] - below),
-        sources=np.append(fused.sources, sources),
+        sources=sources,
         terms=terms.take(np.argsort(terms.node, kind="stable")),
     )

@@ -30,7 +30,6 @@ class Kinds:
     terms: Terms  # of the sums, factors in an order that lets equal weights meet
     starts: Ints  # where the terms of each sum begin
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
-    uses: tuple[Ints, Ints]  # (e,) the nodes that run, in order, and (e,) what each of them reads
 
     def families(self, level: Ints) -> int:
         """How many there are in all levels together: about as many kernels as run."""
@@ -39,30 +38,24 @@ class Kinds:
 
 
 def find_kinds(fused: Fused) -> Kinds:
-    """The kinds of all nodes; keys tell them apart, and are numbered then.
+    """The kinds of all nodes, from keys that stand for tuples.
 
-    Of sums with terms (u, v), u a weight if there is one, the keys of these tuples:
-
-        family   tuple(both u and v are batched)
-        weights  tuple(u if it is a parameter else 0)
-        factors  tuple(v)
-
-    The neurons w0 * x0 + w1 * x1 + b and w2 * x0 + w3 * x1 + c have one family and the same
-    factors, (x0, x1, 1). The first neuron at another sample of a captured graph, with x2 and x3,
-    has its weights, (w0, w1, b).
+    Those of a sum: its family has tuple(u and v are batched), its weights tuple(u if it is a
+    parameter), its factors tuple(v). The neurons w0 * x0 + w1 * x1 and w2 * x0 + w3 * x1 have the
+    same factors, x0 and x1. At another sample of a captured graph each has the same weights.
     """
-    terms = _oriented(fused)
+    terms, batched = _oriented(fused), fused.batched
     starts, counts = span_lengths(terms.node)
     maps, sums = np.flatnonzero(fused.parents[:, 0] >= 0), terms.node[starts]
     family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
-    uniform = np.zeros(len(fused.op), bool)
     family[maps] = _families(fused, maps)
     # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
-    both = (fused.batched[terms.u] & fused.batched[terms.v]).astype(np.uint64)
+    both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
     how_many = np.add.reduceat(both, starts)
+    uniform = np.zeros(len(fused.op), bool)
     uniform[sums] = (how_many == 0) | (how_many == counts)
     pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), terms.keys(both))
-    family[sums] = hash64(hash64(pattern) + fused.batched[sums].astype(np.uint64))
+    family[sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
     is_weight = fused.op[terms.u] == ops.parameter.code
     weights[sums] = terms.keys(is_weight * hash64(terms.u))
     factors[sums] = terms.keys(hash64(terms.v))
@@ -75,7 +68,6 @@ def find_kinds(fused: Fused) -> Kinds:
         terms=terms,
         starts=starts,
         uniform=uniform,
-        uses=_uses(fused, terms),
     )
 
 
@@ -114,39 +106,34 @@ def _oriented(fused: Fused) -> Terms:
     return terms._replace(u=u, v=v)
 
 
-def _uses(fused: Fused, terms: Terms) -> tuple[Ints, Ints]:
-    """The nodes that run, once for every node that they read, and the nodes that are read."""
-    maps, k = np.nonzero(fused.parents >= 0)
-    node = np.concatenate([maps, terms.node, terms.node])
-    operand = np.concatenate([fused.parents[maps, k], terms.u, terms.v])
-    order = np.argsort(node, kind="stable")
-    return node[order], operand[order]
-
-
 class Step(NamedTuple):
     """Nodes that run at the same time, and what they read."""
 
     nodes: Ints  # (n,)
-    starts: Ints  # (n,) where in these begins what a node reads:
-    users: Ints  # (e,) the nodes again,
-    operands: Ints  # (e,) and what each of them reads
+    starts: Ints  # (n,) where the operands of each begin
+    users: Ints  # (e,) each node, once for every operand
+    operands: Ints  # (e,)
 
     def lowest(self, level: Ints) -> Ints:
         """(n,) one more than the level of the highest operand."""
         return 1 + np.maximum.reduceat(level[self.operands], self.starts)
 
 
-def in_steps(kinds: Kinds, order: Ints) -> list[Step]:
+def in_steps(fused: Fused, order: Ints) -> list[Step]:
     """The nodes that run, those of one number in `order`, (m,), together, from the lowest up."""
-    users, operands = kinds.uses
-    by = np.argsort(order[users], kind="stable")
+    maps, k = np.nonzero(fused.parents >= 0)
+    sums, u, v, _ = fused.terms
+    users = np.concatenate([maps, sums, sums])
+    operands = np.concatenate([fused.parents[maps, k], u, v])
+    by = np.lexsort((users, order[users]))
     users, operands = users[by], operands[by]
     starts, _ = span_lengths(users)
-    nodes, bounds = users[starts], np.append(starts, len(users)).tolist()
-    return [
-        Step(nodes[a:b], starts[a:b] - bounds[a], *(x[bounds[a] : bounds[b]] for x in (users, operands)))
-        for a, b in spans(order[nodes])
-    ]
+    nodes, bounds = users[starts], [*starts.tolist(), len(users)]
+    steps = []
+    for a, b in spans(order[nodes]):
+        here = slice(bounds[a], bounds[b])
+        steps.append(Step(nodes[a:b], starts[a:b] - bounds[a], users[here], operands[here]))
+    return steps
 
 
 def find_levels(fused: Fused, kinds: Kinds) -> Ints:
@@ -155,67 +142,64 @@ def find_levels(fused: Fused, kinds: Kinds) -> Ints:
     Where some level has several families, some of these might run with those of another level.
     As each costs some calls, the fewest are the best.
     """
-    steps = in_steps(kinds, fused.depth)
-    soon = as_soon_as_possible(kinds, steps)
+    steps = in_steps(fused, fused.depth)
+    soon = as_soon_as_possible(fused, steps)
     families = kinds.families(soon)
     if families > len(np.unique(soon[kinds.computed])):
-        met = pull_together(kinds, as_late_as_possible(kinds, steps, int(soon.max())))
+        late = as_late_as_possible(fused, steps, int(soon.max()))
+        met = pull_together(kinds, in_steps(fused, late), late)
         if kinds.families(met) < families:
             return met
     return soon
 
 
-def as_soon_as_possible(kinds: Kinds, steps: list[Step]) -> Ints:
+def as_soon_as_possible(fused: Fused, steps: list[Step]) -> Ints:
     """(m,) one more than the highest operand's level; 0 for leaves."""
-    level = np.zeros(len(kinds.family), np.intp)
+    level = np.zeros(len(fused.op), np.intp)
     for step in steps:
         level[step.nodes] = step.lowest(level)
     return level
 
 
-def as_late_as_possible(kinds: Kinds, steps: list[Step], last: int) -> Ints:
-    """(m,) one less than the lowest user's level, or the last; 0 for leaves."""
-    late = np.full(len(kinds.family), last)
+def as_late_as_possible(fused: Fused, steps: list[Step], last: int) -> Ints:
+    """(m,) one less than the lowest user's level, or `last` if there is none; 0 for leaves."""
+    level = np.full(len(fused.op), last)
     for step in reversed(steps):
-        np.minimum.at(late, step.operands, late[step.users] - 1)
-    level = np.zeros_like(late)
-    level[kinds.computed] = late[kinds.computed]
-    return level
+        np.minimum.at(level, step.operands, level[step.users] - 1)
+    return np.where(fused.depth > 0, level, 0)
 
 
-def pull_together(kinds: Kinds, late: Ints) -> Ints:
+def pull_together(kinds: Kinds, steps: list[Step], late: Ints) -> Ints:
     """(m,) as late as possible, but then down to where others of the same family run.
 
-    As soon as possible leaves apart what lies on paths of different lengths: here, the two log of
-    log(exp(x)) + log(exp(y) + exp(z)). As late as possible brings them together at the end, but the
-    three exp are apart, as one of them is used later.
+    `steps` are those of `late`. In log(exp(x)) + log(exp(y) + exp(z)) one path is shorter:
 
-        level             1         2       3            pulled together
-        as soon           exp exp   log +   log     1    exp exp exp
-        as late           exp exp   exp +   log log 2    +
-                                                    3    log log
+        level   as soon as possible    as late as possible    pulled together
+          1     exp exp exp            exp exp                exp exp exp
+          2     + log                  exp +                  +
+          3     log                    log log                log log
 
-    So the exp goes down again, to where the last before it ran that share its weights or else its
-    factors. Nodes that share weights go down together, or they would be apart again:
+    So nodes that were used later than others, here an exp, go down again: to where the last before
+    them ran that share their weights, or else their factors. Nodes that share weights go down
+    together, or they would be apart again:
 
-        for nodes of one level, of all that share weights, from the lowest level up:
+        for the nodes of each level, of those that share weights, from the lowest level up:
             need = the lowest level at which all of them can run
-            if the last with these weights ran at `need` or later: go there
-            elif the last with the same factors did: go there, to the lowest of them
+            to = where the last with these weights ran, if that is not below `need`,
+                 or else the lowest of where the last with their factors ran, if it is not,
+                 or else where they are
     """
     level, last = late.copy(), int(late.max())
     of_weights, of_factors = np.full((2, len(late) + 1), -1)  # where the last of them run
-    for step in in_steps(kinds, late):
+    for step in steps:
         weights, index = np.unique(kinds.weights[step.nodes], return_inverse=True)
         factors = kinds.factors[step.nodes]
-        need = np.zeros(len(weights), np.intp)
+        need, low = np.zeros(len(weights), np.intp), np.full(len(weights), last)
         np.maximum.at(need, index, step.lowest(level))
-        low = np.full(len(weights), last)
         np.minimum.at(low, index, of_factors[factors])
         to = np.where(low >= need, low, late[step.nodes[0]])
         to = np.where(of_weights[weights] >= need, of_weights[weights], to)
-        level[step.nodes] = to[index]
+        level[step.nodes] = of_factors[factors] = to[index]
         of_weights[weights] = to
-        of_factors[factors] = to[index]
         of_factors[0] = -1
     return level

@@ -167,24 +167,17 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     in a result, and the plain sweep takes over, which has all guards.
     """
     guards = np.flatnonzero(graph.op == ops.guard.code)
-    if fused.alone or not len(guards) or _hidden_behind(guards, graph):
+    if fused.alone or not len(guards):
+        return fused
+    behind = reached(graph, {1: guards})[graph.parents] > 0
+    uses = [(op, k) for op in ops.OPS if op is not ops.guard for k in range(op.arity)]
+    if any(behind[graph.op == op.code, k].any() and _hides_nan(op, k) for op, k in uses):
         return fused
     by = np.arange(len(fused.op))
     by[guards] = fused.parents[guards, 1]
     while (by[by] != by).any():  # a guard of a guard
         by = by[by]
     return replace(_replaced(fused, by), unguarded=True)
-
-
-def _hidden_behind(nodes: Ints, graph: Graph) -> bool:
-    """Whether some op behind these nodes could hide that one of them is nan."""
-    behind = reached(graph, {1: nodes})[graph.parents] > 0
-    return any(
-        _hides_nan(op, k) and behind[graph.op == op.code, k].any()
-        for op in ops.OPS
-        if op is not ops.guard
-        for k in range(op.arity)
-    )
 
 
 @cache
@@ -206,14 +199,31 @@ def contract_sums(fused: Fused) -> Fused:
     """Turn every tree of sums into one contraction, which takes the place of its root.
 
     An inner node is used once, by the node above it, and so counts in the root of its tree alone.
+    What the nodes of a tree take in from outside makes the terms, in the order of evaluation.
     """
-    weights = _weights(fused)
-    user, weight = _single_users(fused, weights)
-    inner = (weight != 0) & _may_join(fused, user)
-    root, coef = _climb(user, weight, inner)
-    terms, roots = _terms(fused, weights, inner, root, coef), np.unique(root[inner])
+    user, k = np.nonzero(fused.parents >= 0)  # of all uses of nodes
+    used, weight = fused.parents[user, k], _weights(fused)[user, k]
+    once = np.bincount(np.append(used, fused.outputs))[used] == 1
+    joins = once & (weight != 0) & _may_join(fused, used, user)
+    root, coef = _climb(used[joins], user[joins], weight[joins], len(fused.op))
+    inner, in_tree = np.zeros((2, len(root)), bool)
+    inner[used[joins]] = in_tree[used[joins]] = in_tree[root[used[joins]]] = True
+
+    is_sum = np.isin(fused.op, SUMS)
+    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
+    adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]
+    node, u = user[adds], used[adds]
+    terms = Terms(node, u, np.full_like(u, fused.one), coef[node] * weight[adds])
+    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
+    u, v, _ = fused.parents[node].T
+    terms = terms.joined(Terms(node, u, v, coef[node]))
+    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
+
     picks = bool((inner & (fused.op == ops.where.code)).any())
-    fused = replace(_replaced(fused, root), terms=terms, picks=picks)
+    fused = replace(
+        _replaced(fused, root), terms=terms._replace(node=root[terms.node]), picks=picks
+    )
+    roots = in_tree & ~inner
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return fused
 
@@ -236,25 +246,14 @@ def _weights(fused: Fused) -> Floats:
     return weights
 
 
-def _single_users(fused: Fused, weights: Floats) -> tuple[Ints, Floats]:
-    """(m,) the only user of a node, and what that multiplies it with; -1 and 0 if it has others."""
-    users, k = np.nonzero(fused.parents >= 0)
-    used = fused.parents[users, k]
-    uses = np.bincount(np.append(used, fused.outputs), minlength=len(fused.op))
-    user, weight = np.full(len(uses), -1), np.zeros(len(uses))
-    once = uses[used] == 1
-    user[used[once]], weight[used[once]] = users[once], weights[users, k][once]
-    return user, weight
-
-
-def _may_join(fused: Fused, user: Ints) -> Mask:
-    """(m,) whether a node may be an inner node below its user: a product, or a sum below a sum."""
-    is_sum, product = np.isin(fused.op, SUMS), fused.op == ops.mul.code
+def _may_join(fused: Fused, node: Ints, user: Ints) -> Mask:
+    """Whether a node may be an inner node below its user: a product, or a sum below a sum."""
+    is_sum, is_product = np.isin(fused.op, SUMS), fused.op == ops.mul.code
     # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-    same_buffer = fused.batched == fused.batched[user]
-    into_sum = is_sum[user] & (product | _picks(fused) | (is_sum & same_buffer))
-    into_scale = product[user] & product & same_buffer  # a pick, scaled, might overflow
-    joins: Mask = (into_sum | into_scale) & (fused.origin > 0)
+    same_buffer = fused.batched[node] == fused.batched[user]
+    into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
+    into_scale = is_product[node] & same_buffer  # a pick, scaled, might overflow
+    joins: Mask = np.where(is_sum[user], into_sum, into_scale) & (fused.origin[node] > 0)
     return joins
 
 
@@ -275,39 +274,23 @@ def _picks(fused: Fused) -> Mask:
     return picks
 
 
-def _climb(user: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
-    """(m,) the root of the tree of an inner node, and what that multiplies it with; itself and 1.
+def _climb(node: Ints, user: Ints, weight: Floats, m: int) -> tuple[Ints, Floats]:
+    """(m,) for these inner nodes the root and what that multiplies them with; themselves and 1.
 
-    The loop below does this for all nodes at once, in rounds that double the distance covered:
+    The loop below does this for all of them, in rounds that double the distance covered:
     5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9 becomes 5 -> 9. For one node:
 
         root, coef = user[node], weight[node]
         while inner[root]:
             root, coef = user[root], coef * weight[root]
     """
-    root, coef = np.where(inner, user, np.arange(len(user))), np.where(inner, weight, 1.0)
-    below = np.flatnonzero(inner)
-    while len(below := below[inner[root[below]]]):
-        above = root[below]
-        coef[below] *= coef[above]
-        root[below] = root[above]
+    root, coef, inner = np.arange(m), np.ones(m), np.zeros(m, bool)
+    root[node], coef[node], inner[node] = user, weight, True
+    while len(node := node[inner[root[node]]]):
+        above = root[node]
+        coef[node] *= coef[above]
+        root[node] = root[above]
     return root, coef
-
-
-def _terms(fused: Fused, weights: Floats, inner: Mask, root: Ints, coef: Floats) -> Terms:
-    """What the nodes of all trees take in from outside of them, in the order of evaluation."""
-    in_tree, is_sum = inner.copy(), np.isin(fused.op, SUMS)
-    in_tree[root[inner]] = True
-    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
-    outside = (fused.parents >= 0) & ~(inner | zero)[fused.parents]
-    node, k = np.nonzero(outside & (in_tree & is_sum)[:, None])
-    u = fused.parents[node, k]
-    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weights[node, k])
-    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
-    u, v, _ = fused.parents[node].T
-    terms = added.joined(Terms(node, u, v, coef[node]))
-    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
-    return terms._replace(node=root[terms.node])
 
 
 # --- splits --------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def fuse(graph: Graph, alone: bool = False) -> Fused:
     >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
     >>> neuron = lambda x: vgrad.tanh(w[0] * x[0] + w[1] * x[1] + w[2])
     >>> terms = fuse(vgrad.trace(neuron, (2,), parameters=w)).terms
-    >>> terms.u, terms.v  # x[0] is node 0, w[0] is 2, and 10 is the number 1
+    >>> terms.u, terms.v  # w[0] is node 0, x[0] is 1, and 10 is the number 1
     (array([0, 2, 4]), array([ 1,  3, 10]))
     """
     fused = unfused(graph, alone)

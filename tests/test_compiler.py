@@ -195,18 +195,15 @@ def test_splits(split, fn, result):
 def test_biases_that_differ_between_sums_of_the_same_weights():
     """They are split off as residuals are; a bias that goes with its weights is not."""
 
-    def positions(biases):
-        rows = [(W[:5], bias, k) for k, bias in enumerate(biases)]
+    def positions(*biases):
         return lambda x: [
-            sum(w * tanh(x[k + i]) for i, w in enumerate(row)) + bias for row, bias, k in rows
+            sum(w * x[k + i] for i, w in enumerate(W[:5])) + bias for k, bias in enumerate(biases)
         ]
 
-    same = written(positions([w6, w6]), 6)
-    assert [sum(text.count(w.label) for w in W[:6]) for text in same] == [6, 6]
-    assert all(text.count("(") == 6 for text in same)  # five tanh, one sum
-    for biases in ([w6, w7], [w6, w6, w7]):
-        differing = written(positions(biases), 7)
-        assert all(text.count("(") == 7 and text.startswith("(w6 + (") for text in differing[:1])
+    row = "w1*x0 + w2*x1 + w3*x2 + w4*x3 + w5*x4"
+    assert written(positions(w6, w6), 6)[0] == f"({row} + w6)"
+    assert written(positions(w6, w7), 6)[0] == f"(w6 + ({row}))"
+    assert written(positions(w6, w6, w7), 7)[0] == f"(w6 + ({row}))"
 
 
 # --- levels --------------------------------------------------------------------------------------
@@ -249,11 +246,12 @@ def paths(x):
 
 
 def levels_of(fn, inputs, find):
-    """{op: the levels of its nodes}."""
+    """{op, or "sum" of contractions: the levels of its nodes}."""
     fused, kinds = kinds_of(fn, inputs)
     level, found = find(fused, kinds), {}
     for k in kinds.computed.tolist():
-        found.setdefault(ops.OPS[fused.op[k]].name, []).append(int(level[k]))
+        name = "sum" if fused.op[k] == CONTRACTION else ops.OPS[fused.op[k]].name
+        found.setdefault(name, []).append(int(level[k]))
     return {name: sorted(found[name]) for name in found}
 
 
@@ -283,6 +281,24 @@ def test_the_levels_are_those_with_the_fewest_families():
 
     assert levels_of(paths, 3, find_levels) == levels_of(paths, 3, pulled)
     assert levels_of(chain, 1, find_levels) == {"tanh": [1, 3], "exp": [2]}
+
+
+def neurons(x):
+    return [w1 * x[0] + w2 * x[1] + w3, w4 * x[0] + w5 * x[1] + w6]
+
+
+def samples(x):
+    return [w1 * a + w2 * b + w3 for a, b in (x[:2], x[2:])]
+
+
+@pytest.mark.parametrize("fn", [neurons, samples])
+def test_what_is_used_later_goes_down_to_what_has_its_factors_or_weights(fn):
+    def later(x):
+        first, second = fn(x)
+        return exp(exp(first)) * second
+
+    assert levels_of(later, 4, late)["sum"] == [1, 3]
+    assert levels_of(later, 4, pulled)["sum"] == [1, 1]
 
 
 def test_nodes_a_level_apart_that_cannot_meet_stay_apart():
@@ -326,6 +342,7 @@ def test_every_row_of_u_meets_every_row_of_v_in_a_grid():
     "pairs",
     [
         [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)],  # a pair is missing
+        [(0, 0), (1, 0), (1, 1), (2, 1)],  # as many pairs in each row, but other ones
         [(0, 0), (1, 1), (0, 1), (0, 1)],  # one is missing, another there twice
         [(0, 0), (0, 1), (1, 0), (1, 1), (0, 0)],  # a pair is there twice
     ],

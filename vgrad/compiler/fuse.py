@@ -242,7 +242,6 @@ def _weights(fused: Fused) -> Floats:
     for k in (0, 1):
         other = fused.parents[products, 1 - k]
         weights[products, k] = np.where(fits[other], fused.value[other], 0.0)
-    weights[fused.origin == 0] = 0.0
     return weights
 
 

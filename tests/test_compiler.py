@@ -153,9 +153,9 @@ def test_where_picks_a_parameter():
         )
 
 
-def test_products_of_constants_are_computed():
-    """They are recorded as they are, and depend on nothing; a scaled product would be one term."""
+def test_what_constants_alone_make_is_computed_as_it_is_recorded():
     two, three = (Value(number, trainable=False) for number in (2.0, 3.0))
+    assert written(lambda x: x[0] + two * three * 4, 1) == ["add(x0, mul(mul(2, 3), 4))"]
     program = vgrad.compile(lambda x: x + two * three * 4, [])
     assert program(program.theta(), np.array([1.0, 2.0])).tolist() == [25.0, 26.0]
 

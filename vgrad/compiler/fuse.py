@@ -27,6 +27,7 @@ from ..flat import FROM_INPUTS, Graph, hash64, origins, reached, span_lengths
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
+Uses = tuple[Ints, Ints, Floats]  # (e,) each
 
 CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
@@ -38,7 +39,7 @@ SMALL_SUM = 4  # terms; as they run one after the other, they may be of several 
 # inside it would round every term.
 COEFFICIENTS = 1.0, 2.0**30
 
-SIGNS = {ops.add: (1, 1, 0), ops.sub: (1, -1, 0), ops.neg: (-1, 0, 0)}  # of the operands of a sum
+SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
 SUMS = [op.code for op in SIGNS]
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
@@ -199,50 +200,33 @@ def contract_sums(fused: Fused) -> Fused:
     """Turn every tree of sums into one contraction, which takes the place of its root.
 
     An inner node is used once, by the node above it, and so counts in the root of its tree alone.
-    What the nodes of a tree take in from outside makes the terms, in the order of evaluation.
     """
-    user, k = np.nonzero(fused.parents >= 0)  # of all uses of nodes
-    used, weight = fused.parents[user, k], _weights(fused)[user, k]
+    uses = user, used, weight = _uses(fused)
     once = np.bincount(np.append(used, fused.outputs))[used] == 1
     joins = once & (weight != 0) & _may_join(fused, used, user)
-    root, coef = _climb(used[joins], user[joins], weight[joins], len(fused.op))
-    inner, in_tree = np.zeros((2, len(root)), bool)
-    inner[used[joins]] = in_tree[used[joins]] = in_tree[root[used[joins]]] = True
-
-    is_sum = np.isin(fused.op, SUMS)
-    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
-    adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]
-    node, u = user[adds], used[adds]
-    terms = Terms(node, u, np.full_like(u, fused.one), coef[node] * weight[adds])
-    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
-    u, v, _ = fused.parents[node].T
-    terms = terms.joined(Terms(node, u, v, coef[node]))
-    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
-
-    picks = bool((inner & (fused.op == ops.where.code)).any())
-    fused = replace(
-        _replaced(fused, root), terms=terms._replace(node=root[terms.node]), picks=picks
-    )
-    roots = in_tree & ~inner
+    inner = used[joins]
+    root, coef = _climb(inner, user[joins], weight[joins], len(fused.op))
+    terms, roots = _terms(fused, uses, root, coef), np.unique(root[inner])
+    picks = bool((fused.op[inner] == ops.where.code).any())
+    fused = replace(_replaced(fused, root), terms=terms, picks=picks)
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return fused
 
 
-def _weights(fused: Fused) -> Floats:
-    """(m, 3) what a sum or a scaled product multiplies its operands with; 0 for all others.
+def _uses(fused: Fused) -> Uses:
+    """All uses of nodes: the user, the node, and what a sum or a scaled product multiplies it with.
 
-    x + y: 1, 1, 0     x - y: 1, -1, 0     -x: -1, 0, 0     2 * x: 0, 2, 0
+    x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
     """
-    weights = np.zeros(fused.parents.shape)
+    user, k = np.nonzero(fused.parents >= 0)
+    used, other = fused.parents[user, k], fused.parents[user, 1 - k]
+    (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
+    scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
+    weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
     for op, signs in SIGNS.items():
-        weights[fused.op == op.code] = signs
-    (low, high), size = COEFFICIENTS, np.abs(fused.value)
-    fits = (fused.op == ops.const.code) & (low <= size) & (size <= high)
-    products = np.flatnonzero(fused.op == ops.mul.code)
-    for k in (0, 1):
-        other = fused.parents[products, 1 - k]
-        weights[products, k] = np.where(fits[other], fused.value[other], 0.0)
-    return weights
+        of_op = fused.op[user] == op.code
+        weight[of_op] = np.take(signs, k[of_op])
+    return user, used, weight
 
 
 def _may_join(fused: Fused, node: Ints, user: Ints) -> Mask:
@@ -290,6 +274,23 @@ def _climb(node: Ints, user: Ints, weight: Floats, m: int) -> tuple[Ints, Floats
         coef[node] *= coef[above]
         root[node] = root[above]
     return root, coef
+
+
+def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
+    """What the nodes of all trees take in from outside of them, in the order of evaluation."""
+    user, used, weight = uses
+    inner = root != np.arange(len(root))
+    in_tree, is_sum = inner.copy(), np.isin(fused.op, SUMS)
+    in_tree[root[inner]] = True
+    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
+    adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]
+    node, u = user[adds], used[adds]
+    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weight[adds])
+    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
+    u, v, _ = fused.parents[node].T
+    terms = added.joined(Terms(node, u, v, coef[node]))
+    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
+    return terms._replace(node=root[terms.node])
 
 
 # --- splits --------------------------------------------------------------------------------------

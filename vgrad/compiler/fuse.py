@@ -101,8 +101,7 @@ class Fused:
 def fuse(graph: Graph, alone: bool = False) -> Fused:
     """Find the contractions of `graph`; each pass goes over all nodes at once.
 
-    Where inf or nan might make a difference, another sweep can take over; unless this one is
-    `alone`.
+    Where inf or nan might make a difference, another sweep takes over; unless this one is `alone`.
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
@@ -148,9 +147,6 @@ def _replaced(fused: Fused, by: Ints) -> Fused:
     return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)
 
 
-# --- constants and guards ------------------------------------------------------------------------
-
-
 def merge_constants(fused: Fused) -> Fused:
     """Keep one of all constants that have the same bits; of ones, the node 1."""
     constants = np.flatnonzero(fused.op == ops.const.code)[::-1]  # the node 1 comes first
@@ -164,8 +160,8 @@ def merge_constants(fused: Fused) -> Fused:
 def drop_guards(fused: Fused, graph: Graph) -> Fused:
     """Replace guards by what they guard, guard(x, y) by y, where the plain sweep can take over.
 
-    Where y is nan and the guard would be 0, nan goes on. If nothing on the way hides it, it shows
-    in a result, and the plain sweep takes over, which has all guards.
+    Where y is nan and the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
+    and the plain sweep takes over, which has all guards.
     """
     guards = np.flatnonzero(graph.op == ops.guard.code)
     if fused.alone or not len(guards):
@@ -191,9 +187,6 @@ def _hides_nan(op: ops.Op, k: int) -> bool:
         if not isnan(of_nan) and len(set(others)) > 1:
             return True
     return False
-
-
-# --- sums ----------------------------------------------------------------------------------------
 
 
 def contract_sums(fused: Fused) -> Fused:
@@ -293,14 +286,10 @@ def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
     return terms._replace(node=root[terms.node])
 
 
-# --- splits --------------------------------------------------------------------------------------
-
-
 def split_shared(fused: Fused) -> Fused:
     """Give the terms of a batched sum that no input reaches a shared sum of their own.
 
-    x + p * p + q * q becomes x + s. A single node that is added as it is, such as a bias, stays: it
-    is a product with 1.
+    x + p * p + q * q becomes x + s. A single node that is added as it is, such as a bias, stays.
     """
     terms, batched = fused.terms, fused.batched
     shared = batched[terms.node] & ~(batched[terms.u] | batched[terms.v])

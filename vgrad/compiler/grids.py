@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Matrices(NamedTuple):
     Some cells may not be wanted, and rows may end early, as in a causal model the sums of the first
     position do. What is missing stands for 0.
 
-                 x   y   z       of the scores of three positions,
+        u \\ v   x   y   z       of the scores of three positions,
             x    0               x . x, y . x, y . y, ...,
             y    1   2           6 of 9 cells are wanted
             z    3   4   5
@@ -91,11 +91,10 @@ class Matrices(NamedTuple):
 
     def cells(self) -> Ints:
         """(n,) where the nodes are: in order or, if some are missing, row of u by row of u."""
-        places = np.arange(self.nodes.size).reshape(self.nodes.shape)
-        there = self.nodes >= 0
-        if there.all():
-            return places.reshape(-1)
-        return places.swapaxes(1, 2)[there.swapaxes(1, 2)]
+        places = np.arange(self.nodes.size)
+        if (self.nodes >= 0).all():
+            return places
+        return places.reshape(self.nodes.shape).swapaxes(1, 2)[self.nodes.swapaxes(1, 2) >= 0]
 
 
 def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
@@ -109,7 +108,8 @@ def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
 def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The same, where rows of v may be cut short, and those of u may not.
 
-    Sums that have rows in common are parts of (c, a, k) each; equal ones make one stack.
+    Sums linked by rows in common are a part, of c rows of u and a rows of v, k terms long. Parts
+    of one shape make one stack, if enough of their cells are wanted.
     """
     starts, counts = span_lengths(terms.node)
     rows_u = _longest(terms, terms.u, terms.keys(hash64(terms.u)) + hash64(counts))
@@ -151,16 +151,17 @@ def _stack(terms: Terms, shape: tuple[int, int, int], h: Ints, c: Ints, a: Ints)
     return stack
 
 
-def _longest(terms: Terms, x: Ints, key: NDArray[np.unsignedinteger | np.signedinteger]) -> Ints:
-    """(n,) for each sum the longest of the same key, if its row of x is the beginning of that's.
+def _longest(terms: Terms, x: Ints, key: NDArray[np.integer[Any]]) -> Ints:
+    """(n,) for each sum the longest of those with its key, if that begins with the sum's x.
 
-    If it is not, the sum itself. So rows with the same first number as key
+    If it does not, the sum itself. So two sums have the same number if one row serves both.
     """
     starts, counts = span_lengths(terms.node)
-    order = np.lexsort((-counts, key))
-    heads = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))
-    longest = np.empty(len(key), np.intp)
-    longest[order] = np.repeat(order[heads], np.diff(heads, append=len(key)))
+    _, kind = np.unique(key, return_inverse=True)
+    order = np.argsort(-counts, kind="stable")[::-1]
+    of_kind = np.empty(kind.max() + 1, np.intp)
+    of_kind[kind[order]] = order  # the last one that is written stays: the longest
+    longest = of_kind[kind]
     place = np.arange(len(x)) - np.repeat(starts, counts)
     same = x[np.repeat(starts[longest], counts) + place] == x
     return np.where(np.logical_and.reduceat(same, starts), longest, np.arange(len(key)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Array, count
-from ..flat import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Rows, as_slice
+from ..flat import BATCHED, FROM_PARAMETERS, SHARED, Rows, as_slice
 from .calls import Calls
 from .kernels import Kernel
 from .plan import Plan
@@ -45,7 +45,7 @@ class Bound:
         self._parameters = as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
         self._inputs = [as_slice(layout.row[x]) for x in np.split(graph.inputs, ends[:-1])]
-        batched = (fused.origin[fused.outputs] & FROM_INPUTS) == BATCHED
+        batched = fused.batched[fused.outputs]
         self._outputs = [
             (np.flatnonzero(batched == side), layout.row[fused.outputs[batched == side]])
             for side in (SHARED, BATCHED)
@@ -177,7 +177,7 @@ def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls
     """New buffers, with what is constant in them."""
     fused, layout = plan.fused, plan.layout
     calls = Calls(layout.rows, width, careful, dtype)
-    constants = np.flatnonzero(fused.alive & (fused.op == ops.const.code))
+    constants = np.flatnonzero(fused.op == ops.const.code)
     rows = layout.row[constants]
     calls.values[SHARED][rows] = fused.value[constants]
     calls.is_constant[SHARED][rows] = True

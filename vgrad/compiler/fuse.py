@@ -1,16 +1,22 @@
-"""Sums of products: a run of additions, subtractions and products becomes one contraction.
+"""Sums of products: a tree of additions, subtractions and products becomes one contraction.
 
 A contraction is a node that computes the sum of c * u * v over its terms, where c is a constant
-and u and v are nodes. A neuron is one, whatever its width, and so is a penalty over all parameters.
+and u and v are nodes. A neuron is one, whatever its width, and so is a penalty over all parameters:
+
+            tanh                    tanh
+             +                       |            c   u   v
+          +     b         ->    contraction       1  w0  x0
+       *     *                                    1  w1  x1
+     w0 x0 w1 x1                                  1   b   1
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import isnan, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +24,14 @@ from numpy.typing import NDArray
 from .. import ops
 from ..flat import FROM_INPUTS, Graph, hash64, origins, reached, span_lengths
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
+Uses = tuple[Ints, Ints, Floats]  # (e,) each
 
-CONTRACTION = 255  # stands in `Fused.op` for a contraction; no op has that code
+CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
-SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
+SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds
 
 # What scales a product rides along as its coefficient, and multiplies one factor first. It must not
 # be small, or that factor might lose its digits where the product would not have. If it is large,
@@ -31,49 +39,63 @@ SMALL_SUM = 4  # terms; so many may mix kinds, as they run one after the other
 # inside it would round every term.
 COEFFICIENTS = 1.0, 2.0**30
 
-
+SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
+SUMS = [op.code for op in SIGNS]
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
 
-@dataclass(frozen=True, eq=False)
-class Terms:
+class Terms(NamedTuple):
     """The terms of all contractions, t in all, those of one contraction side by side."""
 
     node: Ints  # (t,) the contraction
-    u: Ints  # (t,) the one factor
-    v: Ints  # (t,) the other; the node that is 1 where there is none
-    coef: NDArray[np.float64]  # (t,)
+    u: Ints  # (t,) one factor
+    v: Ints  # (t,) the other, or the node that is 1
+    coef: Floats  # (t,)
 
-    def take(self, order: Ints | Mask) -> Terms:
+    def take(self, order: Ints | Mask | slice) -> Terms:
         """The terms at these places."""
         return Terms(self.node[order], self.u[order], self.v[order], self.coef[order])
 
-    def __add__(self, other: Terms) -> Terms:
-        return Terms(
-            np.concatenate([self.node, other.node]),
-            np.concatenate([self.u, other.u]),
-            np.concatenate([self.v, other.v]),
-            np.concatenate([self.coef, other.coef]),
-        )
+    def joined(self, other: Terms) -> Terms:
+        """These terms and then the others."""
+        columns: list[Any] = [np.append(*pair) for pair in zip(self, other)]
+        return Terms(*columns)
+
+    def how_many(self, mask: Mask) -> Ints:
+        """(t,) for each term how many terms of its contraction are in `mask`."""
+        return np.bincount(self.node[mask], minlength=self.node.max(initial=0) + 1)[self.node]
+
+    def keys(self, x: NDArray[Any]) -> NDArray[np.uint64]:
+        """A number for each contraction that stands for the tuple of its terms' x, (t,).
+
+        A sum of hashes takes one call for all; different tuples have equal keys by chance alone.
+        """
+        starts, counts = span_lengths(self.node)
+        place = np.arange(len(x)) - np.repeat(starts, counts)
+        return np.add.reduceat(x * (hash64(place) | 1), starts)
 
 
 @dataclass(frozen=True, eq=False)
 class Fused:
     """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
 
-    op: NDArray[np.uint8]  # (m,) op codes, and CONTRACTION
-    parents: Ints  # (m, 3) of what is no contraction; -1 elsewhere
-    value: NDArray[np.float64]  # (m,) of constants
+    op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: into another node
+    parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
+    value: Floats  # (m,) of constants
     origin: NDArray[np.uint8]  # (m,) FROM_... bits
     depth: Ints  # (m,) grows from parents to children; 0 for leaves
-    sources: Ints  # (m,) for how many computed nodes of the graph each stands for
-    alive: Mask  # (m,) False for what has vanished into a contraction, or is computed elsewhere
-    one: int  # the node that is 1
-    picks: bool  # whether parameters must be finite, as products stand for where(c, w, 0)
-    alone: bool  # whether no other sweep can take over
-    unguarded: bool  # whether nan may stand where the graph has a guard of a gradient of 0
-    terms: Terms
+    sources: Ints  # (m,) how many computed nodes of the graph each one does the work of
     outputs: Ints
+    one: int  # the node that is 1
+    terms: Terms
+    alone: bool  # whether no other sweep can take over
+    picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
+    unguarded: bool = False  # whether nan may come out where the graph has a guard
+
+    @property
+    def batched(self) -> Mask:
+        """(m,) which nodes differ between samples."""
+        return (self.origin & FROM_INPUTS) > 0
 
     def origin_of(self, nodes: Ints) -> int:
         """FROM_... bits: what any of these nodes is computed from."""
@@ -84,286 +106,273 @@ class Fused:
         return int(self.origin[node] & FROM_INPUTS)
 
 
-def fuse(graph: Graph, alone: bool = False) -> Fused:
-    """Find the contractions of `graph`, by passes over all of its nodes at once.
-
-    Where inf or nan might make a difference, another sweep can take over; unless it is `alone`.
-    """
-    n = len(graph)
-    one = n
-    op = np.append(graph.op, np.uint8(ops.const.code))
-    value = np.append(graph.value, 1.0)
-    origin = origins(graph)  # the node 1 is in the place of no parent: it comes from nothing
-    same = _equal_constants(op, value, one)
-    guards = np.empty(0, np.intp) if alone else _needless_guards(graph)
-    same[guards] = graph.parents[guards, 1]
-    while (same[same] != same).any():  # a guard of a guard
-        same = same[same]
-    parents = np.append(graph.parents, np.full((1, 3), -1, np.int32), axis=0)
-    parents = np.append(same, np.int32(-1))[parents]
-    parents[guards] = -1
-    outputs = same[graph.outputs]
-    picks = _picks(op, parents, value) & (not alone)
-    runs = _SumTrees(op, parents, value, origin, outputs, picks)
-    terms = runs.terms(one)
-    fused = Fused(
-        op=np.where(runs.roots, np.uint8(CONTRACTION), op),
-        parents=np.where(runs.roots[:, None], -1, parents),
-        value=value,
-        origin=origin,
+def unfused(graph: Graph, alone: bool) -> Fused:
+    """The graph as it is, and the node 1."""
+    nothing = np.empty(0, np.intp)
+    return Fused(
+        op=np.append(graph.op, np.uint8(ops.const.code)),
+        parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
+        value=np.append(graph.value, 1.0),
+        origin=origins(graph),  # whose last entry is that of no parent: like 1, from nothing
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
-        sources=np.where(op == ops.const.code, 0, runs.sizes),
-        alive=~runs.absorbed & (same == np.arange(n + 1)),
-        one=one,
-        picks=bool((picks & (runs.absorbed | runs.roots)).any()),
+        sources=np.append(graph.level > 0, 0),
+        outputs=graph.outputs,
+        one=len(graph),
+        terms=Terms(nothing, nothing, nothing, np.empty(0)),
         alone=alone,
-        unguarded=len(guards) > 0,
-        terms=terms,
-        outputs=outputs,
     )
-    np.add.at(fused.sources, runs.top[same[guards]], 1)
-    return _split_residuals(_split_mixed(_split_shared(fused)))
 
 
-def _equal_constants(op: NDArray[np.uint8], value: NDArray[np.float64], one: int) -> Ints:
-    """(m,) for each node itself, but for each constant the one that stands for all of its bits."""
-    same = np.arange(len(op), dtype=np.int32)
-    constants = np.flatnonzero(op == ops.const.code)[::-1]  # `one` comes first
-    _, first, inverse = np.unique(
-        value[constants].view(np.int64), return_index=True, return_inverse=True
-    )
-    same[constants] = constants[first][inverse.reshape(-1)]
-    return same
+def _replaced(fused: Fused, by: Ints) -> Fused:
+    """Node by[i] in the place of every node i; what is replaced is gone."""
+    gone = by != np.arange(len(by))
+    parents = np.append(by, -1)[fused.parents]
+    parents[gone] = -1
+    sources = np.zeros_like(fused.sources)
+    np.add.at(sources, by, fused.sources)
+    op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
+    return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)
 
 
-def _needless_guards(graph: Graph) -> Ints:
-    """The guards that the fused sweep can do without.
+def merge_constants(fused: Fused) -> Fused:
+    """Keep one of all constants that have the same bits; of ones, the node 1."""
+    constants = np.flatnonzero(fused.op == ops.const.code)[::-1]  # the node 1 comes first
+    bits = fused.value[constants].view(np.int64)
+    _, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
+    by = np.arange(len(fused.op))
+    by[constants] = constants[first][inverse.reshape(-1)]
+    return _replaced(fused, by)
 
-    Where one is needed, nan goes through in its place. If nothing on the way hides that, it shows
-    in a result, and the plain sweep takes over, which has them all.
+
+def drop_guards(fused: Fused, graph: Graph) -> Fused:
+    """Replace guards by what they guard, guard(x, y) by y, where the plain sweep can take over.
+
+    Where y is nan and the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
+    and the plain sweep takes over, which has all guards.
     """
     guards = np.flatnonzero(graph.op == ops.guard.code)
-    if len(guards):
-        behind = reached(graph, {1: guards})[graph.parents].astype(bool)
-        for op in ops.OPS:
-            if op is not ops.guard:
-                hidden = [_hides_nan(op, k) for k in range(op.arity)]
-                if behind[graph.op == op.code][:, : op.arity][:, hidden].any():
-                    return guards[:0]
-    return guards
+    if fused.alone or not len(guards):
+        return fused
+    behind = reached(graph, {1: guards})[graph.parents] > 0
+    uses = [(op, k) for op in ops.OPS if op is not ops.guard for k in range(op.arity)]
+    if any(behind[graph.op == op.code, k].any() and _hides_nan(op, k) for op, k in uses):
+        return fused
+    by = np.arange(len(fused.op))
+    by[guards] = fused.parents[guards, 1]
+    while (by[by] != by).any():  # a guard of a guard
+        by = by[by]
+    return replace(_replaced(fused, by), unguarded=True)
 
 
 @cache
 def _hides_nan(op: ops.Op, k: int) -> bool:
     """Whether a result may depend on operand k, and not be nan where that is."""
     numbers = (0.0, 1.0, -1.0)
-    for xs in product(*[numbers] * op.arity):
-        of_nan, *others = [
-            ops.evaluate(op.forward, *xs[:k], x, *xs[k + 1 :]) for x in (nan, *numbers)
-        ]
+    for xs in product(numbers, repeat=op.arity):
+        tried = [(*xs[:k], x, *xs[k + 1 :]) for x in (nan, *numbers)]
+        of_nan, *others = [ops.evaluate(op.forward, *operands) for operands in tried]
         if not isnan(of_nan) and len(set(others)) > 1:
             return True
     return False
 
 
-def _picks(op: NDArray[np.uint8], parents: Ints, value: NDArray[np.float64]) -> Mask:
+def contract_sums(fused: Fused) -> Fused:
+    """Turn every tree of sums into one contraction, which takes the place of its root.
+
+    An inner node is used once, by the node above it, and so counts in the root of its tree alone.
+
+    >>> import vgrad
+    >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
+    >>> neuron = lambda x: vgrad.tanh(w[0] * x[0] + w[1] * x[1] + w[2])
+    >>> graph = vgrad.trace(neuron, (2,), parameters=w)
+    >>> terms = contract_sums(unfused(graph, alone=False)).terms
+    >>> terms.u, terms.v  # w[0] is node 0, x[0] is 1, and 10 is the number 1
+    (array([0, 2, 4]), array([ 1,  3, 10]))
+    """
+    uses = user, used, weight = _uses(fused)
+    once = np.bincount(np.append(used, fused.outputs))[used] == 1
+    joins = once & (weight != 0) & _may_join(fused, used, user)
+    inner = used[joins]
+    root, coef = _climb(inner, user[joins], weight[joins], len(fused.op))
+    terms, roots = _terms(fused, uses, root, coef), np.unique(root[inner])
+    picks = bool((fused.op[inner] == ops.where.code).any())
+    fused = replace(_replaced(fused, root), terms=terms, picks=picks)
+    fused.op[roots], fused.parents[roots] = CONTRACTION, -1
+    return fused
+
+
+def _uses(fused: Fused) -> Uses:
+    """All uses of nodes: the user, the node, and what a sum or a scaled product multiplies it with.
+
+    x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
+    """
+    user, k = np.nonzero(fused.parents >= 0)
+    used, other = fused.parents[user, k], fused.parents[user, 1 - k]
+    (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
+    scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
+    weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
+    for op, signs in SIGNS.items():
+        of_op = fused.op[user] == op.code
+        weight[of_op] = np.take(signs, k[of_op])
+    return user, used, weight
+
+
+def _may_join(fused: Fused, node: Ints, user: Ints) -> Mask:
+    """Whether a node may be an inner node below its user: a product, or a sum below a sum."""
+    is_sum, is_product = np.isin(fused.op, SUMS), fused.op == ops.mul.code
+    # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
+    same_buffer = fused.batched[node] == fused.batched[user]
+    into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
+    into_scale = is_product[node] & same_buffer  # a pick, scaled, might overflow
+    joins: Mask = np.where(is_sum[user], into_sum, into_scale) & (fused.origin[node] > 0)
+    return joins
+
+
+def _picks(fused: Fused) -> Mask:
     """(m,) which nodes are where(c, w, 0) of a condition c and a parameter or number w.
 
     That is the product c * w if w is finite. A sum of them, as `take` makes, may then be a matrix
     product, of a row that is 1 in one place.
     """
-    c, w, zero = parents.T
-    condition = np.isin(op, [o.code for o in ops.OPS if o.is_condition])
-    number = (op == ops.const.code) & (np.abs(value) <= LARGEST)
-    picked = (op == ops.parameter.code) | number
-    nothing = (op == ops.const.code) & (value == 0)
-    picks: Mask = (op == ops.where.code) & condition[c] & picked[w] & nothing[zero]
+    if fused.alone:
+        return np.zeros(len(fused.op), bool)
+    c, w, zero = fused.parents.T
+    condition = np.isin(fused.op, [op.code for op in ops.OPS if op.is_condition])
+    constant = fused.op == ops.const.code
+    picked = (fused.op == ops.parameter.code) | (constant & (np.abs(fused.value) <= LARGEST))
+    nothing = constant & (fused.value == 0)
+    picks: Mask = (fused.op == ops.where.code) & condition[c] & picked[w] & nothing[zero]
     return picks
 
 
-class _SumTrees:
-    """The runs of single-use nodes that make up the sums."""
+def _climb(node: Ints, user: Ints, weight: Floats, m: int) -> tuple[Ints, Floats]:
+    """(m,) for these inner nodes the root and what that multiplies them with; themselves and 1.
 
-    def __init__(
-        self,
-        op: NDArray[np.uint8],
-        parents: Ints,
-        value: NDArray[np.float64],
-        origin: NDArray[np.uint8],
-        outputs: Ints,
-        picks: Mask,
-    ) -> None:
-        self.parents, self.value = parents, value
-        x, y, _ = np.ascontiguousarray(parents.T)
-        depends = origin > 0
-        constant = op == ops.const.code
-        self.constant = constant
-        self.linear = np.isin(op, [o.code for o in (ops.add, ops.sub, ops.neg)]) & depends
-        self.mul = ((op == ops.mul.code) | picks) & depends
-        self.sign = np.ones((len(op), 2))  # with which a sum takes its operands
-        self.sign[op == ops.sub.code, 1] = -1.0
-        self.sign[op == ops.neg.code, 0] = -1.0
-        product = op == ops.mul.code
-        scaled = product & (constant[x] | constant[y])
-        self.factor = np.where(scaled, np.where(constant[x], y, x), -1)  # what a constant scales
-        scale = np.where(scaled, np.where(constant[x], value[x], value[y]), 0.0)
-        low, high = COEFFICIENTS
-        scales = scaled & (np.abs(scale) >= low) & (np.abs(scale) <= high)
+    The loop below does this for all of them, in rounds that double the distance covered:
+    5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9 becomes 5 -> 9. For one node:
 
-        uses = np.bincount(parents[parents >= 0], minlength=len(op))
-        uses += np.bincount(outputs, minlength=len(op))
-        # of a node that is used once: by whom, and as which operand
-        user, place = np.full(len(op), -1, np.int32), np.zeros(len(op), np.int8)
-        for k in (1, 0):
-            children = np.flatnonzero(parents[:, k] >= 0)
-            user[parents[children, k]] = children
-            place[parents[children, k]] = k
-        # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-        same_buffer = (origin & FROM_INPUTS) == (origin[user] & FROM_INPUTS)
-        into_sum = self.linear[user] & (self.mul | (self.linear & same_buffer))
-        into_scale = scales[user] & product & same_buffer  # a pick, scaled, might overflow
-        self.absorbed = (uses == 1) & (user >= 0) & (into_sum | into_scale)
-
-        inner = np.flatnonzero(self.absorbed)
-        self.top = np.arange(len(op), dtype=np.int32)
-        self.top[inner] = user[inner]
-        self.coef = np.ones(len(op))
-        self.coef[inner] = np.where(
-            self.linear[user[inner]], self.sign[user[inner], place[inner]], scale[user[inner]]
-        )
-        self.roots = np.zeros(len(op), bool)
-        self.roots[self.top[inner]] = True
-        self.roots &= ~self.absorbed
-        # each round doubles the distance covered, of those that have not arrived
-        while len(inner := inner[self.absorbed[self.top[inner]]]):
-            above = self.top[inner]
-            self.coef[inner] *= self.coef[above]
-            self.top[inner] = self.top[above]
-        computed = np.flatnonzero(parents[:, 0] >= 0)
-        self.sizes = np.bincount(self.top[computed], minlength=len(op))
-
-    def terms(self, one: int) -> Terms:
-        """The terms of every run, in the order of evaluation."""
-        inside = self.absorbed | self.roots
-        parts = []
-        for k in (0, 1):
-            nodes = np.flatnonzero(inside & self.linear)
-            operand = self.parents[nodes, k]
-            zero = self.constant[operand] & (self.value[operand] == 0)  # as sum() begins with
-            kept = (operand >= 0) & ~self.absorbed[operand] & ~zero
-            nodes, operand = nodes[kept], operand[kept]
-            coef = self.coef[nodes] * self.sign[nodes, k]
-            parts.append((nodes, operand, np.full(len(nodes), one), coef))
-        products = inside & self.mul & ~((self.factor >= 0) & self.absorbed[self.factor])
-        nodes = np.flatnonzero(products)
-        parts.append((nodes, *self.parents[nodes, :2].T, self.coef[nodes]))
-        source, u, v, coef = map(np.concatenate, zip(*parts))
-        top = self.top[source]
-        return Terms(top, u, v, coef).take(np.lexsort((source, top)))
+        root, coef = user[node], weight[node]
+        while inner[root]:
+            root, coef = user[root], coef * weight[root]
+    """
+    root, coef, inner = np.arange(m), np.ones(m), np.zeros(m, bool)
+    root[node], coef[node], inner[node] = user, weight, True
+    while len(node := node[inner[root[node]]]):
+        above = root[node]
+        coef[node] *= coef[above]
+        root[node] = root[above]
+    return root, coef
 
 
-def _split_shared(fused: Fused) -> Fused:
+def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
+    """What the nodes of all trees take in from outside of them, in the order of evaluation."""
+    user, used, weight = uses
+    inner = root != np.arange(len(root))
+    in_tree, is_sum = inner.copy(), np.isin(fused.op, SUMS)
+    in_tree[root[inner]] = True
+    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
+    adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]
+    node, u = user[adds], used[adds]
+    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weight[adds])
+    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
+    u, v, _ = fused.parents[node].T
+    terms = added.joined(Terms(node, u, v, coef[node]))
+    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
+    return terms._replace(node=root[terms.node])
+
+
+def split_shared(fused: Fused) -> Fused:
     """Give the terms of a batched sum that no input reaches a shared sum of their own.
 
-    A single one that is added as it stands, such as a bias, stays: it is a product with 1.
+    x + p * p + q * q becomes x + s. A single node that is added as it is, such as a bias, stays.
     """
-    terms = fused.terms
-    batched = fused.origin & FROM_INPUTS
-    shared = (batched[terms.node] > 0) & ((batched[terms.u] | batched[terms.v]) == 0)
-    count = np.bincount(terms.node[shared], minlength=len(fused.op))
-    plain = (terms.v == fused.one) & (terms.coef == 1)
-    return _split(fused, shared & ~(plain & (count[terms.node] == 1)), below=3)
+    terms, batched = fused.terms, fused.batched
+    shared = batched[terms.node] & ~(batched[terms.u] | batched[terms.v])
+    bias = (terms.v == fused.one) & (terms.coef == 1) & (terms.how_many(shared) == 1)
+    return _split(fused, shared & ~bias, below=3)
 
 
-def _split_mixed(fused: Fused) -> Fused:
-    """Let a long sum have either products of two batched factors or others, but not both."""
-    terms = fused.terms
-    batched = fused.origin & FROM_INPUTS
-    both = (batched[terms.u] & batched[terms.v]) > 0
-    count = np.bincount(terms.node, minlength=len(fused.op))
-    other = np.bincount(terms.node[~both], minlength=len(fused.op))
-    return _split(fused, both & ((count > SMALL_SUM) & (other > 0))[terms.node], below=2)
+def split_mixed(fused: Fused) -> Fused:
+    """Let a long sum have either products of two batched factors or other terms, but not both.
 
-
-def _split_residuals(fused: Fused) -> Fused:
-    """Give the products of a long sum a sum of their own where it adds a few other numbers too.
-
-    As in x + W @ x, where the numbers that are added would tell the rows of W @ x apart.
+    w0 * x0 + w1 * x1 + w2 * x2 + x0 * x1 + x1 * x2 becomes w0 * x0 + w1 * x1 + w2 * x2 + s.
     """
-    terms = fused.terms
-    batched = fused.origin & FROM_INPUTS
+    terms, batched = fused.terms, fused.batched
+    both = batched[terms.u] & batched[terms.v]
+    products, others = terms.how_many(both), terms.how_many(~both)
+    return _split(fused, both & (others > 0) & (products + others > SMALL_SUM), below=2)
+
+
+def split_residuals(fused: Fused) -> Fused:
+    """Give the products of a long sum a sum of their own if it adds a few other numbers too.
+
+    As in x + W @ x, where the numbers that are added would tell the rows of W @ x apart: x + s.
+    """
+    terms, batched = fused.terms, fused.batched
     leaf = np.isin(fused.op, [ops.parameter.code, ops.const.code])
-    own = batched[terms.u] == batched[terms.node]
-    added = (terms.v == fused.one) & (own & ~leaf[terms.u] | _differing_biases(fused))
-    count = np.bincount(terms.node, minlength=len(fused.op))
-    few = np.bincount(terms.node[added], minlength=len(fused.op))
-    long = (few > 0) & (few <= SMALL_SUM) & (count - few > SMALL_SUM)
-    return _split(fused, long[terms.node] & ~added, below=1)
+    own = (batched[terms.u] == batched[terms.node]) & ~leaf[terms.u]
+    added = (terms.v == fused.one) & (own | differing_biases(fused))
+    few, rest = terms.how_many(added), terms.how_many(~added)
+    long = (few > 0) & (few <= SMALL_SUM) & (rest > SMALL_SUM)
+    return _split(fused, long & ~added, below=1)
 
 
-def _differing_biases(fused: Fused) -> Mask:
-    """(t,) which terms are shared numbers added to a sum whose weights others use with another one.
+def differing_biases(fused: Fused) -> Mask:
+    """(t,) which terms are biases of sums with weights that other sums use with other biases.
 
-    A bias goes with a row of weights; what a position of a sequence adds to all tokens does not.
+    A bias goes with a row of weights; what a position of a sequence adds to all tokens does not:
+    after w0 * x0 + w1 * x1 + p and w0 * y0 + w1 * y1 + q, both p and q differ. In Python, where
+    sums of hashes below stand for the sets:
+
+        biases_of = defaultdict(set)
+        for s in sums_with_a_bias:
+            biases_of[weights(s)].add(biases(s))
+        differing = [s for s in sums_with_a_bias if len(biases_of[weights(s)]) > 1]
     """
-    terms = fused.terms
-    parameter, batched = fused.op == ops.parameter.code, (fused.origin & FROM_INPUTS) > 0
+    terms, batched = fused.terms, fused.batched
+    parameter = fused.op == ops.parameter.code
     shared = parameter[terms.u] | (batched[terms.node] & ~batched[terms.u])
     bias: Mask = shared & (terms.v == fused.one)
     if not bias.any():
         return bias
-    weight = (parameter[terms.u] | parameter[terms.v]) & ~bias
     starts, counts = span_lengths(terms.node)
-    used = np.where(parameter[terms.u] | bias, terms.u, terms.v)
-    weights, biases = (np.add.reduceat(hash64(used) * x, starts) for x in (weight, bias))
-    some = np.flatnonzero(np.logical_or.reduceat(bias, starts))
-    _, row = np.unique(weights[some], return_inverse=True)
-    first = np.empty(row.max() + 1, np.uint64)
-    first[row] = biases[some]
-    differs = np.zeros(len(starts), bool)
-    differs[some] = np.isin(row, row[biases[some] != first[row]])
-    bias &= np.repeat(differs, counts)
+    weight = (parameter[terms.u] | parameter[terms.v]) & ~bias
+    hashes = hash64(np.where(parameter[terms.u] | bias, terms.u, terms.v))
+    weights, biases = (
+        np.repeat(np.add.reduceat(hashes * x, starts), counts)[bias] for x in (weight, bias)
+    )
+    _, row = np.unique(weights, return_inverse=True)
+    some = np.empty(row.max() + 1, np.uint64)
+    some[row] = biases  # of all sums with these weights, those of one
+    bias[bias] = np.bincount(row, biases != some[row])[row] > 0
     return bias
 
 
 def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     """Move terms out of their contractions into new ones, which the old ones then add.
 
-    `below` is how much deeper the new ones are; what is moved later may hold what was moved before.
+    `below` is how much deeper the new ones are: less from one split to the next, as a later one may
+    move a sum that an earlier one has made.
     """
     if not moved.any():
         return fused
-    m, terms = len(fused.op), fused.terms
-    out = terms.take(moved)
+    out, kept = fused.terms.take(moved), fused.terms.take(~moved)
     roots, index, counts = np.unique(out.node, return_inverse=True, return_counts=True)
-    new = m + np.arange(len(roots))
-    inside = Terms(new[index.reshape(-1)], out.u, out.v, out.coef)
-    kept = terms.take(~moved) + Terms(
-        roots, new, np.full(len(roots), fused.one), np.ones(len(roots))
-    )
-    all_terms = kept + inside
-    starts = np.cumsum(counts) - counts
+    n, starts = len(roots), np.cumsum(counts) - counts
+    new = len(fused.op) + np.arange(n)
+    links = Terms(roots, new, np.full(n, fused.one), np.ones(n))
+    terms = kept.joined(links).joined(out._replace(node=new[index]))
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
-    sources = fused.sources.copy()
-    sources[roots] -= counts + products - 1  # the addition that joins them stays behind
-
-    def extend(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([array, more.astype(array.dtype)])
-
-    return Fused(
-        op=extend(fused.op, np.full(len(new), CONTRACTION)),
-        parents=extend(fused.parents, np.full((len(new), 3), -1)),
-        value=extend(fused.value, np.zeros(len(new))),
-        origin=extend(
-            fused.origin, np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
-        ),
-        depth=extend(fused.depth, fused.depth[roots] - below),
-        sources=extend(sources, counts + products - 1),
-        alive=extend(fused.alive, np.ones(len(new))),
-        one=fused.one,
-        picks=fused.picks,
-        alone=fused.alone,
-        unguarded=fused.unguarded,
-        terms=all_terms.take(np.argsort(all_terms.node, kind="stable")),
-        outputs=fused.outputs,
+    sources = np.append(fused.sources, counts + products - 1)
+    sources[roots] -= sources[new]  # the addition that joins them stays behind
+    origin = np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
+    return replace(
+        fused,
+        op=np.pad(fused.op, (0, n), constant_values=CONTRACTION),
+        parents=np.pad(fused.parents, ((0, n), (0, 0)), constant_values=-1),
+        value=np.pad(fused.value, (0, n)),
+        origin=np.append(fused.origin, origin),
+        depth=np.append(fused.depth, fused.depth[roots] - below),
+        sources=sources,
+        terms=terms.take(np.argsort(terms.node, kind="stable")),
     )

@@ -9,42 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..flat import hash64, span_lengths, spans
-from .fuse import Ints, Mask, Terms
+from .fuse import Floats, Ints, Mask, Terms
 
 SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
 FEW_CELLS = 4  # nor are matrices of fewer cells,
 MOST_STACKS = 32  # nor what is a smaller part of the sums of its level
-FILLED = 1 / 3  # so much of a stack must be wanted; of the products of a causal model half are
+FILLED = 1 / 3  # of the products of a stack that must be wanted; of a causal model's half are
 
 
-def find_grids(u: Ints, v: Ints, coef: NDArray[np.float64]) -> Iterator[tuple[Ints, Ints, Ints]]:
+def find_grids(u: Ints, v: Ints, coef: Floats) -> Iterator[tuple[Ints, Ints, Ints]]:
     """The complete grids among sums of k terms: their cells, and where their rows come from.
 
-    Sums are the edges of a graph that joins each distinct row of u with each distinct row of v; a
-    grid is a part of it in which every pair is joined once.
+    A sum is a cell, in which a row of u meets a row of v; a grid is cells of which each row of u
+    meets each row of v, once. A layer of two neurons, w0 * x0 + w1 * x1 and w2 * x0 + w3 * x1, at
+    the inputs x and y, has four:
+
+                   x0 x1    y0 y1
+        w0 w1        0        2          w0, w1, w2, w3 = 1, 2, 3, 4
+        w2 w3        1        3          x0, x1, y0, y1 = 5, 6, 7, 8
+
+    >>> u, v = np.array([[1, 2], [3, 4]] * 2), np.array([[5, 6]] * 2 + [[7, 8]] * 2)
+    >>> [[x.tolist() for x in grid] for grid in find_grids(u, v, np.ones((4, 2)))]
+    [[[0, 1, 2, 3], [0, 1], [0, 2]]]
     """
-    rows_u = _classes(u, coef.view(np.int64))
-    rows_v = _classes(v)
+    rows_u, rows_v = _equal_rows(u, coef.view(np.int64)), _equal_rows(v)
     if rows_u is None or rows_v is None:
         return
     part = _parts(rows_u, rows_v)
     order = np.lexsort((rows_u, rows_v, part))
     for a, b in spans(part[order]):
         cells = order[a:b]
-        in_u, in_v = rows_u[cells], rows_v[cells]
-        heads = np.flatnonzero(np.diff(in_v, prepend=-1))  # where each row of v begins
-        width = (b - a) // len(heads)
-        grid = in_u.reshape(len(heads), -1) if width * len(heads) == b - a else None
-        if grid is None or (grid != grid[0]).any():
-            continue
-        if (np.diff(heads) == width).all():
+        row = rows_u[cells]
+        heads = np.flatnonzero(np.diff(rows_v[cells], prepend=-1))  # where each row of v begins
+        width = len(cells) // len(heads)
+        even = np.array_equal(heads, np.arange(0, len(cells), width))
+        if even and (row.reshape(-1, width) == row[:width]).all():
             yield cells, cells[:width], cells[heads]
 
 
-def _classes(*columns: Ints) -> Ints | None:
-    """(n,) which rows are equal in all columns: the number of the first of each kind.
+def _equal_rows(*columns: Ints) -> Ints | None:
+    """(n,) for each row the first that is equal to it in all of the arrays, (n, k) each.
 
-    None if two different rows fell together by chance.
+    None if two different rows have one key by chance.
     """
     k = columns[0].shape[1]
     weights = hash64(np.arange(len(columns) * k)).reshape(len(columns), 1, k) | np.uint64(1)
@@ -55,24 +61,28 @@ def _classes(*columns: Ints) -> Ints | None:
 
 
 def _parts(rows_u: Ints, rows_v: Ints) -> Ints:
-    """(n,) a number that sums have in common where they are linked by rows in common.
+    """(n,) a number that cells have in common if they are linked by rows in common.
 
-    In a complete grid one round is enough, so sums that two rounds do not bring together are none.
+    In a complete grid one round is enough, so cells that two rounds do not bring together are none.
     """
     part = np.arange(len(rows_u))
-    for _ in range(2):
-        for rows in (rows_u, rows_v):
-            lowest = np.full(len(part), len(part))
-            np.minimum.at(lowest, rows, part)
-            part = lowest[rows]
+    for rows in (rows_u, rows_v, rows_u, rows_v):
+        lowest = np.full(len(part), len(part))
+        np.minimum.at(lowest, rows, part)
+        part = lowest[rows]
     return part
 
 
 class Matrices(NamedTuple):
-    """H matrix products at once: C rows of u meet A rows of v, k terms each; -1 where is nothing.
+    """A stack: H matrix products at once, C rows of u meet A rows of v; -1 where there is no node.
 
-    Some pairs of rows may not be wanted, and rows may end early, as in a causal model the sums of
-    the first position do. What is missing stands for 0.
+    Some cells may not be wanted, and rows may end early, as in a causal model the sums of the first
+    position do. What is missing stands for 0.
+
+        u \\ v   x   y   z       of the scores of three positions,
+            x    0               x . x, y . x, y . y, ...,
+            y    1   2           6 of 9 cells are wanted
+            z    3   4   5
     """
 
     nodes: Ints  # (H, A, C)
@@ -80,73 +90,78 @@ class Matrices(NamedTuple):
     v: Ints  # (H, A, k)
 
     def cells(self) -> Ints:
-        """(n,) where the nodes are: in order, or, where some are missing, row of u by row of u."""
-        places = np.arange(self.nodes.size).reshape(self.nodes.shape)
-        there = self.nodes >= 0
-        if there.all():
-            return places.reshape(-1)
-        return places.swapaxes(1, 2)[there.swapaxes(1, 2)]
+        """(n,) where the nodes are: in order or, if some are missing, row of u by row of u."""
+        places = np.arange(self.nodes.size)
+        if (self.nodes >= 0).all():
+            return places
+        return places.reshape(self.nodes.shape).swapaxes(1, 2)[self.nodes.swapaxes(1, 2) >= 0]
 
 
 def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The stacks among sums of any lengths, and (t,) which terms are in none of them."""
-    for u, v in ((terms.u, terms.v), (terms.v, terms.u)):
-        found, left = _find_stacks(Terms(terms.node, u, v, terms.coef))
-        if found:
-            break
+    found, left = _find_stacks(terms)
+    if not found:
+        found, left = _find_stacks(terms._replace(u=terms.v, v=terms.u))
     return found, left
 
 
 def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
-    """The same, where rows of v may be cut short, and not those of u."""
+    """The same, where rows of v may be cut short, and those of u may not.
+
+    Sums linked by rows in common are a part, of c rows of u and a rows of v, k terms long. Parts
+    of one shape make one stack, if enough of their cells are wanted.
+    """
     starts, counts = span_lengths(terms.node)
-    owner = np.repeat(np.arange(len(starts)), counts)
-    place = np.arange(len(owner)) - starts[owner]
-    key = np.add.reduceat(hash64(terms.u) * (hash64(place) | 1), starts) + hash64(counts)
-    rows_u = _beginnings(key, terms.u, starts, counts)
-    rows_v = _beginnings(terms.v[starts], terms.v, starts, counts)
+    rows_u = _longest(terms, terms.u, terms.keys(hash64(terms.u)) + hash64(counts))
+    rows_v = _longest(terms, terms.v, terms.v[starts])
     _, part = np.unique(_parts(rows_u, rows_v), return_inverse=True)
-    in_c, c = _ranked(part, rows_u)
-    in_a, a = _ranked(part, rows_v)
-    k = np.zeros(len(c), np.intp)
+    (in_c, c), (in_a, a) = _ranked(part, rows_u), _ranked(part, rows_v)
+    k = np.zeros_like(c)
     np.maximum.at(k, part, counts)
     wanted = np.bincount(part, counts)
     filled = wanted / (c * a * k)
     fits = np.flatnonzero((c * a >= FEW_CELLS) & (filled >= FILLED))
-    found, left = [], np.ones(len(owner), bool)
     shapes, kind = np.unique(np.stack([c, a, k])[:, fits], axis=1, return_inverse=True)
     sizes = np.bincount(kind.reshape(-1), wanted[fits])
-    for i in np.flatnonzero(sizes >= max(SMALL_STACK, len(owner) / MOST_STACKS)).tolist():
+    found, left = [], np.ones(len(terms.node), bool)
+    for i in np.flatnonzero(sizes >= max(SMALL_STACK, len(left) / MOST_STACKS)).tolist():
         parts = fits[kind.reshape(-1) == i]
         if len(parts) == 1 and filled[parts[0]] == 1:  # a grid
             continue
-        h, inside = np.searchsorted(parts, part), np.isin(part, parts)
-        shapes_of = _sizes(*shapes[:, i].tolist())
-        stack = Matrices(*(np.full((len(parts), *size), -1) for size in shapes_of))
-        stack.nodes[h[inside], in_a[inside], in_c[inside]] = terms.node[starts[inside]]
-        in_stack = inside[owner]
-        which, at = owner[in_stack], place[in_stack]
-        stack.u[h[which], in_c[which], at] = terms.u[in_stack]
-        stack.v[h[which], in_a[which], at] = terms.v[in_stack]
-        if (stack.nodes >= 0).sum() == inside.sum():  # else some pair is there twice
+        inside = np.isin(part, parts)
+        own = np.repeat(inside, counts)
+        h = np.searchsorted(parts, part[inside])
+        stack = _stack(terms.take(own), shapes[:, i].tolist(), h, in_c[inside], in_a[inside])
+        if (stack.nodes >= 0).sum() == len(h):  # else some pair is there twice
             found.append(stack)
-            left &= ~in_stack
+            left &= ~own
     return found, left
 
 
-def _sizes(c: int, a: int, k: int) -> tuple[tuple[int, int], ...]:
-    return (a, c), (c, k), (a, k)
+def _stack(terms: Terms, shape: tuple[int, int, int], h: Ints, c: Ints, a: Ints) -> Matrices:
+    """The matrices in which each sum has its cell at [h, a, c]."""
+    n, (most_c, most_a, k) = h.max() + 1, shape
+    sizes = (n, most_a, most_c), (n, most_c, k), (n, most_a, k)
+    stack = Matrices(*(np.full(size, -1) for size in sizes))
+    starts, counts = span_lengths(terms.node)
+    stack.nodes[h, a, c] = terms.node[starts]
+    place = np.arange(len(terms.node)) - np.repeat(starts, counts)
+    h, a, c = (np.repeat(x, counts) for x in (h, a, c))
+    stack.u[h, c, place], stack.v[h, a, place] = terms.u, terms.v
+    return stack
 
 
-def _beginnings(key: NDArray[Any], x: Ints, starts: Ints, counts: Ints) -> Ints:
-    """(n,) for each row of x the longest of the same key, if it is the beginning of that.
+def _longest(terms: Terms, x: Ints, key: NDArray[np.integer[Any]]) -> Ints:
+    """(n,) for each sum the longest of those with its key, if that begins with the sum's x.
 
-    A row that is not stands for itself; rows begin at `starts`.
+    If it does not, the sum itself. So two sums have the same number if one row serves both.
     """
-    order = np.lexsort((-counts, key))
-    heads = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))
-    longest = np.empty(len(key), np.intp)
-    longest[order] = np.repeat(order[heads], np.diff(heads, append=len(key)))
+    starts, counts = span_lengths(terms.node)
+    _, kind = np.unique(key, return_inverse=True)
+    order = np.argsort(-counts, kind="stable")[::-1]
+    of_kind = np.empty(kind.max() + 1, np.intp)
+    of_kind[kind[order]] = order  # the last one that is written stays: the longest
+    longest = of_kind[kind]
     place = np.arange(len(x)) - np.repeat(starts, counts)
     same = x[np.repeat(starts[longest], counts) + place] == x
     return np.where(np.logical_and.reduceat(same, starts), longest, np.arange(len(key)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..flat import BATCHED, FROM_INPUTS, Rows
+from ..flat import BATCHED, Rows
 from .fuse import Fused, Ints, Mask
 
 
@@ -29,7 +29,7 @@ class Layout:
 
     def access(self, nodes: Ints) -> Rows:
         """Where these nodes lie, along every axis on which they differ."""
-        batched = self.fused.origin[nodes] & FROM_INPUTS
+        batched = self.fused.batched[nodes]
         buffer = int(batched.max())
         is_one = nodes == self.fused.one
         assert (is_one | (batched == buffer)).all(), "rows of two buffers make no array"

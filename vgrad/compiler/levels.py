@@ -1,15 +1,16 @@
-"""When: the level at which each node of a fused graph runs, so that nodes of one kind meet."""
+"""When: the level at which each node of a fused graph runs, so that nodes of one family meet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, hash64, span_lengths
-from .fuse import CONTRACTION, Fused, Ints, Mask, Terms
+from ..flat import hash64, span_lengths, spans
+from .fuse import Fused, Ints, Mask, Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class Kinds:
     family: Ints  # (m,) which nodes are of one family
     weights: Ints  # (m,) which share weights, and are of one family
     factors: Ints  # (m,) which sums have the same factors besides the weights; 0 for other nodes
-    terms: Terms  # of the sums, one after the other, factors in an order that lets weights meet
+    terms: Terms  # of the sums, factors in an order that lets equal weights meet
     starts: Ints  # where the terms of each sum begin
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
 
@@ -37,28 +38,27 @@ class Kinds:
 
 
 def find_kinds(fused: Fused) -> Kinds:
-    """The kinds of all nodes."""
-    batched = np.append(fused.origin & FROM_INPUTS, 0).astype(np.intp)
-    terms = _oriented(fused)
-    starts, counts = span_lengths(terms.node)
-    sums = terms.node[starts]
-    maps = np.flatnonzero(fused.alive & (fused.parents[:, 0] >= 0))
-    family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
-    uniform = np.zeros(len(fused.op), bool)
-    family[maps] = _families(fused, maps, batched)
-    if len(sums):
-        # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
-        both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
-        place = hash64(np.arange(len(terms.node)) - np.repeat(starts, counts)) | 1
-        how_many = np.add.reduceat(both, starts)
-        uniform[sums] = (how_many == 0) | (how_many == counts)
-        pattern = np.add.reduceat(both * place, starts)
-        pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), pattern)
-        family[sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
-        is_weight = fused.op[terms.u] == ops.parameter.code
-        weights[sums] = np.add.reduceat(is_weight * hash64(terms.u) * place, starts)
-        factors[sums] = np.add.reduceat(hash64(terms.v) * place, starts)
+    """The kinds of all nodes, from keys that stand for tuples.
 
+    Those of a sum: its family has tuple(u and v are batched), its weights tuple(u if it is a
+    parameter), its factors tuple(v). The neurons w0 * x0 + w1 * x1 and w2 * x0 + w3 * x1 have the
+    same factors, x0 and x1. At another sample of a captured graph each has the same weights.
+    """
+    terms, batched = _oriented(fused), fused.batched
+    starts, counts = span_lengths(terms.node)
+    maps, sums = np.flatnonzero(fused.parents[:, 0] >= 0), terms.node[starts]
+    family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
+    family[maps] = _families(fused, maps)
+    # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
+    both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
+    how_many = np.add.reduceat(both, starts)
+    uniform = np.zeros(len(fused.op), bool)
+    uniform[sums] = (how_many == 0) | (how_many == counts)
+    pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), terms.keys(both))
+    family[sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
+    is_weight = fused.op[terms.u] == ops.parameter.code
+    weights[sums] = terms.keys(is_weight * hash64(terms.u))
+    factors[sums] = terms.keys(hash64(terms.v))
     computed = np.concatenate([maps, sums])
     return Kinds(
         computed=computed,
@@ -71,8 +71,9 @@ def find_kinds(fused: Fused) -> Kinds:
     )
 
 
-def _families(fused: Fused, maps: Ints, batched: Ints) -> Ints:
+def _families(fused: Fused, maps: Ints) -> Ints:
     """A number for each map: its op, what is batched, and the constant, if it matters which."""
+    batched = np.append(fused.batched, False).astype(np.intp)
     op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
     static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
     constant = parents[np.arange(len(maps)), static].astype(np.intp)
@@ -95,105 +96,110 @@ def _oriented(fused: Fused) -> Terms:
     Parameters before constants before what is computed from them before what is batched. A lone
     shared term of a batched sum has the 1, of which there are batched ones, in second place.
     """
-    terms, batched = fused.terms, fused.origin & FROM_INPUTS
+    terms, batched = fused.terms, fused.batched
     rank = np.where(batched, 3, 2)
     rank[fused.op == ops.parameter.code] = 0
     rank[fused.op == ops.const.code] = 1
-    lone = (batched[terms.node] > 0) & ((batched[terms.u] | batched[terms.v]) == 0)
+    lone = batched[terms.node] & ~(batched[terms.u] | batched[terms.v])
     swap = (rank[terms.v] < rank[terms.u]) & ~lone
     u, v = np.where(swap, terms.v, terms.u), np.where(swap, terms.u, terms.v)
-    return Terms(terms.node, u, v, terms.coef)
+    return terms._replace(u=u, v=v)
 
 
-Step = tuple[Ints, Ints, slice, Ints]
-Steps = tuple[Terms, list[Step]]
+class Step(NamedTuple):
+    """Nodes that run at the same time, and what they read."""
+
+    nodes: Ints  # (n,)
+    starts: Ints  # (n,) where the operands of each begin
+    users: Ints  # (e,) each node, once for every operand
+    operands: Ints  # (e,)
+
+    def lowest(self, level: Ints) -> Ints:
+        """(n,) one more than the level of the highest operand."""
+        return 1 + np.maximum.reduceat(level[self.operands], self.starts)
 
 
-def in_steps(fused: Fused, kinds: Kinds, order: Ints) -> Steps:
-    """The nodes that run, those of one number in `order`, (m,), together, from the lowest up.
-
-    Each step has the nodes that are no sums, the sums, where these have their terms, and where in
-    those each sum begins.
-    """
-    computed = kinds.computed[np.argsort(order[kinds.computed], kind="stable")]
-    is_sum = fused.op[computed] == CONTRACTION
-    others, sums = computed[~is_sum], computed[is_sum]
-    place = np.empty(len(fused.op), np.intp)
-    place[sums] = np.arange(len(sums))
-    terms = kinds.terms.take(np.argsort(place[kinds.terms.node], kind="stable"))
-    counts = np.bincount(place[terms.node], minlength=len(sums))
-    starts = np.append(0, np.cumsum(counts))
-    numbers = np.unique(order[computed])
-    of_others = np.append(np.searchsorted(order[others], numbers), len(others)).tolist()
-    of_sums = np.append(np.searchsorted(order[sums], numbers), len(sums)).tolist()
+def in_steps(fused: Fused, order: Ints) -> list[Step]:
+    """The nodes that run, those of one number in `order`, (m,), together, from the lowest up."""
+    maps, k = np.nonzero(fused.parents >= 0)
+    sums, u, v, _ = fused.terms
+    users = np.concatenate([maps, sums, sums])
+    operands = np.concatenate([fused.parents[maps, k], u, v])
+    by = np.lexsort((users, order[users]))
+    users, operands = users[by], operands[by]
+    starts, _ = span_lengths(users)
+    nodes, bounds = users[starts], [*starts.tolist(), len(users)]
     steps = []
-    for a, b, c, d in zip(of_others, of_others[1:], of_sums, of_sums[1:]):
-        first = starts[c]
-        steps.append((others[a:b], sums[c:d], slice(first, starts[d]), starts[c:d] - first))
-    return terms, steps
+    for a, b in spans(order[nodes]):
+        here = slice(bounds[a], bounds[b])
+        steps.append(Step(nodes[a:b], starts[a:b] - bounds[a], users[here], operands[here]))
+    return steps
 
 
-def _lowest(fused: Fused, terms: Terms, step: Step, level: Ints) -> tuple[Ints, Ints]:
-    """One more than the highest operand's level: of the nodes that are no sums, of the sums."""
-    others, sums, where, starts = step
-    of_sums = of_others = np.empty(0, np.intp)
-    if len(others):
-        of_others = 1 + level[fused.parents[others]].max(axis=1)
-    if len(sums):
-        highest = np.maximum(level[terms.u[where]], level[terms.v[where]])
-        of_sums = 1 + np.maximum.reduceat(highest, starts)
-    return of_others, of_sums
+def find_levels(fused: Fused, kinds: Kinds) -> Ints:
+    """(m,) the level at which each node runs; 0 for leaves.
 
-
-def as_soon_as_possible(fused: Fused, by_depth: Steps) -> Ints:
-    """(m + 1,) 0 for a leaf, else one more than the highest operand's; 0 for no operand."""
-    terms, steps = by_depth
-    level = np.zeros(len(fused.op) + 1, np.intp)
-    for step in steps:
-        level[step[0]], level[step[1]] = _lowest(fused, terms, step, level)
-    return level
-
-
-def _as_late_as_possible(fused: Fused, by_depth: Steps, last: int) -> Ints:
-    """(m + 1,) as late as those that use a node let it run."""
-    terms, steps = by_depth
-    level = np.full(len(fused.op) + 1, last)
-    for others, sums, where, starts in reversed(steps):
-        if len(others):
-            for k in range(fused.parents.shape[1]):
-                np.minimum.at(level, fused.parents[others, k], level[others] - 1)
-        if len(sums):
-            before = np.repeat(level[sums] - 1, np.diff(starts, append=where.stop - where.start))
-            np.minimum.at(level, terms.u[where], before)
-            np.minimum.at(level, terms.v[where], before)
-    return level
-
-
-def meeting(fused: Fused, kinds: Kinds, by_depth: Steps, last: int) -> Ints:
-    """(m + 1,) as late as can be, but then down to where others of their kind run.
-
-    What the earliest order leaves apart, as where one path is shorter than those beside it, the
-    latest brings together at their end. It parts what is used at different times, such as the
-    results of a layer; these go down again, to where the last before them run that share weights,
-    or else factors. Those that share weights go down together, or they would be apart again.
+    Where some level has several families, some of these might run with those of another level.
+    As each costs some calls, the fewest are the best.
     """
-    level = np.zeros(len(fused.op) + 1, np.intp)
-    level[kinds.computed] = _as_late_as_possible(fused, by_depth, last)[kinds.computed]
-    met, met_factors = np.full((2, len(fused.op) + 1), -1)  # where the last of them run
-    terms, steps = in_steps(fused, kinds, level)
+    steps = in_steps(fused, fused.depth)
+    soon = as_soon_as_possible(fused, steps)
+    families = kinds.families(soon)
+    if families > len(np.unique(soon[kinds.computed])):
+        late = as_late_as_possible(fused, steps, int(soon.max()))
+        met = pull_together(kinds, in_steps(fused, late), late)
+        if kinds.families(met) < families:
+            return met
+    return soon
+
+
+def as_soon_as_possible(fused: Fused, steps: list[Step]) -> Ints:
+    """(m,) one more than the highest operand's level; 0 for leaves."""
+    level = np.zeros(len(fused.op), np.intp)
     for step in steps:
-        nodes = np.concatenate(step[:2])
-        lowest = np.concatenate(_lowest(fused, terms, step, level))
-        weights, index = np.unique(kinds.weights[nodes], return_inverse=True)
-        factors = kinds.factors[nodes]
-        need = np.zeros(len(weights), np.intp)
-        np.maximum.at(need, index, lowest)
-        low = np.full(len(weights), last)
-        np.minimum.at(low, index, met_factors[factors])
-        to = np.where(low >= need, low, level[nodes[0]])
-        to = np.where(met[weights] >= need, met[weights], to)
-        level[nodes] = to[index]
-        met[weights] = to
-        met_factors[factors] = level[nodes]
-        met_factors[0] = -1
+        level[step.nodes] = step.lowest(level)
+    return level
+
+
+def as_late_as_possible(fused: Fused, steps: list[Step], last: int) -> Ints:
+    """(m,) one less than the lowest user's level, or `last` if there is none; 0 for leaves."""
+    level = np.full(len(fused.op), last)
+    for step in reversed(steps):
+        np.minimum.at(level, step.operands, level[step.users] - 1)
+    return np.where(fused.depth > 0, level, 0)
+
+
+def pull_together(kinds: Kinds, steps: list[Step], late: Ints) -> Ints:
+    """(m,) as late as possible, but then down to where others of the same family run.
+
+    `steps` are those of `late`. In log(exp(x)) + log(exp(y) + exp(z)) one path is shorter:
+
+        level   as soon as possible    as late as possible    pulled together
+          1     exp exp exp            exp exp                exp exp exp
+          2     + log                  exp +                  +
+          3     log                    log log                log log
+
+    So nodes that were used later than others, here an exp, go down again: to where the last before
+    them ran that share their weights, or else their factors. Nodes that share weights go down
+    together, or they would be apart again:
+
+        for the nodes of each level, of those that share weights, from the lowest level up:
+            need = the lowest level at which all of them can run
+            to = where the last with these weights ran, if that is not below `need`,
+                 or else the lowest of where the last with their factors ran, if it is not,
+                 or else where they are
+    """
+    level, last = late.copy(), int(late.max())
+    of_weights, of_factors = np.full((2, len(late) + 1), -1)  # where the last of them run
+    for step in steps:
+        weights, index = np.unique(kinds.weights[step.nodes], return_inverse=True)
+        factors = kinds.factors[step.nodes]
+        need, low = np.zeros(len(weights), np.intp), np.full(len(weights), last)
+        np.maximum.at(need, index, step.lowest(level))
+        np.minimum.at(low, index, of_factors[factors])
+        to = np.where(low >= need, low, late[step.nodes[0]])
+        to = np.where(of_weights[weights] >= need, of_weights[weights], to)
+        level[step.nodes] = of_factors[factors] = to[index]
+        of_weights[weights] = to
+        of_factors[0] = -1
     return level

@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..flat import Graph, SweepSummary
-from .fuse import Fused, fuse
+from .fuse import (
+    Fused,
+    contract_sums,
+    drop_guards,
+    merge_constants,
+    split_mixed,
+    split_residuals,
+    split_shared,
+    unfused,
+)
 from .kernels import Kernel
 from .layout import Layout
-from .levels import find_kinds
-from .schedule import choose_levels, find_kernels, lay_out
+from .levels import find_kinds, find_levels
+from .schedule import find_kernels, lay_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,6 @@ class Plan:
     kernels: list[Kernel]
     layout: Layout
 
-    @property
     def summary(self) -> SweepSummary:
         """What there is to tell of it."""
         kernels = [kernel.summary(self.fused) for kernel in self.kernels]
@@ -32,43 +40,51 @@ def compile_plan(graph: Graph, alone: bool = False) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
     Where inf or nan might make a difference another sweep can take over, unless this one is
-    `alone`, as an exported function is. Take a layer of two neurons:
+    `alone`, as an exported function is. Take a layer of two neurons, whose results are added:
 
     >>> import vgrad
-    >>> W = np.array([[vgrad.Value(1.0), vgrad.Value(2.0)], [vgrad.Value(3.0), vgrad.Value(4.0)]])
-    >>> b = np.array([vgrad.Value(5.0), vgrad.Value(6.0)])
-    >>> graph = vgrad.trace(lambda x: sum(np.tanh(W @ x + b)), (2,), parameters=[*W.flat, *b])
+    >>> w = [vgrad.Value(1.0, label=name) for name in ("w0", "w1", "b0", "w2", "w3", "b1")]
+    >>> def layer(x):
+    ...     sums = [w[0] * x[0] + w[1] * x[1] + w[2], w[3] * x[0] + w[4] * x[1] + w[5]]
+    ...     return vgrad.tanh(sums[0]) + vgrad.tanh(sums[1])
+    >>> plan = compile_plan(vgrad.trace(layer, (2,), parameters=w))
 
-    1. *Fuse.* Additions and products that are used once become the terms of contractions, sums
-       of coef * u * v; a lone bias is a product with 1. Here 4 products and 4 sums become 2
-       contractions of 3 terms, w00 * x0 + w01 * x1 + b0 * 1 and w10 * x0 + w11 * x1 + b1 * 1.
-    2. *Split.* What no input reaches is summed once and not per sample, and products are summed
-       apart from what would tell them apart. Here nothing is.
-    3. *Families.* Nodes that might run together: the same op, or sums whose factors are batched
-       in the same way. Here both contractions are of one family, and both tanh are.
-    4. *Levels.* As soon as possible, or later where that lets a family run together. Here the
-       contractions run on level 1, the two tanh on level 2, their sum on level 3.
-    5. *Kernels.* In a family of sums, grids in which each row of u meets each row of v are matrix
-       products. Here u has the rows (w00, w01, b0) and (w10, w11, b1), and v has (x0, x1, 1).
-    6. *Rows.* Every node gets a row of one of two buffers, so that kernels read slices. Here
-       theta is shared 0:6 as (w00, w01, b0, w10, w11, b1), which is u as a view of 2 x 3; the
-       inputs are batched 0:2, and behind them lies a row of ones, so that v is batched 0:3.
-    7. *Locate.* Each kernel finds the rows that it reads and writes.
+    merge_constants    Constants of the same bits become one node. Here there are none.
+    drop_guards        Guards go where the plain sweep would notice. Here there are none.
+    contract_sums      Additions and products become *terms*, c * u * v, of contractions; a bias is
+                       a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and
+                       w2 * x0 + w3 * x1 + b1 * 1; a lone addition stays as it is.
+    split_...          Terms that no input reaches, and those that would keep others from being a
+                       matrix product, get contractions of their own. Here none.
+    find_kinds         Nodes that may run together are of one *family*: here the two neurons, the
+                       two tanh, and the addition.
+    find_levels        As soon as possible, or later if families meet then. Here 1, 2 and 3.
+    find_kernels       In a family of sums, those in which every row of u meets every row of v are
+                       a *grid*, a matrix product. Here (w0, w1, b0) and (w2, w3, b1) meet
+                       (x0, x1, 1), and both tanh are one map.
+    lay_out            Nodes get *rows* of the two buffers, in an order that makes what a kernel
+                       reads a slice. Here the shared ones are w0 w1 b0 w2 w3 b1, so u is a view
+                       of 2 x 3; the batched ones are x0 x1 and a row of ones behind them, which
+                       is v; then the neurons, the tanh, the result.
+    locate             Each kernel finds its rows:
 
-    >>> plan = compile_plan(graph)
-    >>> [(kernel.level, kernel.name, kernel.out, kernel.operands) for kernel in plan.kernels]
-    ...     # doctest: +NORMALIZE_WHITESPACE
-    [(1, 'matmul', view 1x2, [view 2x3, view 1x3]),
-     (2, 'tanh', view 2, [view 2]),
-     (3, 'chain', view 1, [view 1, view 1])]
+    >>> for kernel in plan.kernels:
+    ...     print(kernel.level, kernel.name, kernel.out, kernel.operands)
+    1 matmul view 1x2 [view 2x3, view 1x3]
+    2 tanh view 2 [view 2]
+    3 add view 1 [view 1, view 1]
 
-    Then, for every width of batch, `Bound` has the kernels add their calls to lists: here
-    np.dot(theta as 2 x 3, inputs and ones, out=rows of the layer), np.tanh and np.add.
+    For every width of batch `Bound` then has the kernels add their *calls*: here np.dot of that u
+    and v, into the rows of the neurons, np.tanh and np.add; and backward np.add.reduce and so on.
     """
-    fused = fuse(graph, alone)
+    fused = unfused(graph, alone)
+    fused = merge_constants(fused)
+    fused = drop_guards(fused, graph)
+    fused = contract_sums(fused)
+    fused = split_residuals(split_mixed(split_shared(fused)))
     kinds = find_kinds(fused)
-    level = choose_levels(fused, kinds)
-    kernels = find_kernels(fused, kinds, level)
+    levels = find_levels(fused, kinds)
+    kernels = find_kernels(fused, kinds, levels)
     kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters)
     for kernel in kernels:
         kernel.locate(fused, layout)

@@ -7,12 +7,11 @@ from functools import partial
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED, Rows
 from .calls import Calls, Source
-from .fuse import Fused, Ints, Mask
+from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, producers
 from .layout import Layout
 from .sums import Sum
@@ -26,7 +25,7 @@ class Grid(Sum):
     (A, k) @ u.T (k, C). Where both are batched, no matrix product fits, and einsum adds up.
     """
 
-    coef: NDArray[np.float64]
+    coef: Floats
 
     kind = "matmul"
 

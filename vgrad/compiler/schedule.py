@@ -11,37 +11,20 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, SHARED, span_lengths, spans
-from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
+from ..flat import BATCHED, SHARED, span_lengths, spans
+from .fuse import CONTRACTION, SMALL_SUM, Floats, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
 from .kernels import Kernel, Map
 from .layout import Layout
-from .levels import Kinds, as_soon_as_possible, in_steps, meeting
+from .levels import Kinds
 from .products import Grid, Stack
 from .sums import Chain, Segments
 
 # A grid smaller than this, in products, runs with the other sums of its level, unless these are few
 # grids, and of few lengths.
 SMALL_GRID, FEW_GRIDS = 128, 2
-
-
-def choose_levels(fused: Fused, kinds: Kinds) -> Ints:
-    """(m + 1,) the level at which each node runs.
-
-    As soon as possible; but where some level has several families, some of these might run with
-    those of another level. As each costs some calls, the fewest are the best.
-    """
-    by_depth = in_steps(fused, kinds, fused.depth)
-    level = as_soon_as_possible(fused, by_depth)
-    families = kinds.families(level)
-    if families > len(np.unique(level[kinds.computed])):
-        later = meeting(fused, kinds, by_depth, int(level.max()))
-        if kinds.families(later) < families:
-            return later
-    return level
 
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -87,7 +70,7 @@ def _may_stack(fused: Fused, pool: Terms) -> bool:
     """Whether they are products of two numbers in one buffer, and nothing else."""
     if fused.alone or len(pool.node) < SMALL_STACK:
         return False
-    batched = fused.origin & FROM_INPUTS
+    batched = fused.batched
     lone = (pool.u == fused.one) | (pool.v == fused.one)
     other = (batched[pool.u] != batched[pool.v]) | (pool.coef != 1)
     return not (lone | other).any()
@@ -130,7 +113,7 @@ class Block(NamedTuple):
     nodes: Ints  # (n,)
     u: Ints  # (n, k)
     v: Ints  # (n, k)
-    coef: NDArray[np.float64]  # (n, k)
+    coef: Floats  # (n, k)
 
     @property
     def k(self) -> int:
@@ -183,10 +166,10 @@ def lay_out(
     grids = [kernel for kernel in kernels if isinstance(kernel, Grid)]
     grids.sort(key=lambda grid: -grid.buffer)  # what runs in every tile chooses first
     rows.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
-    rows.give(np.flatnonzero(fused.alive & (fused.op == ops.const.code)), SHARED)
-    rows.give(_wished(inputs, [grid.v for grid in grids]), FROM_INPUTS)
+    rows.give(np.flatnonzero(fused.op == ops.const.code), SHARED)
+    rows.give(_wished(inputs, [grid.v for grid in grids]), BATCHED)
     before_ones = _before_ones(kernels, rows.follows)
-    batched, made_by = fused.origin & FROM_INPUTS, np.full(len(fused.op), -1)
+    batched, made_by = fused.batched, np.full(len(fused.op), -1)
     placed: list[Kernel] = []
     for whole in kernels:
         for part in whole.parts(made_by):
@@ -217,8 +200,8 @@ class _Rows:
     def layout(self) -> Layout:
         """All of them; the last batched row is one of ones, for whoever has none behind it."""
         shared, batched = self.sizes
-        self.ones[FROM_INPUTS].append(np.array([batched]))
-        ones = np.concatenate(self.ones[SHARED]), np.concatenate(self.ones[FROM_INPUTS])
+        self.ones[BATCHED].append(np.array([batched]))
+        ones = np.concatenate(self.ones[SHARED]), np.concatenate(self.ones[BATCHED])
         return Layout(self.fused, self.row, (shared, batched + 1), self.follows, ones)
 
 

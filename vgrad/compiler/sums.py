@@ -16,12 +16,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import Array, Shape
 from ..flat import Rows
 from .calls import Calls, Source
-from .fuse import Fused, Ints
+from .fuse import Floats, Fused, Ints
 from .kernels import Kernel, folded, narrow, order_of
 from .layout import Layout
 
@@ -62,7 +61,7 @@ class Sum(Kernel):
 class Chain(Sum):
     """Sums of few terms, added one after the other."""
 
-    coef: NDArray[np.float64]
+    coef: Floats
 
     kind = "chain"
 
@@ -83,7 +82,7 @@ class Chain(Sum):
         # the coefficients of each term, and its factors; None for one that is 1
         self.terms = list(zip(self.coef.T, zip(factors[::2], factors[1::2])))
 
-    def _coef(self, calls: Calls, coef: NDArray[np.float64]) -> Source:
+    def _coef(self, calls: Calls, coef: Floats) -> Source:
         """One number where they are equal, else a column."""
         if (coef == coef[0]).all():
             return calls.constant(coef[0])
@@ -121,9 +120,7 @@ class Chain(Sum):
                     values = [g, *([calls.value(other.access, self.buffer)] if other else [])]
                     calls.contribute(access, shape, partial(_product, calls, values))
 
-    def _scaled(
-        self, calls: Calls, column: NDArray[np.float64], g: Source, out: Array | None
-    ) -> Source:
+    def _scaled(self, calls: Calls, column: Floats, g: Source, out: Array | None) -> Source:
         """The gradient times the coefficients of a term."""
         if (column == 1).all():
             return g
@@ -162,7 +159,7 @@ def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
 class Segments(Sum):
     """Sums of many terms that are no grid: gather, multiply, reduce."""
 
-    coef: NDArray[np.float64]
+    coef: Floats
     starts: Ints  # (n,) where the terms of each sum begin
 
     kind = "sum"

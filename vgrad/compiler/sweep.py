@@ -151,7 +151,7 @@ class FusedSweep:
 
     def summary(self) -> SweepSummary:
         """What there is to tell of the kernels."""
-        return self.plan.summary
+        return self.plan.summary()
 
     def _bind(self, width: int, wanted: int) -> Bound:
         return Bound(self.plan, width, wanted, self.careful, self.dtype)

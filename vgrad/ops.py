@@ -76,6 +76,11 @@ class Op:
         return len(self.vjp)
 
     @property
+    def operator(self) -> np.ufunc | None:
+        """The ufunc that the forward is on arrays, to the bit; None if it is more than that."""
+        return self.ufunc if self.forward.__module__ == operator.add.__module__ else None
+
+    @property
     def is_condition(self) -> bool:
         """Whether its result is 1.0 or 0.0, always."""
         return self.ufunc is not None and "dd->?" in self.ufunc.types

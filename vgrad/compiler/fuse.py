@@ -186,8 +186,8 @@ def contract_sums(fused: Fused) -> Fused:
     >>> neuron = lambda x: vgrad.tanh(w[0] * x[0] + w[1] * x[1] + w[2])
     >>> graph = vgrad.trace(neuron, (2,), parameters=w)
     >>> terms = contract_sums(unfused(graph, alone=False)).terms
-    >>> terms.u, terms.v  # w[0] is node 0, x[0] is 1, and 10 is the number 1
-    (array([0, 2, 4]), array([ 1,  3, 10]))
+    >>> terms.u.tolist(), terms.v.tolist()  # w[0] is node 0, x[0] is 1, and 10 is the number 1
+    ([0, 2, 4], [1, 3, 10])
     """
     uses = user, used, weight = _uses(fused)
     once = np.bincount(np.append(used, fused.outputs))[used] == 1

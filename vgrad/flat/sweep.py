@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,62 +90,74 @@ def lay_out(graph: Graph) -> Layout:
 # --- the kernel of a group ------------------------------------------------------------------------
 
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
+Taken = list[list[Array] | None]  # the arguments of each kernel, where these are views
 
 
 class Map:
-    """The nodes of one op on one level, element by element."""
+    """The nodes of one op on one level, element by element.
 
-    __slots__ = ("op", "out", "places", "rules")
+    What a sweep needs to know of the rows is looked up beforehand: the sweeps are hot paths.
+    """
+
+    __slots__ = ("op", "ufunc", "out", "places", "rules", "gathers")
 
     def __init__(self, group: Group) -> None:
-        self.op, self.out = group.op, group.out
-        # What a sweep needs to know of the rows, looked up beforehand: a hot path.
+        self.op, self.ufunc, self.out = group.op, group.op.operator, group.out
         self.places = [(x.buffer, x.rows) for x in (group.out, *group.operands)]
-        self.rules = [
-            (vjp, x.origin, x.buffer, x.rows, _duplicates(x), x.buffer < group.out.buffer)
-            for vjp, x in zip(group.op.vjp, group.operands)
-            if vjp is not None and x.origin
-        ]
+        self.gathers = not all(isinstance(rows, slice) for _, rows in self.places)
+        self.rules = {
+            wanted: [
+                (vjp, x.buffer, x.rows, _duplicates(x), x.buffer < group.out.buffer)
+                for vjp, x in zip(group.op.vjp, group.operands)
+                if vjp is not None and x.origin & wanted
+            ]
+            for wanted in (FROM_INPUTS, FROM_PARAMETERS)
+        }
 
-    def forward(self, values: Buffers) -> None:
-        """Compute the group's rows from those of its operands."""
-        (buffer, index), *operands = self.places
-        values[buffer][index] = self.op.forward(*[values[b][i] for b, i in operands])
+    def arguments(self, values: Buffers) -> list[Array]:
+        """The group's rows and those of its operands."""
+        return [values[buffer][rows] for buffer, rows in self.places]
 
-    def adjoint(self, values: Buffers, grads: Buffers, wanted: int) -> None:
+    def forward(self, values: Buffers) -> list[Array] | None:
+        """Compute the group's rows; returns what the adjoint wants, unless these are copies."""
+        out, *operands = arguments = self.arguments(values)
+        if self.ufunc is not None:
+            self.ufunc(*operands, out)
+        else:
+            out[...] = self.op.forward(*operands)
+        return None if self.gathers else arguments
+
+    def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
         """Add what the group's gradient gives to each operand that comes from what is wanted.
 
-        What goes to a shared operand of a batched group is summed over the samples. A gradient of 0
-        gives 0, even times inf or nan.
+        If `careful`, a gradient of 0 gives 0, even times inf or nan. What goes to a shared operand
+        of a batched group is summed over the samples.
         """
-        buffer, index = self.places[0]
-        g = grads[buffer][index]
-        arguments = [values[b][i] for b, i in self.places]
-        some_zero = np.count_nonzero(g) < g.size
-        for vjp, origin, buffer, index, duplicates, is_summed in self.rules:
-            if origin & wanted:
-                part = vjp(g, *arguments)
-                if some_zero:
-                    part = np.where(g == 0, 0.0, part)
-                if is_summed:
-                    part = part.sum(axis=1, keepdims=True)
-                _add(grads[buffer], index, duplicates, part)
+        g = grads[self.out.buffer][self.out.rows]
+        some_zero = careful and np.count_nonzero(g) < g.size
+        for vjp, buffer, rows, duplicates, is_summed in self.rules[wanted]:
+            part = vjp(g, *arguments)
+            if some_zero:
+                part = np.where(g == 0, 0.0, part)
+            if is_summed:
+                part = part.sum(axis=1, keepdims=True)
+            if duplicates is None and isinstance(rows, slice):
+                target = grads[buffer][rows]
+                target += part  # without the copy that follows in `grads[buffer][rows] += part`
+            else:
+                _add(grads[buffer], rows, duplicates, part)
 
 
 def _duplicates(x: Rows) -> Duplicates | None:
     return None if isinstance(x.rows, slice) else x.duplicates
 
 
-def _add(buffer: Array, index: Index, duplicates: Duplicates | None, part: Array) -> None:
-    """buffer[index] += part, where a row that is named more than once gets the sum of its parts."""
+def _add(buffer: Array, rows: Index, duplicates: Duplicates | None, part: Array) -> None:
+    """buffer[rows] += part, where a row that is named more than once gets the sum of its parts."""
     if duplicates is not None:
-        order, starts, index = duplicates
+        order, starts, rows = duplicates
         part = np.add.reduceat(part[order], starts, axis=0)
-    if isinstance(index, slice):
-        target = buffer[index]
-        target += part  # without the copy that follows it in `buffer[index] += part`
-    else:
-        buffer[index] += part
+    buffer[rows] += part
 
 
 # --- sweeps ---------------------------------------------------------------------------------------
@@ -162,8 +175,11 @@ class PlainSweep:
     are IEEE 754's: whoever calls silences NumPy's warnings.
     """
 
-    def __init__(self, graph: Graph, tile: int | None, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, graph: Graph, tile: int | None, dtype: np.dtype[Any], careful: bool = False
+    ) -> None:
         self.graph, self.dtype = graph, dtype
+        self._attempts = (True,) if careful else (False, True)
         self.layout = lay_out(graph)
         item, (shared, batched) = dtype.itemsize, self.layout.rows
         self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
@@ -180,7 +196,7 @@ class PlainSweep:
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self._outputs), batch), self.dtype)
-        for samples, values in self._forward(theta, arrays, batch, tile):
+        for samples, values, _ in self._forward(theta, arrays, batch, tile):
             self._read(values, outputs[:, samples])
         return outputs
 
@@ -198,18 +214,22 @@ class PlainSweep:
         With `outputs`, (M, B), every output goes there.
         """
         outputs = np.empty((len(self._outputs), batch), self.dtype) if outputs is None else outputs
-        shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
-        for samples, values in self._forward(theta, arrays, batch, tile):
-            self._read(values, outputs[:, samples])
-            grads = shared, np.zeros_like(values[BATCHED])
-            self._backward(values, grads, 1 / divisor, FROM_PARAMETERS)
-        for kernel in reversed(self._shared):
-            if kernel.out.origin:
-                kernel.adjoint(values, grads, FROM_PARAMETERS)
+        for careful in self._attempts:
+            shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
+            for samples, values, taken in self._forward(theta, arrays, batch, tile):
+                self._read(values, outputs[:, samples])
+                grads = shared, np.zeros_like(values[BATCHED])
+                self._backward(values, taken, grads, 1 / divisor, FROM_PARAMETERS, careful)
+            for kernel in reversed(self._shared):
+                if kernel.out.origin:
+                    kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
+            gradient = shared[: len(theta), 0]
+            if np.isfinite(gradient).all():
+                break
         value = np.add.reduce(outputs[0]) / divisor
-        if not np.isfinite(value):  # a mean may be finite where the sum is not
+        if not isfinite(value):  # a mean may be finite where the sum is not
             value = np.add.reduce(outputs[0] / divisor)
-        return float(value), shared[: len(theta), 0].copy()
+        return float(value), gradient.copy()
 
     def input_gradients(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
@@ -217,11 +237,14 @@ class PlainSweep:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.graph.inputs), batch), self.dtype)
         buffer, row = self._outputs[0]
-        for samples, values in self._forward(theta, arrays, batch, tile):
-            grads = np.zeros_like(values[SHARED]), np.zeros_like(values[BATCHED])
-            self._backward(values, grads, 1.0, FROM_INPUTS)
+        for samples, values, taken in self._forward(theta, arrays, batch, tile):
             result[0, samples] = values[buffer][row]
-            result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
+            for careful in self._attempts:
+                grads = np.zeros_like(values[SHARED]), np.zeros_like(values[BATCHED])
+                self._backward(values, taken, grads, 1.0, FROM_INPUTS, careful)
+                result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
+                if np.isfinite(result[1:, samples]).all():
+                    break
         return result
 
     def width(self, batch: int) -> int:
@@ -247,8 +270,8 @@ class PlainSweep:
 
     def _forward(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
-    ) -> Iterator[tuple[slice, Buffers]]:
-        """The samples of each tile, and the values of all nodes for them."""
+    ) -> Iterator[tuple[slice, Buffers, Taken]]:
+        """The samples of each tile, the values of all nodes for them, and what forwards return."""
         self.admit(min(tile, batch), 0)
         shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
         shared[: len(theta), 0] = theta
@@ -262,21 +285,27 @@ class PlainSweep:
             if arrays:
                 inputs = [array[samples].reshape(width, -1).T for array in arrays]
                 values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
-            for kernel in self._batched:
-                kernel.forward(values)
-            yield samples, values
+            yield samples, values, [kernel.forward(values) for kernel in self._batched]
 
     def _read(self, values: Buffers, outputs: Array) -> None:
         for k, (buffer, row) in enumerate(self._outputs):
             outputs[k] = values[buffer][row]
 
-    def _backward(self, values: Buffers, grads: Buffers, weight: float, wanted: int) -> None:
+    def _backward(
+        self,
+        values: Buffers,
+        taken: Taken,
+        grads: Buffers,
+        weight: float,
+        wanted: int,
+        careful: bool,
+    ) -> None:
         buffer, row = self._outputs[0]
         # the one column of the shared buffer sums over all samples
         grads[buffer][row] += weight * (values[BATCHED].shape[1] // grads[buffer].shape[1])
-        for kernel in reversed(self._batched):
+        for kernel, arguments in zip(reversed(self._batched), reversed(taken)):
             if kernel.out.origin & wanted:
-                kernel.adjoint(values, grads, wanted)
+                kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
 
 
 def _summary(group: Group) -> KernelSummary:

@@ -43,12 +43,14 @@ class Call(NamedTuple):
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
         runner, theta, arrays, batch, _ = self
-        total = _Total(self, divisor, aux)
+        total = None
         if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
-            # Hot path: the usual call in training, without what a task costs.
+            # Hot path: the usual call in training, without what a task and a question cost.
             with np.errstate(all="ignore"):
-                total.take(*runner.quick.gradient(theta, arrays, batch, batch, divisor))
-        value, gradient, outputs = _settled(total)
+                total = runner.quick.gradient(theta, arrays, batch, batch, divisor)
+            if is_finite(*total):
+                return (*total, None)
+        value, gradient, outputs = _settled(_Total(self, divisor, aux, total))
         if outputs is not None and self.can_fuse:
             outputs = _settled(_Columns(self, _outputs, 0, outputs))
         return value, gradient, outputs
@@ -105,8 +107,10 @@ class Call(NamedTuple):
         return self._replace(arrays=arrays, batch=len(arrays[0]) if arrays else self.batch)
 
 
-def all_finite(gradient: Array) -> bool:
-    """Whether all numbers of (P,) are; their square is quicker to look at, but may overflow."""
+def is_finite(value: float, gradient: Array) -> bool:
+    """Whether the value and all of the gradient (P,) are finite. Hot path."""
+    if not isfinite(value):
+        return False  # the square of the gradient is quicker to look at, but may overflow
     return isfinite(gradient.dot(gradient)) or bool(np.isfinite(gradient).all())
 
 
@@ -188,16 +192,20 @@ class _Total(Question):
     where that has a singularity. So what has the last word has all of them in one piece.
     """
 
-    def __init__(self, call: Call, divisor: float, aux: bool) -> None:
+    def __init__(
+        self, call: Call, divisor: float, aux: bool, found: tuple[float, Array] | None
+    ) -> None:
         self.call, self.divisor, self.aux = call, divisor, aux
         self.answer: tuple[float, Array, Array | None] | None = None
+        if found is not None:
+            self.take(*found)
 
     def take(self, value: float, gradient: Array, outputs: Array | None = None) -> None:
         """Take this for the answer, which is settled if it is finite."""
         if outputs is None and self.answer is not None:
             outputs = self.answer[2]
         self.answer = value, gradient, outputs
-        self.is_settled = isfinite(value) and all_finite(gradient)
+        self.is_settled = is_finite(value, gradient)
 
     def may_gain(self, name: str) -> bool:
         if self.answer is None or name == "plain":
@@ -228,7 +236,7 @@ class _Total(Question):
         if doubtful.all() or not doubtful.any():
             return False
         value, gradient, _ = self._sum(call.some(~doubtful), "careful", False)
-        if not (isfinite(value) and all_finite(gradient)):
+        if not is_finite(value, gradient):
             return False
         more, part = self._plain(call.some(doubtful))
         self.take(value + more, gradient + part)

@@ -15,7 +15,7 @@ from ..engine import Value, backpropagate
 from ..errors import NonFiniteError
 from ..finite import Cause, backward_cause, error, forward_cause
 from ..flat import Graph
-from .call import Call, all_finite
+from .call import Call, is_finite
 
 
 class Replay:
@@ -69,7 +69,7 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     if outputs is not None:
         check_outputs(call, outputs)
     with np.errstate(all="ignore"):
-        if isfinite(value) and all_finite(gradient):
+        if is_finite(value, gradient):
             return
     _check_objective(call)
     for part, first in _parts(call):

@@ -65,8 +65,8 @@ class Runner:
 
     @cached_property
     def plain(self) -> PlainSweep:
-        """The plain sweep."""
-        return PlainSweep(self.graph, self.tile, self.dtype)
+        """The plain sweep, which is careful from the start where others have gone before it."""
+        return PlainSweep(self.graph, self.tile, self.dtype, careful=self.fuse)
 
     @property
     def first(self) -> Sweep:

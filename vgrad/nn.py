@@ -21,7 +21,8 @@ ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
 class Uniform(Protocol):
     """A source of random weights: the `random` module, or a `random.Random`."""
 
-    def uniform(self, a: float, b: float) -> float: ...
+    def uniform(self, a: float, b: float) -> float:
+        """A number between a and b."""
 
 
 class Module:

@@ -1,4 +1,24 @@
-"""."""
+"""Optional speed: the same graph as few NumPy calls on buffers that exist beforehand.
+
+`plan.py` is the page to read first: `compile_plan` lists the passes from a graph to a `Plan`, and
+follows a layer of two neurons through them. In short,
+
+    Graph -> contractions -> families -> levels -> kernels -> rows        once for each graph
+             fuse            levels                schedule   layout
+    Plan  -> calls, bound to buffers                                      once for each width of tile
+             bound, calls, lowering
+    Bound -> results                                                      once for each tile
+             sweep
+
+A kernel is nodes that run together, one class per kind, with a forward and an adjoint: `kernels`
+has maps, `sums` what adds up term by term, `products` what is a matrix product. They never run in a
+sweep. They add calls to lists, once, and a `FusedSweep` goes through the lists.
+
+A fused sum is added up in another order, and where a gradient of 0 meets inf or nan it may be nan.
+Whoever calls looks at what comes out, and asks the plain sweep if it is not finite.
+
+This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
+"""
 
 from .plan import Plan, compile_plan
 from .sweep import FusedSweep

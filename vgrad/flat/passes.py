@@ -86,30 +86,28 @@ def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
     return h ^ (h >> np.uint64(33))
 
 
+def span_lengths(*keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where spans of equal keys begin, and how long they are.
+
+    >>> span_lengths(np.array([7, 7, 7, 8]), np.array([1, 1, 2, 2]))
+    (array([0, 2, 3]), array([2, 1, 1]))
+    """
+    breaks = np.zeros(len(keys[0]), bool)
+    breaks[:1] = True
+    for key in keys:
+        breaks[1:] |= key[1:] != key[:-1]
+    starts = np.flatnonzero(breaks)
+    return starts, np.diff(starts, append=len(breaks))
+
+
 def spans(*keys: NDArray[Any]) -> list[tuple[int, int]]:
-    """Where runs of equal keys begin and end.
+    """Where spans of equal keys begin and end.
 
     >>> spans(np.array([7, 7, 7, 8]), np.array([1, 1, 2, 2]))
     [(0, 2), (2, 3), (3, 4)]
     """
-    if not len(keys[0]):
-        return []
-    breaks = np.zeros(len(keys[0]), bool)
-    breaks[0] = True
-    for key in keys:
-        breaks[1:] |= key[1:] != key[:-1]
-    starts = np.flatnonzero(breaks).tolist()
-    return list(zip(starts, [*starts[1:], len(breaks)]))
-
-
-def span_lengths(key: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where runs of equal numbers, none of which is -1, begin, and how long they are.
-
-    >>> span_lengths(np.array([7, 7, 7, 8]))
-    (array([0, 3]), array([3, 1]))
-    """
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    return starts, np.diff(starts, append=len(key))
+    starts, lengths = span_lengths(*keys)
+    return list(zip(starts.tolist(), (starts + lengths).tolist()))
 
 
 Duplicates = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]

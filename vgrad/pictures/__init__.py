@@ -1,4 +1,20 @@
-"""."""
+"""Pictures: of graphs and plans, of backpropagation step by step, and of training.
+
+A picture of a graph begins as a `Diagram`, boxes and edges, without a place: node by node
+(`nodes`), or kernel by kernel if the graph is large (`overview`, which reads the summary that every
+sweep gives). `layout` finds places for the boxes and ways for the edges, and `drawing` puts them on
+a figure or in a file. It is the only file that imports matplotlib, and only once a picture is asked
+for.
+
+    Value, Graph, Program  ->  Diagram  ->  Layout  ->  Figure
+
+`steps` runs a backward pass and writes down what it does, in the words of the op table's own rules;
+`animation` shows the steps one after the other, in a window, as a GIF, or as the web page that
+`page` has the text of. `plots` has the curves of a training and the regions of a classifier.
+
+This wing imports program, flat and the definition, and nobody imports it; `Value` and `Graph` name
+it for notebooks, which ask them for a picture.
+"""
 
 from .animation import Animation, animate
 from .drawing import draw, notebook_svg, to_dot

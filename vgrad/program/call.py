@@ -48,8 +48,8 @@ class Call(NamedTuple):
             # Hot path: the usual call in training, without what a task and a question cost.
             with np.errstate(all="ignore"):
                 total = runner.quick.gradient(theta, arrays, batch, batch, divisor)
-            if is_finite(*total):
-                return (*total, None)
+                if is_finite(*total):
+                    return (*total, None)
         value, gradient, outputs = _settled(_Total(self, divisor, aux, total))
         if outputs is not None and self.can_fuse:
             outputs = _settled(_Columns(self, _outputs, 0, outputs))

@@ -13,7 +13,7 @@ and u and v are nodes. A neuron is one, whatever its width, and so is a penalty 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from math import isnan, nan
 from typing import Any, NamedTuple
@@ -92,10 +92,11 @@ class Fused:
     picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
     unguarded: bool = False  # whether nan may come out where the graph has a guard
 
-    @property
+    @cached_property
     def batched(self) -> Mask:
         """(m,) which nodes differ between samples."""
-        return (self.origin & FROM_INPUTS) > 0
+        batched: Mask = (self.origin & FROM_INPUTS) > 0
+        return batched
 
     def origin_of(self, nodes: Ints) -> int:
         """FROM_... bits: what any of these nodes is computed from."""

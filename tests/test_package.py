@@ -139,7 +139,7 @@ def test_no_module_hides_behind_a_function_of_its_name():
 def test_a_door_shows_what_it_says():
     for wing in filter(None, MAY_IMPORT):
         door = importlib.import_module(f"vgrad.{wing}")
-        assert len(door.__doc__.splitlines()) > 5 and sorted(door.__all__) == door.__all__
+        assert len(door.__doc__.splitlines()) > 5
         assert all(hasattr(door, name) for name in door.__all__)
 
 

@@ -5,7 +5,7 @@ follows a layer of two neurons through them. In short,
 
     Graph -> contractions -> families -> levels -> kernels -> rows        once for each graph
              fuse            levels                schedule   layout
-    Plan  -> calls, bound to buffers                                      once for each width of tile
+    Plan  -> calls, bound to buffers                                      once for each tile width
              bound, calls, lowering
     Bound -> results                                                      once for each tile
              sweep
@@ -20,7 +20,16 @@ Whoever calls looks at what comes out, and asks the plain sweep if it is not fin
 This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
 """
 
+from .fuse import Fused, Ints
+from .kernels import Kernel, Map
 from .plan import Plan, compile_plan
+from .products import Grid
+from .sums import Chain, Segments
 from .sweep import FusedSweep
 
-__all__ = ["FusedSweep", "Plan", "compile_plan"]
+# fmt: off
+__all__ = [
+    "Chain", "Fused", "FusedSweep", "Grid", "Ints", "Kernel", "Map", "Plan", "Segments",
+    "compile_plan",
+]
+# fmt: on

@@ -75,9 +75,10 @@ class _Writer:
             label = self.variables.label(nodes, base=True)
             name = self.variables.new(label or f"input{len(self.takes) - 1}")
             self.takes[name] = tuple_of(("B", *shape))
-            code = f"{name} = np.array({name}, float)"  # a copy, as a result may be a part of it
-            code += f".reshape(len({name}), {len(nodes)})" * (len(shape) > 1)
-            self.given.append(code + f".T  # ({len(nodes)}, B)" * (shape != ()))
+            code = f"np.array({name}, float)"  # a copy, as a result may be a part of it
+            code += f".reshape(len({name}), {len(nodes)})" * (len(shape) > 1) + ".T" * (shape != ())
+            comment = f"({len(nodes)}, B)" * (shape != ())
+            self.given.append(_statement(f"{name} = ", code, comment))
             self.variables.hold(Expression(name, int(shape != ()), True), nodes)
             self.variables.samples = f"{name}.shape[-1]"
 
@@ -87,23 +88,21 @@ class _Writer:
         codes, shapes = self._results(self.graph.output_shapes, iter(self.fused.outputs.tolist()))
         takes = ", ".join(map(" ".join, self.takes.items()))
         body = [_fill(f'"""{takes} -> {tuple_of(shapes)}"""'), *self.given]
-        body += [f"{x} = {code}" for code, x in self.variables.parts.items()]
+        body += [_statement(f"{x} = ", code) for code, x in self.variables.parts.items()]
         body += ['with np.errstate(all="ignore"):', *kernels] if kernels else []
-        returns = tuple_of(codes)
-        if isinstance(codes, tuple) and len(codes) > 1 and len(returns) < WIDTH / 2:
-            returns = returns[1:-1]
-        body.append(_fill(f"return {returns}"))
+        several = isinstance(codes, tuple) and len(codes) > 1
+        body.append(_statement("return ", tuple_of(codes)[several : -several or None]))
         text = ["import numpy as np", *[""] * bool(self.variables.lists)]
-        for code, x in self.variables.lists.items():
-            text.append(f"{x} = np.array([\n{_fill(TAB + code[1:-1])}\n])")
-        text += ["", "", _fill(f"def {name}({', '.join(self.takes)}):")]
+        text += [
+            _block(f"{x} = np.array([", y[1:-1], "])") for y, x in self.variables.lists.items()
+        ]
+        text += ["", "", _block(f"def {name}(", ", ".join(self.takes), "):", WIDTH)]
         return "\n".join([*text, *(indent(x, TAB) for x in body), ""])
 
-    def _results(self, structure: Structure, nodes: Iterator[int]) -> tuple[Any, Any]:
+    def _results(self, structure: Structure, nodes: Iterator[int]) -> Any:
         """The code and the shapes of what is returned; no two arrays of it share memory."""
         if isinstance(structure, list):
-            codes, shapes = zip(*(self._results(part, nodes) for part in structure))
-            return codes, shapes
+            return tuple(zip(*(self._results(part, nodes) for part in structure)))
         n, is_array = count(structure), structure != ()
         found = self.variables.read(np.array([next(nodes) for _ in range(n)]))
         code = self.variables.full(found, (n,) * is_array, batch=True).code
@@ -127,11 +126,7 @@ class _Writer:
         labels[LABELS:] = [f"and {len(labels) - LABELS:,} more"] * (len(labels) > LABELS)
         comment += f": {', '.join(labels)}" * (len(labels) > 0)
         code = ast.unparse(ast.parse(result.code))  # without the parentheses that it does not need
-        line = _fill(
-            f"{name} = {code}" if len(f"{name} = {code}") <= WIDTH else f"{name} = ({code})"
-        )
-        beside = f"{line}  # {comment}"
-        return beside if len(beside) <= WIDTH else f"{_fill(f'# {comment}', '# ')}\n{line}"
+        return _statement(f"{name} = ", code, comment)
 
     def _computed(self, kernel: Kernel) -> tuple[str, Expression]:
         """What a kernel computes, and how its name begins; no other method knows the kinds."""
@@ -192,11 +187,8 @@ class _Writer:
         """u (C, k) @ v (A, k, B): (A, C, B), but for axes of length 1."""
         if u.shape[1] == 1 and 1 in (len(u), len(v)):
             return self._term(u[:, 0], v[:, 0], coef[:, 0], "W")
-        u, coef, v = (
-            u[0] if len(u) == 1 else u,
-            coef[0] if len(u) == 1 else coef,
-            v[0] if len(v) == 1 else v,
-        )
+        u, coef = (u[0], coef[0]) if len(u) == 1 else (u, coef)
+        v = v[0] if len(v) == 1 else v
         left = self._scaled(self.variables.full(self.variables.read(u, "W"), u.shape), coef)
         if (v == self.fused.one).all():
             return left.sum()
@@ -211,6 +203,22 @@ class _Writer:
         else:
             code = f"({right.code} @ {left.code}{'.T' * (left.rows - 1)})"
         return Expression(code, left.rows + right.rows - 2, left.batch or right.batch)
+
+
+def _statement(start: str, code: str, comment: str = "") -> str:
+    """In one line, or in parentheses over several; its comment beside it, or above."""
+    fits = len(start + code) <= WIDTH
+    line = start + code if fits else _block(f"{start}(", code, ")")
+    beside = f"{line}  # {comment}" if comment else line
+    return (
+        beside if len(beside) <= WIDTH or not comment else _fill(f"# {comment}", "# ") + f"\n{line}"
+    )
+
+
+def _block(start: str, code: str, end: str, width: int = 0) -> str:
+    """What is in brackets, in lines of its own unless all of it has this width."""
+    line = start + code + end
+    return line if len(line) <= width else f"{start}\n{_fill(TAB + code)}\n{end}"
 
 
 def _fill(text: str, tab: str = TAB) -> str:

@@ -85,14 +85,11 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
 
 
 class Variables:
-    """The variables of a text: their names, which nodes they have, and how to read these.
-
-    Parts of theta, and long lists of numbers, have names too.
-    """
+    """The variables of a text: their names, which nodes they have, and how to read these."""
 
     def __init__(self, graph: Graph, fused: Fused, taken: set[str]) -> None:
-        self.parts: dict[str, str] = {}  # of theta: names by code
-        self.lists: dict[str, str] = {}  # that stand before the function: names by code
+        self.parts: dict[str, str] = {}  # parts of theta that have a name, by code
+        self.lists: dict[str, str] = {}  # names of lists that stand before the function, by code
         self.samples: str | int = 1  # how many, as code
         self._labels, self._value, self._taken = graph.labels, fused.value, taken
         self._numbers: dict[str, count[int]] = defaultdict(lambda: count(1))
@@ -111,9 +108,7 @@ class Variables:
 
     def label(self, nodes: Ints, base: bool = False) -> str:
         """What the nodes are called, as an identifier: "x" for "x[0]" and "x[1]"; or nothing."""
-        labels = (
-            {self._labels.get(i, "") for i in nodes.ravel().tolist()} if self._labels else set()
-        )
+        labels = {self._labels.get(i, "") for i in nodes.ravel().tolist()}
         if nodes.size > 1 or base:
             labels = {x.partition("[")[0] for x in labels}
         name = normalize("NFKC", labels.pop()) if len(labels) == 1 else ""

@@ -197,7 +197,9 @@ def _adjoints(calls: Calls, kernels: list[Kernel], wanted: int) -> Steps:
         if calls.any_grad(kernel.out):
             kernel.adjoint(calls, wanted)
 
-    steps = [partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.origin & wanted]
+    steps: list[Callable[[Calls], None]] = [
+        partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.origin & wanted
+    ]
     return _added(calls, steps)
 
 

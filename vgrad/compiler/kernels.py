@@ -59,7 +59,7 @@ class Kernel:
         """
         return [self]
 
-    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
         """The same with its nodes in the order of their operands' rows, if it is free to choose."""
         return self
 
@@ -120,7 +120,7 @@ def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
     return [np.flatnonzero(made_by[first] == maker) for maker in makers]
 
 
-def order_of(columns: list[Ints], buffer: int, row: Ints, batched: Ints) -> Ints:
+def order_of(columns: list[Ints], buffer: int, row: Ints, batched: Mask) -> Ints:
     """The order of n nodes by the rows of those operands that are in their own buffer."""
     own = [row[x] for x in columns if batched[x[0]] == buffer]
     return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
@@ -149,7 +149,7 @@ class Map(Kernel):
         found = producers(self.parents[0], made_by, len(self.nodes))
         return [self._some(part) for part in found] or [self]
 
-    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
         return self._some(order_of([*self.parents], self.buffer, row, batched))
 
     def _some(self, order: Ints) -> Kernel:

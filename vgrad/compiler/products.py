@@ -39,14 +39,13 @@ class Grid(Sum):
         parts = [replace(self, nodes=cells[part].reshape(-1), v=self.v[part]) for part in found]
         return [*parts] or [self]
 
-    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
         """Of a single sum the terms can be in any order."""
         ones = self.v[0] == one
         if len(self.nodes) > 1 or (ones.any() and not ones.all()):  # it lies behind another row
             return self
-        terms = np.lexsort((row[self.v[0]], row[self.u[0]]))
-        u, v, coef = (x[:, terms] for x in (self.u, self.v, self.coef))
-        return replace(self, u=u, v=v, coef=coef)
+        by = np.lexsort((row[self.v[0]], row[self.u[0]]))
+        return replace(self, u=self.u[:, by], v=self.v[:, by], coef=self.coef[:, by])
 
     def rows(self, before_ones: Mask) -> Ints:
         """Row of u by row of u where the product is batched.

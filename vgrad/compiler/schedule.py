@@ -102,7 +102,7 @@ def _pool(terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kerne
     if sum(x.u.size for x in short) <= sum(x.u.size for x in long):
         short, long = [], rest
     for block in short:
-        yield Chain(*place, *block)
+        yield Chain(*place, block.nodes, block.u, block.v, block.coef)
     if long:
         yield _segments(long, place)
 
@@ -118,11 +118,11 @@ class Block(NamedTuple):
     @property
     def k(self) -> int:
         """The length of the sums."""
-        return self.u.shape[1]
+        return int(self.u.shape[1])
 
     def some(self, which: Mask) -> Block:
         """These of the sums."""
-        return Block(*(x[which] for x in self))
+        return Block(self.nodes[which], self.u[which], self.v[which], self.coef[which])
 
 
 def _by_length(terms: Terms) -> list[Block]:
@@ -131,8 +131,8 @@ def _by_length(terms: Terms) -> list[Block]:
     blocks = []
     for a, b in spans(counts):
         k, part = int(counts[a]), slice(starts[a], starts[b - 1] + counts[b - 1])
-        columns = (x[part].reshape(-1, k) for x in (terms.u, terms.v, terms.coef))
-        blocks.append(Block(terms.node[starts[a:b]], *columns))
+        u, v = (x[part].reshape(-1, k) for x in (terms.u, terms.v))
+        blocks.append(Block(terms.node[starts[a:b]], u, v, terms.coef[part].reshape(-1, k)))
     return blocks
 
 
@@ -192,7 +192,7 @@ class _Rows:
     def give(self, nodes: Ints, buffer: int) -> None:
         """The next rows, in this order; behind some of the nodes there follows a row of ones."""
         behind = self.follows[nodes]
-        gaps = np.cumsum(behind) - behind
+        gaps: Ints = np.cumsum(behind) - behind
         self.row[nodes] = self.sizes[buffer] + np.arange(len(nodes)) + gaps
         self.ones[buffer].append(self.row[nodes[behind]] + 1)
         self.sizes[buffer] += len(nodes) + int(behind.sum())

@@ -20,7 +20,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import Rows
 from .calls import Calls, Source
-from .fuse import Floats, Fused, Ints
+from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, folded, narrow, order_of
 from .layout import Layout
 
@@ -65,11 +65,10 @@ class Chain(Sum):
 
     kind = "chain"
 
-    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
         columns = [x[:, k] for k in range(self.u.shape[1]) for x in (self.v, self.u)]
-        order = order_of(columns, self.buffer, row, batched)
-        u, v, coef = (x[order] for x in (self.u, self.v, self.coef))
-        return replace(self, nodes=self.nodes[order], u=u, v=v, coef=coef)
+        by = order_of(columns, self.buffer, row, batched)
+        return replace(self, nodes=self.nodes[by], u=self.u[by], v=self.v[by], coef=self.coef[by])
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         self.origin, self.flops = fused.origin_of(self.nodes), 2 * self.coef.size
@@ -167,7 +166,7 @@ class Segments(Sum):
     def _lengths(self) -> Ints:
         return np.diff(self.starts, append=len(self.u))
 
-    def in_order(self, row: Ints, batched: Ints, one: int) -> Kernel:
+    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
         """The sums in the order of the rows at which their terms begin."""
         first = np.where(self.u == one, self.v, self.u)[self.starts]
         order = np.argsort(row[first], kind="stable")

@@ -37,7 +37,8 @@ class Call(NamedTuple):
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
-        return _settled(_Columns(self, _outputs, 0))
+        outputs: Array = _settled(_Columns(self, _outputs, 0))
+        return outputs
 
     def gradient(self, divisor: float, aux: bool = False) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator
 from keyword import iskeyword
 from textwrap import fill, indent
 from typing import Any
@@ -85,13 +83,14 @@ class _Writer:
     def source(self, name: str) -> str:
         """The whole text."""
         kernels = [indent(self._kernel(kernel), TAB) for kernel in self.plan.kernels]
-        codes, shapes = self._results(self.graph.output_shapes, iter(self.fused.outputs.tolist()))
+        codes, shapes = self._results(self.graph.output_shapes, self.fused.outputs.tolist()[::-1])
         takes = ", ".join(map(" ".join, self.takes.items()))
         body = [_fill(f'"""{takes} -> {tuple_of(shapes)}"""'), *self.given]
         body += [_statement(f"{x} = ", code) for code, x in self.variables.parts.items()]
         body += ['with np.errstate(all="ignore"):', *kernels] if kernels else []
-        several = isinstance(codes, tuple) and len(codes) > 1
-        body.append(_statement("return ", tuple_of(codes)[several : -several or None]))
+        returns = tuple_of(codes)
+        plain = returns[1:-1] if isinstance(codes, tuple) and len(codes) > 1 else returns
+        body.append(_statement("return ", plain))
         text = ["import numpy as np", *[""] * bool(self.variables.lists)]
         text += [
             _block(f"{x} = np.array([", y[1:-1], "])") for y, x in self.variables.lists.items()
@@ -99,14 +98,14 @@ class _Writer:
         text += ["", "", _block(f"def {name}(", ", ".join(self.takes), "):", WIDTH)]
         return "\n".join([*text, *(indent(x, TAB) for x in body), ""])
 
-    def _results(self, structure: Structure, nodes: Iterator[int]) -> Any:
+    def _results(self, structure: Structure, nodes: list[int]) -> Any:
         """The code and the shapes of what is returned; no two arrays of it share memory."""
         if isinstance(structure, list):
             return tuple(zip(*(self._results(part, nodes) for part in structure)))
         n, is_array = count(structure), structure != ()
-        found = self.variables.read(np.array([next(nodes) for _ in range(n)]))
+        found = self.variables.read(np.array([nodes.pop() for _ in range(n)]))
         code = self.variables.full(found, (n,) * is_array, batch=True).code
-        name = re.split(r"\W", code)[0]
+        name = code.split("[")[0].split(".")[0]
         copy = ".copy()" * (name in self.returned)
         self.returned |= {name} - {"np"}
         code += ".T" * is_array + f".reshape{(-1, *structure)}" * (len(structure) > 1) + copy
@@ -185,8 +184,6 @@ class _Writer:
 
     def _product(self, u: Ints, v: Ints, coef: Array) -> Expression:
         """u (C, k) @ v (A, k, B): (A, C, B), but for axes of length 1."""
-        if u.shape[1] == 1 and 1 in (len(u), len(v)):
-            return self._term(u[:, 0], v[:, 0], coef[:, 0], "W")
         u, coef = (u[0], coef[0]) if len(u) == 1 else (u, coef)
         v = v[0] if len(v) == 1 else v
         left = self._scaled(self.variables.full(self.variables.read(u, "W"), u.shape), coef)
@@ -207,12 +204,11 @@ class _Writer:
 
 def _statement(start: str, code: str, comment: str = "") -> str:
     """In one line, or in parentheses over several; its comment beside it, or above."""
-    fits = len(start + code) <= WIDTH
-    line = start + code if fits else _block(f"{start}(", code, ")")
-    beside = f"{line}  # {comment}" if comment else line
-    return (
-        beside if len(beside) <= WIDTH or not comment else _fill(f"# {comment}", "# ") + f"\n{line}"
-    )
+    line = start + code if len(start + code) <= WIDTH else _block(f"{start}(", code, ")")
+    if not comment:
+        return line
+    beside = f"{line}  # {comment}"
+    return beside if len(beside) <= WIDTH else _fill(f"# {comment}", "# ") + f"\n{line}"
 
 
 def _block(start: str, code: str, end: str, width: int = 0) -> str:

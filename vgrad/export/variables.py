@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Array, Shape
@@ -20,9 +19,8 @@ from ..flat import Graph, interpret, recorded, strides_of
 
 # Not "**", which takes short cuts of its own where the exponent is a Python number.
 OPERATORS = {"+", "-", "*", "/", ">", "<", ">=", "<=", "==", "!="}
-LONGEST = 40  # name that a label gives
-SLICES = 6  # that one index has
-CONSTANT, THETA = -1, 0  # homes of nodes that no group computes
+LONGEST, SLICES = 40, 6  # how long a name from a label may be, and how many slices an index has
+CONSTANT, THETA = -1, 0  # homes of nodes that no kernel computes
 
 
 class Expression(NamedTuple):
@@ -124,17 +122,15 @@ class Variables:
     def read(self, nodes: Ints, prefix: str = "") -> Expression:
         """These nodes (n,) or (a, k); one row without its axis, if they are all the same."""
         homes, label = self._home[nodes], self.label(nodes)
-        home = homes.flat[0]
+        home = int(homes.flat[0])
         if (homes != home).any():
             return self._joined(nodes, homes)
         if home == CONSTANT:
             return self.constants(self._value[nodes])
-        variable, size = self._held[home]
-        found = self._rows(variable, size, self._row[nodes])
+        found = self._rows(*self._held[home], self._row[nodes])
         if home == THETA and found.code != "theta" and (label or prefix):
-            if found.code not in self.parts:
-                self.parts[found.code] = self.new(label, prefix)
-            found = found._replace(code=self.parts[found.code])
+            name = self.parts.get(found.code) or self.new(label, prefix)
+            return found._replace(code=self.parts.setdefault(found.code, name))
         return found
 
     def full(self, x: Expression, shape: Shape, batch: bool = False) -> Expression:
@@ -151,12 +147,11 @@ class Variables:
             return constant(values.flat[0].item())
         return Expression(self.listed(values), values.ndim)
 
-    def listed(self, array: NDArray[Any]) -> str:
+    def listed(self, array: Array | Ints) -> str:
         """The name of an array that stands before the function."""
         code = constant(array.tolist()).code
-        if code not in self.lists:
-            self.lists[code] = self.new("", "C" if array.dtype == float else "ROWS")
-        return self.lists[code]
+        name = self.lists.get(code) or self.new("", "C" if array.dtype == float else "ROWS")
+        return self.lists.setdefault(code, name)
 
     def _joined(self, nodes: Ints, homes: Ints) -> Expression:
         """Nodes of several variables: what each of these has, one below the other, and an index."""
@@ -195,12 +190,10 @@ class Variables:
     def _index(self, start: str, rows: Ints, size: int) -> str:
         """Rows (n,) out of `size` in brackets: a slice, a few slices, or a list; or nothing."""
         step = (strides_of(rows) or (0,))[0]
-        if step == 1 and len(rows) == size:
-            return ""
         if step:
             end = rows[-1] + np.sign(step)
             span = f"{rows[0] or ''}:{end if end >= 0 else ''}" + f":{step}" * (step != 1)
-            return f"[{start}{span}]"
+            return "" if step == 1 and len(rows) == size else f"[{start}{span}]"
         slices = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
         if len(slices) > min(SLICES, len(rows) // 2):
             return f"[{start}{self.listed(rows)}]"

@@ -305,6 +305,13 @@ def test_two_results_are_two_arrays():
     assert second.tolist() == [1.0, 1.0] and (both == 1).all()
 
 
+def test_hundreds_of_terms_beside_products_are_one_sum():
+    w = [Value(k / 300) for k in range(300)]
+    source = check(lambda: sum(x * x for x in w) + sum(w), w)
+    (line,) = kernels(source)
+    assert len(line) < 100
+
+
 def test_results_that_overlap_are_two_arrays():
     f = function(
         vgrad.trace(lambda x: (lambda t: (t[1], t, t[1:]))(np.tanh(x)), (3,)).to_numpy_source()

@@ -17,7 +17,7 @@ from ..flat import Graph
 from .variables import Expression, Variables, applied, combined, constant, tuple_of
 
 WIDTH, TAB = 92, " " * 4  # a statement may be indented twice
-LABELS = 3  # that a comment has
+LABELS, BIASES = 3, 2  # how many a comment has, and how many are added to a matrix product
 RESERVED = {"np", "theta", "B", "len", "float", "__debug__"}  # names that the text has anyway
 
 
@@ -75,8 +75,7 @@ class _Writer:
             self.takes[name] = tuple_of(("B", *shape))
             code = f"np.array({name}, float)"  # a copy, as a result may be a part of it
             code += f".reshape(len({name}), {len(nodes)})" * (len(shape) > 1) + ".T" * (shape != ())
-            comment = f"({len(nodes)}, B)" * (shape != ())
-            self.given.append(_statement(f"{name} = ", code, comment))
+            self.given.append(_statement(f"{name} = ", code, f"({len(nodes)}, B)" * (shape != ())))
             self.variables.hold(Expression(name, int(shape != ()), True), nodes)
             self.variables.samples = f"{name}.shape[-1]"
 
@@ -88,13 +87,11 @@ class _Writer:
         body = [_fill(f'"""{takes} -> {tuple_of(shapes)}"""'), *self.given]
         body += [_statement(f"{x} = ", code) for code, x in self.variables.parts.items()]
         body += ['with np.errstate(all="ignore"):', *kernels] if kernels else []
-        returns = tuple_of(codes)
-        plain = returns[1:-1] if isinstance(codes, tuple) and len(codes) > 1 else returns
-        body.append(_statement("return ", plain))
-        text = ["import numpy as np", *[""] * bool(self.variables.lists)]
-        text += [
-            _block(f"{x} = np.array([", y[1:-1], "])") for y, x in self.variables.lists.items()
-        ]
+        several = isinstance(codes, tuple) and len(codes) > 1
+        body.append(_statement("return ", tuple_of(codes)[1:-1] if several else tuple_of(codes)))
+        lists = self.variables.lists.items()
+        text = ["import numpy as np", *[""] * bool(lists)]
+        text += [_block(f"{x} = np.array([", code[1:-1], "])") for code, x in lists]
         text += ["", "", _block(f"def {name}(", ", ".join(self.takes), "):", WIDTH)]
         return "\n".join([*text, *(indent(x, TAB) for x in body), ""])
 
@@ -112,7 +109,7 @@ class _Writer:
         return code, ("B" if self.graph.input_shapes else 1, *structure)
 
     def _kernel(self, kernel: Kernel) -> str:
-        """Write a kernel, and note where its nodes are."""
+        """A kernel as a line, without needless parentheses; its nodes are held by its name."""
         prefix, result = self._computed(kernel)
         label = self.variables.label(kernel.nodes)
         name = self.variables.new(label, prefix)
@@ -120,12 +117,11 @@ class _Writer:
         shape = tuple_of((*[len(kernel.nodes)] * result.rows, *["B"] * result.batch))
         n = int(self.fused.sources[kernel.nodes].sum())
         comment = f"level {kernel.level}: {shape}, for {n:,} node{'s' * (n != 1)}"
-        found = [] if label else [self.graph.labels.get(i, "") for i in kernel.nodes.tolist()]
-        labels = [ascii(x)[1:-1][: WIDTH // LABELS] for x in found if x]
-        labels[LABELS:] = [f"and {len(labels) - LABELS:,} more"] * (len(labels) > LABELS)
-        comment += f": {', '.join(labels)}" * (len(labels) > 0)
-        code = ast.unparse(ast.parse(result.code))  # without the parentheses that it does not need
-        return _statement(f"{name} = ", code, comment)
+        found = [self.graph.labels[i] for i in kernel.nodes.tolist() if i in self.graph.labels]
+        more = [f"and {len(found) - LABELS:,} more"] * (len(found) > LABELS)
+        if found and not label:
+            comment += f": {', '.join([ascii(x)[1:-1][:30] for x in found[:LABELS]] + more)}"
+        return _statement(f"{name} = ", ast.unparse(ast.parse(result.code)), comment)
 
     def _computed(self, kernel: Kernel) -> tuple[str, Expression]:
         """What a kernel computes, and how its name begins; no other method knows the kinds."""
@@ -175,7 +171,7 @@ class _Writer:
     def _grid(self, u: Ints, v: Ints, coef: Array) -> Expression:
         """The product of u (C, k) and v (A, k, B); where v is 1, u is a bias."""
         bias = (v == self.fused.one).all(axis=0)
-        rest = ~bias | bias.all()
+        rest = ~bias | (bias.sum() > BIASES) | bias.all()
         total = self._product(u[:, rest], v[:, rest], coef[:, rest])
         for j in np.flatnonzero(~rest):
             total = combined("({} + {})", total, self._term(u[:, j], v[:1, j], coef[:, j], "b"))
@@ -205,10 +201,9 @@ class _Writer:
 def _statement(start: str, code: str, comment: str = "") -> str:
     """In one line, or in parentheses over several; its comment beside it, or above."""
     line = start + code if len(start + code) <= WIDTH else _block(f"{start}(", code, ")")
-    if not comment:
-        return line
-    beside = f"{line}  # {comment}"
-    return beside if len(beside) <= WIDTH else _fill(f"# {comment}", "# ") + f"\n{line}"
+    if len(f"{line}  # {comment}") > WIDTH and comment:
+        return _fill(f"# {comment}", "# ") + f"\n{line}"
+    return f"{line}  # {comment}" if comment else line
 
 
 def _block(start: str, code: str, end: str, width: int = 0) -> str:

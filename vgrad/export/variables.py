@@ -68,10 +68,9 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
     """An op as its row says: as a rule of other ops, or as its ufunc."""
     if op is ops.where:
         return combined("np.where({}, {}, {})", operands[0]._replace(mask=False), *operands[1:])
-    value = None if op.static is None else operands[op.static].value
     for rule in filter(None, (op.fast, None if op.ufunc else op.forward)):
         with suppress(Exception):  # whatever a rule meets that was not written for nodes
-            graph = recorded(op, rule, value)
+            graph = recorded(op, rule, None if op.static is None else operands[op.static].value)
             if op.code not in graph.op:
                 return interpret(graph, operands, constant, applied)
     if op.ufunc is None:

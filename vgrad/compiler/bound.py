@@ -198,7 +198,7 @@ def _adjoints(calls: Calls, kernels: list[Kernel], wanted: int) -> Steps:
             kernel.adjoint(calls, wanted)
 
     steps: list[Callable[[Calls], None]] = [
-        partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.origin & wanted
+        partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.out.origin & wanted
     ]
     return _added(calls, steps)
 

@@ -98,10 +98,6 @@ class Fused:
         batched: Mask = (self.origin & FROM_INPUTS) > 0
         return batched
 
-    def origin_of(self, nodes: Ints) -> int:
-        """FROM_... bits: what any of these nodes is computed from."""
-        return int(np.bitwise_or.reduce(self.origin[nodes], axis=None))
-
     def buffer_of(self, node: int) -> int:
         """SHARED or BATCHED."""
         return int(self.origin[node] & FROM_INPUTS)

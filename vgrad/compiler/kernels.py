@@ -37,7 +37,6 @@ class Kernel:
     flops: int = field(init=False)  # of a forward, per sample where it is batched
     scratch: int = field(init=False)  # about how many numbers it holds besides the buffers
     lasting: int = field(init=False, default=0)  # and how many that no other kernel may use
-    origin: int = field(init=False)
     out: Rows = field(init=False)
     operands: list[Rows] = field(init=False)
 
@@ -158,10 +157,6 @@ class Map(Kernel):
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         self.flops, self.scratch = len(self.nodes), 3 * len(self.nodes)
-        self.origin, self.origins = (
-            fused.origin_of(self.nodes),
-            [*map(fused.origin_of, self.parents)],
-        )
         self.out, *self.operands = folded([*map(layout.access, (self.nodes, *self.parents))])
         self.number: float | None = None  # of the static operand, if that is a constant
         if self.op.static is not None:
@@ -175,16 +170,14 @@ class Map(Kernel):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
-        for k, (rule, origin) in enumerate(zip(self.op.vjp, self.origins)):
-            if rule is not None and origin & wanted:
-                calls.contribute(self.operands[k], shape, partial(self._vjp, calls, k))
+        for vjp, operand in zip(self.op.vjp, self.operands):
+            if vjp is not None and operand.origin & wanted:
+                calls.contribute(operand, shape, partial(self._vjp, calls, vjp))
 
-    def _vjp(self, calls: Calls, k: int, out: Array | None) -> Source:
+    def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
         own = calls.value(self.out, self.buffer)
         g = calls.grad(self.out)
-        vjp = self.op.vjp[k]
-        assert vjp is not None
         rule = recorded(self.op, vjp, self.number, leading=2)
         result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
@@ -207,7 +200,7 @@ def folded(accesses: list[Rows]) -> list[Rows]:
             step = np.diff(access.array)
             period = int(np.flatnonzero(step != step[0])[0]) + 1
             if len(access.array) % period == 0:
-                accesses = [Rows(x.buffer, x.array.reshape(-1, period)) for x in accesses]
+                accesses = [Rows(x.buffer, x.array.reshape(-1, period), x.origin) for x in accesses]
                 break
     out, *operands = accesses
     return [out, *map(narrow, operands)]
@@ -219,4 +212,4 @@ def narrow(access: Rows) -> Rows:
     if not any(flat):
         return access
     kept = tuple(slice(0, 1) if same else slice(None) for same in flat)
-    return Rows(access.buffer, access.array[kept])
+    return Rows(access.buffer, access.array[kept], access.origin)

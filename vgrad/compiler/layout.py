@@ -36,7 +36,8 @@ class Layout:
         rows = self.row[nodes]
         if is_one.any():
             rows = np.where(is_one, self._rows_of_ones(nodes, rows, buffer), rows)
-        return Rows(buffer, rows)
+        origin = np.bitwise_or.reduce(self.fused.origin[nodes], axis=None)
+        return Rows(buffer, rows, int(origin))
 
     def _rows_of_ones(self, nodes: Ints, rows: Ints, buffer: int) -> Ints:
         """For a 1 at each place: the row behind that of the node before it, or any row of ones."""

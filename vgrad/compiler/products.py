@@ -58,12 +58,10 @@ class Grid(Sum):
         return self.nodes.reshape(len(self.v), -1).T.reshape(-1)
 
     def locate(self, fused: Fused, layout: Layout) -> None:
-        self.origin = fused.origin_of(self.nodes)
         self.flops = 2 * len(self.u) * self.v.size
         self.scratch = self.u.size + 2 * self.v.size
         self.out = layout.access(self.nodes.reshape(len(self.v), len(self.u)))
         self.operands = [layout.access(self.u), layout.access(self.v)]
-        self.origins = fused.origin_of(self.u), fused.origin_of(self.v)
         self.scaled = bool((self.coef != 1).any())
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.
         self.square = not self.scaled and len(self.u) == 1 and np.array_equal(self.u, self.v)
@@ -82,9 +80,7 @@ class Grid(Sum):
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         u, v = self._u(calls), self._v(calls)
-        constant = u.constant and v.constant
-        if out is None:
-            out = calls.scratch(self.out.shape + calls.tail[self.buffer], constant)
+        out, constant = calls.result(self.out.shape + calls.tail[self.buffer], u, v, out=out)
         if self.operands[0].buffer == BATCHED and v.array.ndim == 3:
             calls.call(partial(np.einsum, "ckb,akb->acb", u.array, v.array, out=out), constant)
         else:
@@ -101,16 +97,14 @@ class Grid(Sum):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         rules = (self._grad_square,) if self.square else (self._grad_u, self._grad_v)
-        for access, origin, rule in zip(self.operands, self.origins, rules):
-            if origin & wanted:
+        for access, rule in zip(self.operands, rules):
+            if access.origin & wanted:
                 shape = access.shape + calls.tail[access.buffer]
                 calls.contribute(access, shape, partial(rule, calls, shape))
 
     def _grad_u(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
         g, v = calls.grad(self.out), self._v(calls)
-        constant = g.constant and v.constant
-        if out is None or self.scaled:
-            out = calls.scratch(shape, constant)
+        out, constant = calls.result(shape, g, v, out=None if self.scaled else out)
         of_g, of_v = _columns(g.array), _columns(v.array)
         if out.ndim == 3:
             calls.call(partial(np.einsum, "acb,akb->ckb", g.array, v.array, out=out), constant)
@@ -132,9 +126,7 @@ class Grid(Sum):
 
     def _grad_v(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
         g, u = calls.grad(self.out), self._u(calls)
-        constant = g.constant and u.constant
-        if out is None:
-            out = calls.scratch(shape, constant)
+        out, constant = calls.result(shape, g, u, out=out)
         if u.array.ndim == 3:
             calls.call(partial(np.einsum, "acb,ckb->akb", g.array, u.array, out=out), constant)
         else:
@@ -162,8 +154,8 @@ def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
 class Part:
     """Nodes at some places of an array, (H, ., .), that is 0 elsewhere."""
 
-    def __init__(self, access: Rows, places: Ints | None, shape: Shape, origin: int) -> None:
-        self.access, self.places, self.shape, self.origin = access, places, shape, origin
+    def __init__(self, access: Rows, places: Ints | None, shape: Shape) -> None:
+        self.access, self.places, self.shape = access, places, shape
 
     def whole(self, calls: Calls, numbers: Source) -> Source:
         """The array with these numbers at their places."""
@@ -197,22 +189,22 @@ class Stack(Sum):
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         (h, c, k), a = self.u.shape, self.v.shape[1]
-        self.origin, self.flops = fused.origin_of(self.nodes), 2 * h * a * c * k
+        self.flops = 2 * h * a * c * k
         self.scratch = h * (a * c + c * k + a * k)
         every = len(self.cells) == h * a * c
         self.out = layout.access(self.nodes.reshape(h, a, c) if every else self.nodes)
-        self.result = Part(self.out, None if every else self.cells, (h, a, c), self.origin)
-        self.factors = [self._part(nodes, fused, layout) for nodes in (self.u, self.v)]
+        self.result = Part(self.out, None if every else self.cells, (h, a, c))
+        self.factors = [self._part(nodes, layout) for nodes in (self.u, self.v)]
         self.operands = [part.access for part in self.factors]
         parts = (self.result, *self.factors)
         self.lasting = sum(prod(x.shape) for x in parts if x.places is not None)
 
-    def _part(self, nodes: Ints, fused: Fused, layout: Layout) -> Part:
+    def _part(self, nodes: Ints, layout: Layout) -> Part:
         there = np.flatnonzero(nodes.reshape(-1) >= 0)
         some = nodes.reshape(-1)[there]
         whole = len(some) == nodes.size
         access = layout.access(nodes if whole else some)
-        return Part(access, None if whole else there, nodes.shape, fused.origin_of(some))
+        return Part(access, None if whole else there, nodes.shape)
 
     def forward(self, calls: Calls) -> None:
         super().forward(calls)
@@ -234,7 +226,7 @@ class Stack(Sum):
         u, v = (self._whole(calls, part) for part in self.factors)
         g = self.result.whole(calls, calls.grad(self.out))
         for factor, x, y in zip(self.factors, (_turned(g), g), (v, u)):
-            if factor.origin & wanted:
+            if factor.access.origin & wanted:
                 shape = factor.access.shape + calls.tail[self.buffer]
                 calls.contribute(factor.access, shape, partial(self._grad, calls, factor, x, y))
 
@@ -254,10 +246,7 @@ def _stacked(calls: Calls, part: Part, x: Source, y: Source, out: Array | None) 
     time, and copies nothing.
     """
     tail = x.array.shape[3:]
-    constant = x.constant and y.constant
-    whole = out if part.places is None and out is not None else None
-    if whole is None:
-        whole = calls.scratch(part.shape + tail, constant)
-    arrays = (np.moveaxis(a, 3, 1) if tail else a for a in (x.array, y.array, whole))
-    calls.call(partial(np.matmul, *arrays), constant)
-    return Source(whole, constant)
+    result = calls.result(part.shape + tail, x, y, out=out if part.places is None else None)
+    arrays = (np.moveaxis(a, 3, 1) if tail else a for a in (x.array, y.array, result.array))
+    calls.call(partial(np.matmul, *arrays), result.constant)
+    return result

@@ -25,13 +25,6 @@ from .kernels import Kernel, folded, narrow, order_of
 from .layout import Layout
 
 
-class Factor(NamedTuple):
-    """One of the two factors of terms, where it lies and what it comes from."""
-
-    access: Rows
-    origin: int
-
-
 @dataclass(eq=False)
 class Sum(Kernel):
     """Sums of products, whatever runs them."""
@@ -71,12 +64,11 @@ class Chain(Sum):
         return replace(self, nodes=self.nodes[by], u=self.u[by], v=self.v[by], coef=self.coef[by])
 
     def locate(self, fused: Fused, layout: Layout) -> None:
-        self.origin, self.flops = fused.origin_of(self.nodes), 2 * self.coef.size
-        self.scratch = 3 * len(self.nodes)
+        self.flops, self.scratch = 2 * self.coef.size, 3 * len(self.nodes)
         columns = [x[:, j] for j in range(self.u.shape[1]) for x in (self.u, self.v)]
         given = [x for x in columns if (x != fused.one).any()]
         self.out, *self.operands = folded([*map(layout.access, (self.nodes, *given))])
-        found = iter(map(Factor, self.operands, map(fused.origin_of, given)))
+        found = iter(self.operands)
         factors = [next(found) if (x != fused.one).any() else None for x in columns]
         # the coefficients of each term, and its factors; None for one that is 1
         self.terms = list(zip(self.coef.T, zip(factors[::2], factors[1::2])))
@@ -90,7 +82,7 @@ class Chain(Sum):
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         total = None
         for column, factors in self.terms:
-            values = [calls.value(x.access, self.buffer) for x in factors if x]
+            values = [calls.value(x, self.buffer) for x in factors if x]
             negative = bool((column == -1).all())
             if not negative and (column != 1).any():
                 values.append(self._coef(calls, column))
@@ -106,9 +98,7 @@ class Chain(Sum):
         for column, factors in self.terms:
             g = calls.grad(self.out)
             aims = [
-                (x.access, other)
-                for x, other in zip(factors, factors[::-1])
-                if x and x.origin & wanted
+                (x, other) for x, other in zip(factors, factors[::-1]) if x and x.origin & wanted
             ]
             if [other for _, other in aims] == [None]:  # a lone number: straight to its gradient
                 scaled = partial(self._scaled, calls, column, g)
@@ -116,7 +106,7 @@ class Chain(Sum):
             elif aims:
                 g = self._scaled(calls, column, g, None)
                 for access, other in aims:
-                    values = [g, *([calls.value(other.access, self.buffer)] if other else [])]
+                    values = [g, *([calls.value(other, self.buffer)] if other else [])]
                     calls.contribute(access, shape, partial(_product, calls, values))
 
     def _scaled(self, calls: Calls, column: Floats, g: Source, out: Array | None) -> Source:
@@ -177,8 +167,7 @@ class Segments(Sum):
         return replace(self, nodes=self.nodes[order], u=u, v=v, coef=coef, starts=starts)
 
     def locate(self, fused: Fused, layout: Layout) -> None:
-        self.origin, self.flops = fused.origin_of(self.nodes), 2 * self.coef.size
-        self.scratch = 5 * len(self.u)
+        self.flops, self.scratch = 2 * self.coef.size, 5 * len(self.u)
         lengths = self._lengths()
         # (n, k) where the sums have one length, else (t,)
         self.even = bool((lengths == lengths[0]).all())
@@ -186,17 +175,15 @@ class Segments(Sum):
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
         self.out = layout.access(self.nodes)
         self.factors = [
-            Factor(narrow(layout.access(x.reshape(self.shape))), fused.origin_of(x))
-            if (x != fused.one).any()
-            else None
+            narrow(layout.access(x.reshape(self.shape))) if (x != fused.one).any() else None
             for x in (self.u, self.v)
         ]
-        self.operands = [x.access for x in self.factors if x]
+        self.operands = [x for x in self.factors if x]
         self.scaled = bool((self.coef != 1).any())
 
-    def _values(self, calls: Calls, *factors: Factor | None) -> list[Source]:
+    def _values(self, calls: Calls, *factors: Rows | None) -> list[Source]:
         """The values of those that are not 1, and the coefficients."""
-        values = [calls.value(x.access, self.buffer) for x in factors if x]
+        values = [calls.value(x, self.buffer) for x in factors if x]
         if self.scaled:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
             values.append(calls.constant(self.coef.reshape(column)))
@@ -218,7 +205,7 @@ class Segments(Sum):
         for factor, other in zip(self.factors, self.factors[::-1]):
             if factor and factor.origin & wanted:
                 values = [g, *self._values(calls, other)]
-                calls.contribute(factor.access, shape, partial(_spread, calls, values, shape))
+                calls.contribute(factor, shape, partial(_spread, calls, values, shape))
 
 
 def _spread(calls: Calls, factors: list[Source], shape: Shape, out: Array | None) -> Source:

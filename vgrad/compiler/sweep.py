@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -57,13 +57,8 @@ class FusedSweep:
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype)
-        for width, starts in _tiles(batch, tile):
-            bound = self._take(width, 0)
-            bound.start(theta)
-            for a in starts:
-                bound.forward(arrays, a)
-                bound.read(outputs, a)
-            self._give(bound)
+        for bound, a, _ in self._forward(theta, arrays, batch, tile, 0):
+            bound.read(outputs, a)
         return outputs
 
     def gradient(
@@ -73,45 +68,37 @@ class FusedSweep:
         batch: int,
         tile: int,
         divisor: float,
-        outputs: Array | None = None,
-    ) -> tuple[float, Array]:
+        aux: bool = False,
+    ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
 
-        With `outputs`, (M, B), every output goes there.
+        And with `aux` every output, (M, B).
         """
-        if batch <= tile and outputs is None:
+        if batch <= tile and not aux:
             bound = self._take(batch, FROM_PARAMETERS)
-            result = bound.whole(theta, arrays, divisor)
+            total = bound.whole(theta, arrays, divisor)
             self._give(bound)
-            return result
+            return (*total, None)
+        outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
         value, gradient = 0.0, None
-        for width, starts in _tiles(batch, tile):
-            bound = self._take(width, FROM_PARAMETERS)
-            bound.start(theta)
-            for a in starts:
-                bound.forward(arrays, a)
-                if outputs is not None:
-                    bound.read(outputs, a)
-                bound.backward()
-            more, part = bound.finish(divisor)
-            self._give(bound)
-            value, gradient = value + more, part if gradient is None else gradient + part
+        for bound, a, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+            if outputs is not None:
+                bound.read(outputs, a)
+            bound.backward()
+            if is_last:
+                more, part = bound.finish(divisor)
+                value, gradient = value + more, part if gradient is None else gradient + part
         assert gradient is not None
-        return value, gradient
+        return value, gradient, outputs
 
     def input_gradients(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
     ) -> Array:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.plan.graph.inputs), batch), self.dtype)
-        for width, starts in _tiles(batch, tile):
-            bound = self._take(width, FROM_INPUTS)
-            bound.start(theta)
-            for a in starts:
-                bound.forward(arrays, a)
-                bound.backward()
-                bound.read_gradients(result, a)
-            self._give(bound)
+        for bound, a, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
+            bound.backward()
+            bound.read_gradients(result, a)
         return result
 
     def doubtful(
@@ -119,15 +106,24 @@ class FusedSweep:
     ) -> NDArray[np.bool_]:
         """(B,) for which samples output 0, or a gradient on the way to theta, is not finite."""
         result = np.empty(batch, bool)
-        for width, starts in _tiles(batch, tile):
-            bound = self._take(width, FROM_PARAMETERS)
-            bound.start(theta)
-            for a in starts:
-                bound.forward(arrays, a)
-                bound.backward()
-                bound.read_doubtful(result, a)
-            self._give(bound)
+        for bound, a, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+            bound.backward()
+            bound.read_doubtful(result, a)
         return result
+
+    def _forward(
+        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, wanted: int
+    ) -> Iterator[tuple[Bound, int, bool]]:
+        """Buffers with the values for a tile, its first sample, and whether they are done then."""
+        even = batch - batch % tile
+        for width, start, stop in ((tile, 0, even), (batch - even, even, batch)):
+            if start < stop:
+                bound = self._take(width, wanted)
+                bound.start(theta)
+                for a in range(start, stop, width):
+                    bound.forward(arrays, a)
+                    yield bound, a, a + width == stop
+                self._give(bound)
 
     def width(self, batch: int) -> int:
         """How many samples each tile of a batch has, save the last."""
@@ -172,10 +168,3 @@ class FusedSweep:
             for oldest in list(self._free)[:-KEPT_WIDTHS]:
                 self._free.pop(oldest, None)
         self._free.setdefault(key, []).append(bound)
-
-
-def _tiles(batch: int, width: int) -> list[tuple[int, range]]:
-    """Widths of tiles, and where tiles of each begin."""
-    rest = batch % width
-    tiles = [(width, range(0, batch - rest, width)), (rest, range(batch - rest, batch, batch))]
-    return [(size, starts) for size, starts in tiles if size and starts]

@@ -207,13 +207,13 @@ class PlainSweep:
         batch: int,
         tile: int,
         divisor: float,
-        outputs: Array | None = None,
-    ) -> tuple[float, Array]:
+        aux: bool = False,
+    ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
 
-        With `outputs`, (M, B), every output goes there.
+        And with `aux` every output, (M, B).
         """
-        outputs = np.empty((len(self._outputs), batch), self.dtype) if outputs is None else outputs
+        outputs = np.empty((len(self._outputs), batch), self.dtype)
         for careful in self._attempts:
             shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
             for samples, values, taken in self._forward(theta, arrays, batch, tile):
@@ -229,7 +229,7 @@ class PlainSweep:
         value = np.add.reduce(outputs[0]) / divisor
         if not isfinite(value):  # a mean may be finite where the sum is not
             value = np.add.reduce(outputs[0] / divisor)
-        return float(value), gradient.copy()
+        return float(value), gradient.copy(), outputs if aux else None
 
     def input_gradients(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int

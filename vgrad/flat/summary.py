@@ -20,6 +20,11 @@ class ReadSummary(NamedTuple):
         """How many numbers that is for a batch."""
         return count(self.shape) * (batch if self.batched else 1)
 
+    def __str__(self) -> str:
+        """As in "16 x B", with the lengths of 1 left out."""
+        lengths = [str(n) for n in self.shape if n > 1] or ["1"]
+        return " x ".join([*lengths, *["B"] * self.batched])
+
 
 class KernelSummary(NamedTuple):
     """One kernel: nodes that run together."""
@@ -33,6 +38,12 @@ class KernelSummary(NamedTuple):
     reads: NDArray[Any]  # and those that it reads
     result: ReadSummary
     operands: list[ReadSummary]
+
+    @property
+    def formula(self) -> str:
+        """As in "16 x B = view 16 x 3, view 3 x B"."""
+        reads = [f"{'view' if x.is_view else 'gather'} {x}" for x in self.operands]
+        return f"{self.result} = {', '.join(reads)}"
 
 
 class SweepSummary(NamedTuple):

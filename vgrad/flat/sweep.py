@@ -1,7 +1,7 @@
 """The plain sweep: one call per group of equal ops, exactly what the scalar engine computes.
 
-It is what `fuse=False` runs, and what the fused sweep falls back on where it meets inf or nan. Read
-it first: the layout, the kernel of a group, and the two sweeps over a batch, tile by tile.
+`fuse=False` runs it, and the fused sweep falls back on it after inf or nan. Read it first: the
+kernel of a group, the layout, and the two sweeps over a batch, tile by tile.
 
 Nodes that no input reaches are shared: computed once, in a buffer of shape (rows, 1). The others
 are batched, in a buffer of shape (rows, samples). Nodes of one level, one op and one kind of
@@ -77,7 +77,7 @@ class Map:
         return None if self.gathers else arguments
 
     def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
-        """Add what the group's gradient gives to each operand that comes from what is wanted.
+        """Add the group's gradient to that of each operand computed from the wanted leaves.
 
         If `careful`, a gradient of 0 gives 0, even times inf or nan. What goes to a shared operand
         of a batched group is summed over the samples.
@@ -162,8 +162,8 @@ class PlainSweep:
 
     P parameters, K inputs, M outputs and a batch of B samples, cut into tiles: theta is (P,), and
     `arrays` are the arguments of a call, (B, ...) each. In the buffers the samples lie along the
-    last axis. What is shared runs once in each direction, what is batched once per tile. Results
-    are IEEE 754's: whoever calls silences NumPy's warnings.
+    last axis. Shared kernels run once in each direction, batched ones once per tile. Results follow
+    IEEE 754; the caller silences NumPy's warnings.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class PlainSweep:
         self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
         kernels = self.layout.kernels
         largest = max((len(kernel.nodes) for kernel in kernels), default=0)
-        # the bytes that one tile takes at most: what is shared, and what is needed per sample
+        # the most bytes that a tile can take: for the shared rows, and for each sample
         self._at_most = 2 * item * shared, item * (2 * batched + 8 * largest)
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]

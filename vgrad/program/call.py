@@ -124,11 +124,9 @@ class _Question:
         """The answer."""
         with np.errstate(all="ignore"):
             for name in ("quick", "careful", "plain") if self.call.can_fuse else ("plain",):
-                if not self.is_settled and (
-                    self.answer is None
-                    or name == "plain"
-                    or (name == "careful" and self.is_adjoint_to_blame())
-                ):
+                if self.is_settled:
+                    break
+                if self.answer is None or name == "plain" or self.may_help(name):
                     self.ask(name)
         return self.answer
 
@@ -136,10 +134,10 @@ class _Question:
         """Ask the sweep of this name for whatever is not finite yet."""
         raise NotImplementedError
 
-    def is_adjoint_to_blame(self) -> bool:
-        """Whether output 0 is finite in some sample whose gradient is not.
+    def may_help(self, name: str) -> bool:
+        """Whether the careful sweep may find other numbers than the quick one.
 
-        Only then may the careful sweep help, as its forward is that of the quick one.
+        Their forwards are the same, so output 0 must be finite where its gradient is not.
         """
         raise NotImplementedError
 
@@ -156,8 +154,10 @@ class _Columns(_Question):
         if answer is not None:
             self._look()
 
-    def is_adjoint_to_blame(self) -> bool:
-        return bool(self.wanted and np.isfinite(self.answer[0, self.left]).any())
+    def may_help(self, name: str) -> bool:
+        return bool(
+            name == "careful" and self.wanted and np.isfinite(self.answer[0, self.left]).any()
+        )
 
     def ask(self, name: str) -> None:
         call = self.call
@@ -196,8 +196,8 @@ class _Totals(_Question):
         if found is not None:
             self._take(found)
 
-    def is_adjoint_to_blame(self) -> bool:
-        return isfinite(self.answer[0])
+    def may_help(self, name: str) -> bool:
+        return name == "careful" and isfinite(self.answer[0])
 
     def ask(self, name: str) -> None:
         call, plain = self.call, self.call.runner.sweep(name)

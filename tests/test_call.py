@@ -164,6 +164,6 @@ def test_what_overflows_in_another_order_alone_is_finite():
 
 def test_a_gradient_that_is_lost_beside_a_huge_one_does_not_warn():
     w, v = Value(0.0), Value(1.0)
-    fn = lambda x: vgrad.where(w > 0, vgrad.sqrt(w), 0.0) + 1e200 * v * x  # noqa: E731
-    value, grad = vgrad.compile(fn, [w, v]).value_and_grad([0.0, 1.0], [1.0])
-    assert value == 1e200 and grad.tolist() == [0.0, 1e200]
+    fn = lambda x: vgrad.where(x > 0, vgrad.sqrt(x * w), 0.0) + 1e200 * v  # noqa: E731
+    value, grad = vgrad.compile(fn, [v, w]).value_and_grad([1.0, 0.0], [0.0])
+    assert value == 1e200 and grad.tolist() == [1e200, 0.0]

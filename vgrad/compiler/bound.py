@@ -176,7 +176,7 @@ class Bound:
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
     """New buffers with the constants in their rows."""
     fused, layout = plan.fused, plan.layout
-    calls = Calls(layout.rows, width, careful, dtype)
+    calls = Calls(layout.sizes, width, careful, dtype)
     constants = np.flatnonzero(fused.op == ops.const.code)
     rows = layout.row[constants]
     calls.values[SHARED][rows] = fused.value[constants]

@@ -34,9 +34,7 @@ class Calls:
     has to be filled with zeros first; a row without a gradient keeps the 0 it was created with.
     """
 
-    def __init__(
-        self, rows: tuple[int, int], width: int, exact: bool, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, rows: list[int], width: int, exact: bool, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype  # of all numbers; masks are booleans
         self.zero, self.one = self.constant(0.0), self.constant(1.0)
         self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan

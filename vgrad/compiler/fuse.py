@@ -98,10 +98,6 @@ class Fused:
         batched: Mask = (self.origin & FROM_INPUTS) > 0
         return batched
 
-    def buffer_of(self, node: int) -> int:
-        """SHARED or BATCHED."""
-        return int(self.origin[node] & FROM_INPUTS)
-
 
 def unfused(graph: Graph, alone: bool) -> Fused:
     """The graph as it is, and the node 1."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 
@@ -34,10 +33,10 @@ class Kernel:
     buffer: int
     nodes: Ints  # (n,)
 
-    kind: ClassVar[str]
-    flops: int = field(init=False)  # of a forward, per sample where it is batched
-    scratch: int = field(init=False)  # about how many numbers it holds besides the buffers
-    lasting: int = field(init=False, default=0)  # and how many that no other kernel may use
+    name: str = field(init=False)  # as `explain` lists it
+    flops: int = field(init=False)  # of a forward, per sample if it is batched
+    scratch: int = field(init=False)  # about how many numbers it holds besides the buffers,
+    lasting: int = field(init=False, default=0)  # and how many of its own between the sweeps
     out: Rows = field(init=False)
     operands: list[Rows] = field(init=False)
 
@@ -54,16 +53,16 @@ class Kernel:
     def parts(self, made_by: Ints) -> list[Kernel]:
         """The kernel cut so that each part reads the results of one kernel, and so reads slices.
 
-        `made_by` tells which kernel computes a node. Where parts would be many or small, gathering
+        `made_by` tells which kernel computes a node. If parts would be many or small, gathering
         is as quick, and the kernel stays whole.
         """
         return [self]
 
-    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
+    def in_order(self, layout: Layout) -> Kernel:
         """The kernel with its nodes in the order of their operands' rows, if any order will do."""
         return self
 
-    def rows(self, before_ones: Mask) -> Ints:
+    def row_order(self, before_ones: Mask) -> Ints:
         """The nodes in the order of their rows."""
         return self.nodes
 
@@ -84,14 +83,13 @@ class Kernel:
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         raise NotImplementedError
 
-    @property
-    def name(self) -> str:
-        """What `explain` calls it."""
-        return self.kind
-
     def summary(self, fused: Fused) -> KernelSummary:
         """The kernel as `explain` and pictures show it."""
         reads = np.concatenate([x.reshape(-1) for x in self.reads()])
+        result, *operands = (
+            ReadSummary(x.strides is not None, x.shape, bool(x.buffer))
+            for x in (self.out, *self.operands)
+        )
         return KernelSummary(
             level=self.level,
             name=self.name,
@@ -100,13 +98,9 @@ class Kernel:
             flops=self.flops,
             nodes=self.nodes,
             reads=reads[reads >= 0],
-            result=_read(self.out),
-            operands=[_read(access) for access in self.operands],
+            result=result,
+            operands=operands,
         )
-
-
-def _read(access: Rows) -> ReadSummary:
-    return ReadSummary(access.strides is not None, access.shape, bool(access.buffer))
 
 
 def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
@@ -120,12 +114,6 @@ def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
     return [np.flatnonzero(made_by[first] == maker) for maker in makers]
 
 
-def order_of(columns: list[Ints], buffer: int, row: Ints, batched: Mask) -> Ints:
-    """The order of n nodes by the rows of their operands, of those in the same buffer."""
-    own = [row[x] for x in columns if batched[x[0]] == buffer]
-    return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
-
-
 @dataclass(eq=False)
 class Map(Kernel):
     """One op, element by element."""
@@ -133,32 +121,26 @@ class Map(Kernel):
     op: ops.Op
     parents: tuple[Ints, ...]  # (n,) per operand
 
-    kind = "map"
-
     def reads(self) -> tuple[Ints, ...]:
         return self.parents
 
     def title(self, one: int) -> str:
         return f"{len(self.nodes):,} × {self.name}"
 
-    @property
-    def name(self) -> str:
-        return self.op.name
-
     def parts(self, made_by: Ints) -> list[Kernel]:
         found = producers(self.parents[0], made_by, len(self.nodes))
         return [self._some(part) for part in found] or [self]
 
-    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
-        return self._some(order_of([*self.parents], self.buffer, row, batched))
+    def in_order(self, layout: Layout) -> Kernel:
+        return self._some(layout.order(self.parents, self.buffer))
 
     def _some(self, order: Ints) -> Kernel:
         parents = tuple(x[order] for x in self.parents)
         return replace(self, nodes=self.nodes[order], parents=parents)
 
     def locate(self, fused: Fused, layout: Layout) -> None:
-        self.flops, self.scratch = len(self.nodes), 3 * len(self.nodes)
-        self.out, *self.operands = folded([*map(layout.access, (self.nodes, *self.parents))])
+        self.name, self.flops, self.scratch = self.op.name, len(self.nodes), 3 * len(self.nodes)
+        self.out, *self.operands = folded([*map(layout.rows, (self.nodes, *self.parents))])
         self.number: float | None = None  # of the static operand, if that is a constant
         if self.op.static is not None:
             operand = self.parents[self.op.static][0]
@@ -183,8 +165,7 @@ class Map(Kernel):
         result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)
-            whole = np.broadcast_to(result.array, g.array.shape)
-            return calls.compute(_choose_zero, zero, result._replace(array=whole), out=out)
+            return calls.compute(_choose_zero, zero, result, out=out)
         return result
 
 
@@ -194,23 +175,22 @@ def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:
     np.copyto(out, 0.0, where=zero)
 
 
-def folded(accesses: list[Rows]) -> list[Rows]:
+def folded(found: list[Rows]) -> list[Rows]:
     """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
-    for access in accesses:
-        if access.strides is None:
-            step = np.diff(access.array)
-            period = int(np.flatnonzero(step != step[0])[0]) + 1
-            if len(access.array) % period == 0:
-                accesses = [Rows(x.buffer, x.array.reshape(-1, period), x.origin) for x in accesses]
+    for x in found:
+        if x.strides is None:
+            step = np.diff(x.array)
+            period = int((step != step[0]).argmax()) + 1
+            if len(x.array) % period == 0:
+                found = [Rows(x.buffer, x.array.reshape(-1, period), x.origin) for x in found]
                 break
-    out, *operands = accesses
-    return [out, *map(narrow, operands)]
+    return [found[0], *map(narrow, found[1:])]
 
 
-def narrow(access: Rows) -> Rows:
+def narrow(rows: Rows) -> Rows:
     """The same with a length of 1 along axes on which nothing changes."""
-    flat = [step == 0 and size > 1 for step, size in zip(access.strides or (), access.shape)]
+    flat = [step == 0 and size > 1 for step, size in zip(rows.strides or (), rows.shape)]
     if not any(flat):
-        return access
+        return rows
     kept = tuple(slice(0, 1) if same else slice(None) for same in flat)
-    return Rows(access.buffer, access.array[kept], access.origin)
+    return Rows(rows.buffer, rows.array[kept], rows.origin)

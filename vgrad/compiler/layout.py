@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..flat import BATCHED, Rows
+from ..flat import BATCHED, FROM_INPUTS, Rows
 from .fuse import Fused, Ints, Mask
 
 
-@dataclass(frozen=True, eq=False)
 class Layout:
     """The rows of the two buffers: one of a number per row, one of a number per row and sample.
 
-    Rows of ones stand where matrix products want them, so that a bias rides along as one more
+    Rows of ones lie where matrix products want them, so that a bias rides along as one more
     weight. Behind the rows of a layer's inputs lies one:
 
         row      0    1    2
         node     x0   x1   1        w0 x0 + w1 x1 + b · 1  =  view 3 of theta @ view 3 x B
     """
 
-    fused: Fused
-    row: Ints  # (m,) the row of each node in its buffer
-    rows: tuple[int, int]  # how many rows the buffers have
-    follows: Mask  # (m,) whether a row of ones lies behind the node's own
-    ones: tuple[Ints, Ints]  # the rows of ones in each buffer
+    def __init__(self, fused: Fused, follows: Mask) -> None:
+        self.fused = fused
+        self.follows = follows  # (m,) whether a row of ones lies behind the node's own
+        self.row = np.full(len(fused.op), -1)  # (m,) the row of each node in its buffer
+        self.sizes = [0, 0]  # how many rows the buffers have
+        self.ones: tuple[list[int], list[int]] = [], []  # the rows of ones in each buffer
 
-    def access(self, nodes: Ints) -> Rows:
+    def give(self, nodes: Ints, buffer: int) -> None:
+        """Give these nodes the next rows, in order; some are followed by a row of ones."""
+        behind = self.follows[nodes]
+        gaps: Ints = np.cumsum(behind) - behind
+        self.row[nodes] = self.sizes[buffer] + np.arange(len(nodes)) + gaps
+        self.ones[buffer].extend((self.row[nodes[behind]] + 1).tolist())
+        self.sizes[buffer] += len(nodes) + int(behind.sum())
+
+    def give_ones(self) -> None:
+        """Give the last batched row to ones, for general use."""
+        self.ones[BATCHED].append(self.sizes[BATCHED])
+        self.sizes[BATCHED] += 1
+
+    def order(self, columns: Sequence[Ints], buffer: int) -> Ints:
+        """The order of n nodes by the rows of those of their operands that are in this buffer."""
+        own = [self.row[x] for x in columns if self.fused.batched[x[0]] == buffer]
+        return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
+
+    def rows(self, nodes: Ints) -> Rows:
         """Where these nodes lie, along every axis on which they differ."""
-        batched = self.fused.batched[nodes]
-        buffer = int(batched.max())
-        is_one = nodes == self.fused.one
-        assert (is_one | (batched == buffer)).all(), "rows of two buffers make no array"
-        rows = self.row[nodes]
+        origins, is_one, rows = self.fused.origin[nodes], nodes == self.fused.one, self.row[nodes]
+        origin = int(np.bitwise_or.reduce(origins, axis=None))
+        buffer = origin & FROM_INPUTS
+        assert (is_one | (origins & FROM_INPUTS == buffer)).all(), "rows of both buffers"
         if is_one.any():
             rows = np.where(is_one, self._rows_of_ones(nodes, rows, buffer), rows)
-        origin = np.bitwise_or.reduce(self.fused.origin[nodes], axis=None)
-        return Rows(buffer, rows, int(origin))
+        return Rows(buffer, rows, origin)
 
     def _rows_of_ones(self, nodes: Ints, rows: Ints, buffer: int) -> Ints:
         """For a 1 at each place: the row behind that of the node before it, or any row of ones."""

@@ -28,7 +28,6 @@ class Kinds:
     weights: Ints  # (m,) which share weights, and are of one family
     factors: Ints  # (m,) which sums have the same factors besides the weights; 0 for other nodes
     terms: Terms  # of the sums, factors in an order that lets equal weights meet
-    starts: Ints  # where the terms of each sum begin
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
 
     def families(self, level: Ints) -> int:
@@ -66,7 +65,6 @@ def find_kinds(fused: Fused) -> Kinds:
         weights=_numbered(family + weights, computed),
         factors=_numbered(family + factors, sums),
         terms=terms,
-        starts=starts,
         uniform=uniform,
     )
 

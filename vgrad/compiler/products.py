@@ -27,31 +27,25 @@ class Grid(Sum):
 
     coef: Floats
 
-    kind = "matmul"
-
-    @property
-    def name(self) -> str:
-        return "einsum" if self.operands[0].buffer == BATCHED else self.kind
-
     def parts(self, made_by: Ints) -> list[Kernel]:
         found = producers(self.v[:, 0], made_by, max(len(self.nodes), self.v.size))
         cells = self.nodes.reshape(len(self.v), -1)
         parts = [replace(self, nodes=cells[part].reshape(-1), v=self.v[part]) for part in found]
         return [*parts] or [self]
 
-    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
+    def in_order(self, layout: Layout) -> Kernel:
         """The terms of a single sum may come in any order."""
-        ones = self.v[0] == one
-        if len(self.nodes) > 1 or (ones.any() and not ones.all()):  # it lies behind another row
+        ones = self.v[0] == layout.fused.one
+        if len(self.nodes) > 1 or (ones.any() and not ones.all()):  # a row of ones behind another
             return self
-        by = np.lexsort((row[self.v[0]], row[self.u[0]]))
+        by = np.lexsort((layout.row[self.v[0]], layout.row[self.u[0]]))
         return replace(self, u=self.u[:, by], v=self.v[:, by], coef=self.coef[:, by])
 
-    def rows(self, before_ones: Mask) -> Ints:
+    def row_order(self, before_ones: Mask) -> Ints:
         """Row of u by row of u, if the product is batched.
 
-        Then rows of v and samples form one axis, and two matrices are multiplied. If rows of ones
-        had to lie in between, this would not work.
+        Then rows of v and samples form one axis, and two matrices are multiplied. With rows of ones
+        in between, this would not work.
         """
         if self.buffer == SHARED or before_ones[self.nodes].any():
             return self.nodes
@@ -60,51 +54,43 @@ class Grid(Sum):
     def locate(self, fused: Fused, layout: Layout) -> None:
         self.flops = 2 * len(self.u) * self.v.size
         self.scratch = self.u.size + 2 * self.v.size
-        self.out = layout.access(self.nodes.reshape(len(self.v), len(self.u)))
-        self.operands = [layout.access(self.u), layout.access(self.v)]
+        self.out = layout.rows(self.nodes.reshape(len(self.v), len(self.u)))
+        self.operands = [layout.rows(self.u), layout.rows(self.v)]
+        self.name = "einsum" if self.operands[0].buffer == BATCHED else "matmul"
         self.scaled = bool((self.coef != 1).any())
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.
         self.square = not self.scaled and len(self.u) == 1 and np.array_equal(self.u, self.v)
 
     def _u(self, calls: Calls) -> Source:
         of_u = self.operands[0]
-        u = calls.value(of_u, of_u.buffer)
+        return self._scaled(calls, calls.value(of_u, of_u.buffer))
+
+    def _scaled(self, calls: Calls, x: Source) -> Source:
+        """x, of the shape of u, times the coefficients."""
         if not self.scaled:
-            return u
-        coef = self.coef.reshape(of_u.shape + (1,) * (u.array.ndim - 2))
-        return calls.compute(np.multiply, u, calls.constant(coef))
+            return x
+        coef = self.coef.reshape(self.coef.shape + (1,) * (x.array.ndim - 2))
+        return calls.compute(np.multiply, x, calls.constant(coef))
 
     def _v(self, calls: Calls) -> Source:
         of_v = self.operands[1]
         return calls.value(of_v, of_v.buffer)
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
-        u, v = self._u(calls), self._v(calls)
-        out, constant = calls.result(self.out.shape + calls.tail[self.buffer], u, v, out=out)
-        if self.operands[0].buffer == BATCHED and v.array.ndim == 3:
-            calls.call(partial(np.einsum, "ckb,akb->acb", u.array, v.array, out=out), constant)
-        else:
-            self._multiply(calls, u.array, v.array, out, constant)
-        return Source(out, constant)
-
-    def _multiply(self, calls: Calls, u: Array, v: Array, out: Array, constant: bool) -> None:
-        """u (C, k) times every matrix of v, (A, k, B) or (A, k)."""
-        columns, results = _columns(v), _columns(out)
-        if columns is not None and results is not None:
-            _dot(calls, u, columns, results, constant)
-        else:
-            calls.call(partial(np.matmul, u, v, out), constant)
+        shape = self.out.shape + calls.tail[self.buffer]
+        return _multiplied(calls, self._u(calls), self._v(calls), shape, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         rules = (self._grad_square,) if self.square else (self._grad_u, self._grad_v)
-        for access, rule in zip(self.operands, rules):
-            if access.origin & wanted:
-                shape = access.shape + calls.tail[access.buffer]
-                calls.contribute(access, shape, partial(rule, calls, shape))
+        for x, rule in zip(self.operands, rules):
+            if x.origin & wanted:
+                shape = x.shape + calls.tail[x.buffer]
+                calls.contribute(x, shape, partial(rule, calls, shape))
 
     def _grad_u(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
         g, v = calls.grad(self.out), self._v(calls)
-        out, constant = calls.result(shape, g, v, out=None if self.scaled else out)
+        result = calls.result(shape, g, v, out=None if self.scaled else out)
+        out, constant = result
         of_g, of_v = _columns(g.array), _columns(v.array)
         if out.ndim == 3:
             calls.call(partial(np.einsum, "acb,akb->ckb", g.array, v.array, out=out), constant)
@@ -114,10 +100,7 @@ class Grid(Sum):
             each = calls.scratch((len(v.array), *out.shape), constant)
             calls.call(partial(np.matmul, g.array, v.array.transpose(0, 2, 1), each), constant)
             calls.call(partial(np.add.reduce, each, 0, None, out), constant)
-        if not self.scaled:
-            return Source(out, constant)
-        coef = self.coef.reshape(shape[:2] + (1,) * (out.ndim - 2))
-        return calls.compute(np.multiply, Source(out, constant), calls.constant(coef))
+        return self._scaled(calls, result)
 
     def _grad_square(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
         g, u = calls.grad(self.out), self._u(calls)
@@ -125,13 +108,23 @@ class Grid(Sum):
         return calls.compute(np.multiply, u, twice, out=out)
 
     def _grad_v(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
-        g, u = calls.grad(self.out), self._u(calls)
-        out, constant = calls.result(shape, g, u, out=out)
-        if u.array.ndim == 3:
-            calls.call(partial(np.einsum, "acb,ckb->akb", g.array, u.array, out=out), constant)
-        else:
-            self._multiply(calls, u.array.T, g.array, out, constant)
-        return Source(out, constant)
+        u = self._u(calls)
+        turned = u._replace(array=u.array.swapaxes(0, 1))
+        return _multiplied(calls, turned, calls.grad(self.out), shape, out)
+
+
+def _multiplied(calls: Calls, x: Source, y: Source, shape: Shape, out: Array | None) -> Source:
+    """x (c, k) times every matrix of y, (a, k, B) or (a, k); with samples of its own, by einsum."""
+    result = calls.result(shape, x, y, out=out)
+    columns, results = _columns(y.array), _columns(result.array)
+    if x.array.ndim == 3:
+        einsum = partial(np.einsum, "ckb,akb->acb", x.array, y.array, out=result.array)
+        calls.call(einsum, result.constant)
+    elif columns is not None and results is not None:
+        _dot(calls, x.array, columns, results, result.constant)
+    else:
+        calls.call(partial(np.matmul, x.array, y.array, result.array), result.constant)
+    return result
 
 
 def _columns(x: Array) -> Array | None:
@@ -154,8 +147,8 @@ def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
 class Part:
     """Nodes at some places of an array, (H, ., .), that is 0 elsewhere."""
 
-    def __init__(self, access: Rows, places: Ints | None, shape: Shape) -> None:
-        self.access, self.places, self.shape = access, places, shape
+    def __init__(self, rows: Rows, places: Ints | None, shape: Shape) -> None:
+        self.rows, self.places, self.shape = rows, places, shape
 
     def whole(self, calls: Calls, numbers: Source) -> Source:
         """The array with these numbers at their places."""
@@ -185,26 +178,25 @@ class Stack(Sum):
 
     cells: Ints  # (n,) which of the H * A * C sums are wanted; in u and v, -1 stands for 0
 
-    kind = "stack"
+    name = "stack"
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         (h, c, k), a = self.u.shape, self.v.shape[1]
         self.flops = 2 * h * a * c * k
         self.scratch = h * (a * c + c * k + a * k)
         every = len(self.cells) == h * a * c
-        self.out = layout.access(self.nodes.reshape(h, a, c) if every else self.nodes)
+        self.out = layout.rows(self.nodes.reshape(h, a, c) if every else self.nodes)
         self.result = Part(self.out, None if every else self.cells, (h, a, c))
         self.factors = [self._part(nodes, layout) for nodes in (self.u, self.v)]
-        self.operands = [part.access for part in self.factors]
+        self.operands = [part.rows for part in self.factors]
         parts = (self.result, *self.factors)
         self.lasting = sum(prod(x.shape) for x in parts if x.places is not None)
 
     def _part(self, nodes: Ints, layout: Layout) -> Part:
         there = np.flatnonzero(nodes.reshape(-1) >= 0)
-        some = nodes.reshape(-1)[there]
-        whole = len(some) == nodes.size
-        access = layout.access(nodes if whole else some)
-        return Part(access, None if whole else there, nodes.shape)
+        if len(there) == nodes.size:
+            return Part(layout.rows(nodes), None, nodes.shape)
+        return Part(layout.rows(nodes.reshape(-1)[there]), there, nodes.shape)
 
     def forward(self, calls: Calls) -> None:
         super().forward(calls)
@@ -213,25 +205,22 @@ class Stack(Sum):
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""
         if part.places is None:
-            return calls.value(part.access, self.buffer)
+            return calls.value(part.rows, self.buffer)
         if part not in calls.kept:
-            calls.kept[part] = part.whole(calls, calls.value(part.access, self.buffer))
+            calls.kept[part] = part.whole(calls, calls.value(part.rows, self.buffer))
         return calls.kept[part]
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         u, v = (self._whole(calls, part) for part in self.factors)
-        return self.result.chosen(calls, _stacked(calls, self.result, v, _turned(u), out), out)
+        return _stacked(calls, self.result, v, _turned(u), out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         u, v = (self._whole(calls, part) for part in self.factors)
         g = self.result.whole(calls, calls.grad(self.out))
         for factor, x, y in zip(self.factors, (_turned(g), g), (v, u)):
-            if factor.access.origin & wanted:
-                shape = factor.access.shape + calls.tail[self.buffer]
-                calls.contribute(factor.access, shape, partial(self._grad, calls, factor, x, y))
-
-    def _grad(self, calls: Calls, factor: Part, x: Source, y: Source, out: Array | None) -> Source:
-        return factor.chosen(calls, _stacked(calls, factor, x, y, out), out)
+            if factor.rows.origin & wanted:
+                shape = factor.rows.shape + calls.tail[self.buffer]
+                calls.contribute(factor.rows, shape, partial(_stacked, calls, factor, x, y))
 
 
 def _turned(x: Source) -> Source:
@@ -240,13 +229,13 @@ def _turned(x: Source) -> Source:
 
 
 def _stacked(calls: Calls, part: Part, x: Source, y: Source, out: Array | None) -> Source:
-    """x @ y for every matrix of a stack, and every sample, into `out` if that is the whole of it.
+    """The numbers of a part of x @ y, for every matrix of a stack and every sample.
 
-    To have matmul step over the samples, which lie next to each other, takes a half of einsum's
-    time, and copies nothing.
+    To have matmul step over the samples, which lie next to each other, takes half of einsum's time,
+    and copies nothing.
     """
     tail = x.array.shape[3:]
-    result = calls.result(part.shape + tail, x, y, out=out if part.places is None else None)
-    arrays = (np.moveaxis(a, 3, 1) if tail else a for a in (x.array, y.array, result.array))
-    calls.call(partial(np.matmul, *arrays), result.constant)
-    return result
+    whole = calls.result(part.shape + tail, x, y, out=out if part.places is None else None)
+    arrays = (np.moveaxis(a, 3, 1) if tail else a for a in (x.array, y.array, whole.array))
+    calls.call(partial(np.matmul, *arrays), whole.constant)
+    return part.chosen(calls, whole, out)

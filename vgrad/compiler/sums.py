@@ -12,8 +12,8 @@ pattern of the terms, and so in how u and v are written down:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from functools import partial, reduce
+from itertools import chain, islice
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from ..arguments import Array, Shape
 from ..flat import Rows
 from .calls import Calls, Source
 from .fuse import Floats, Fused, Ints, Mask
-from .kernels import Kernel, folded, narrow, order_of
+from .kernels import Kernel, folded, narrow
 from .layout import Layout
+
+# A number, and whether a minus in front of it is still to be taken.
+Signed = tuple[Source, bool]
 
 
 @dataclass(eq=False)
@@ -56,22 +59,27 @@ class Chain(Sum):
 
     coef: Floats
 
-    kind = "chain"
+    name = "chain"
 
-    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
-        columns = [x[:, k] for k in range(self.u.shape[1]) for x in (self.v, self.u)]
-        by = order_of(columns, self.buffer, row, batched)
+    @property
+    def k(self) -> int:
+        """The length of the sums."""
+        return int(self.u.shape[1])
+
+    def some(self, by: Ints | Mask) -> Chain:
+        """These of the sums, in this order."""
         return replace(self, nodes=self.nodes[by], u=self.u[by], v=self.v[by], coef=self.coef[by])
+
+    def in_order(self, layout: Layout) -> Kernel:
+        return self.some(layout.order([*chain(*zip(self.v.T, self.u.T))], self.buffer))
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         self.flops, self.scratch = 2 * self.coef.size, 3 * len(self.nodes)
-        columns = [x[:, j] for j in range(self.u.shape[1]) for x in (self.u, self.v)]
-        given = [x for x in columns if (x != fused.one).any()]
-        self.out, *self.operands = folded([*map(layout.access, (self.nodes, *given))])
+        given = [[x for x in pair if (x != fused.one).any()] for pair in zip(self.u.T, self.v.T)]
+        self.out, *self.operands = folded([*map(layout.rows, (self.nodes, *chain(*given)))])
         found = iter(self.operands)
-        factors = [next(found) if (x != fused.one).any() else None for x in columns]
-        # the coefficients of each term, and its factors; None for one that is 1
-        self.terms = list(zip(self.coef.T, zip(factors[::2], factors[1::2])))
+        # the coefficients of each term, and those of its factors that are not 1
+        self.terms = [(coef, [*islice(found, len(x))]) for coef, x in zip(self.coef.T, given)]
 
     def _coef(self, calls: Calls, coef: Floats) -> Source:
         """One number where they are equal, else a column."""
@@ -82,32 +90,30 @@ class Chain(Sum):
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         total = None
         for column, factors in self.terms:
-            values = [calls.value(x, self.buffer) for x in factors if x]
+            values = [calls.value(x, self.buffer) for x in factors]
             negative = bool((column == -1).all())
             if not negative and (column != 1).any():
                 values.append(self._coef(calls, column))
             # Constants stay out of `out`, which the calls of every sweep overwrite.
             into = out if total is None and not all(x.constant for x in values) else None
-            term = Signed(_product(calls, values, into) if values else calls.one, negative)
+            term = _product(calls, values, into) if values else calls.one, negative
             total = term if total is None else _plus(calls, total, term, out)
         assert total is not None
-        return calls.compute(np.negative, total.source, out=out) if total.negative else total.source
+        result, negative = total
+        return calls.compute(np.negative, result, out=out) if negative else result
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
-        shape = self.out.shape + calls.tail[self.buffer]
+        shape, g = self.out.shape + calls.tail[self.buffer], calls.grad(self.out)
         for column, factors in self.terms:
-            g = calls.grad(self.out)
-            aims = [
-                (x, other) for x, other in zip(factors, factors[::-1]) if x and x.origin & wanted
-            ]
-            if [other for _, other in aims] == [None]:  # a lone number: straight to its gradient
-                scaled = partial(self._scaled, calls, column, g)
-                calls.contribute(aims[0][0], shape, scaled)
+            aims = [x for x in factors if x.origin & wanted]
+            scaled = partial(self._scaled, calls, column, g)
+            if len(factors) == len(aims) == 1:  # a lone number: straight to its gradient
+                calls.contribute(aims[0], shape, scaled)
             elif aims:
-                g = self._scaled(calls, column, g, None)
-                for access, other in aims:
-                    values = [g, *([calls.value(other, self.buffer)] if other else [])]
-                    calls.contribute(access, shape, partial(_product, calls, values))
+                values = [scaled(None)]
+                for x in aims:
+                    others = [calls.value(y, self.buffer) for y in factors if y is not x]
+                    calls.contribute(x, shape, partial(_product, calls, values + others))
 
     def _scaled(self, calls: Calls, column: Floats, g: Source, out: Array | None) -> Source:
         """The gradient times the coefficients of a term."""
@@ -118,30 +124,22 @@ class Chain(Sum):
         return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
 
 
-class Signed(NamedTuple):
-    """A number, or with a minus in front of it that is still to be taken."""
-
-    source: Source
-    negative: bool
-
-
 def _plus(calls: Calls, total: Signed, term: Signed, out: Array | None) -> Signed:
     """The two added up, in one call: -a - b is -(a + b), and -a + b is b - a."""
     (a, minus_a), (b, minus_b) = total, term
     out = None if a.constant and b.constant else out
     if minus_a == minus_b:
-        return Signed(calls.compute(np.add, a, b, out=out), minus_a)
+        return calls.compute(np.add, a, b, out=out), minus_a
     first, second = (b, a) if minus_a else (a, b)
-    return Signed(calls.compute(np.subtract, first, second, out=out), False)
+    return calls.compute(np.subtract, first, second, out=out), False
 
 
 def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
-    product = factors[0]
-    for i, factor in enumerate(factors[1:], 2):
-        product = calls.compute(
-            np.multiply, product, factor, out=out if i == len(factors) else None
-        )
-    return product
+    *others, last = factors
+    if not others:
+        return last
+    product = reduce(partial(calls.compute, np.multiply), others)
+    return calls.compute(np.multiply, product, last, out=out)
 
 
 @dataclass(eq=False)
@@ -151,18 +149,17 @@ class Segments(Sum):
     coef: Floats
     starts: Ints  # (n,) where the terms of each sum begin
 
-    kind = "sum"
+    name = "sum"
 
     def _lengths(self) -> Ints:
         return np.diff(self.starts, append=len(self.u))
 
-    def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
+    def in_order(self, layout: Layout) -> Kernel:
         """The sums in the order of the rows at which their terms begin."""
-        first = np.where(self.u == one, self.v, self.u)[self.starts]
-        order = np.argsort(row[first], kind="stable")
-        lengths = self._lengths()[order]
-        starts = np.cumsum(lengths) - lengths
-        terms = np.repeat(self.starts[order] - starts, lengths) + np.arange(len(self.u))
+        lengths, is_one = self._lengths(), self.u == layout.fused.one
+        first = layout.row[np.where(is_one, self.v, self.u)[self.starts]]
+        order, terms = (np.argsort(x, kind="stable") for x in (first, np.repeat(first, lengths)))
+        starts = np.cumsum(lengths[order]) - lengths[order]
         u, v, coef = self.u[terms], self.v[terms], self.coef[terms]
         return replace(self, nodes=self.nodes[order], u=u, v=v, coef=coef, starts=starts)
 
@@ -173,25 +170,21 @@ class Segments(Sum):
         self.even = bool((lengths == lengths[0]).all())
         self.shape: Shape = (len(lengths), int(lengths[0])) if self.even else (len(self.u),)
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
-        self.out = layout.access(self.nodes)
-        self.factors = [
-            narrow(layout.access(x.reshape(self.shape))) if (x != fused.one).any() else None
-            for x in (self.u, self.v)
-        ]
-        self.operands = [x for x in self.factors if x]
+        self.out = layout.rows(self.nodes)
+        factors = [x.reshape(self.shape) for x in (self.u, self.v) if (x != fused.one).any()]
+        self.operands = [narrow(layout.rows(x)) for x in factors]
         self.scaled = bool((self.coef != 1).any())
 
-    def _values(self, calls: Calls, *factors: Rows | None) -> list[Source]:
-        """The values of those that are not 1, and the coefficients."""
-        values = [calls.value(x, self.buffer) for x in factors if x]
+    def _values(self, calls: Calls, factors: list[Rows]) -> list[Source]:
+        """The values of these factors, and the coefficients."""
+        values = [calls.value(x, self.buffer) for x in factors]
         if self.scaled:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
             values.append(calls.constant(self.coef.reshape(column)))
         return values
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
-        values = self._values(calls, *self.factors)
-        terms = _product(calls, values, None)
+        terms = _product(calls, self._values(calls, self.operands), None)
         tail = calls.tail[self.buffer]
         terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
         if self.even:
@@ -202,14 +195,7 @@ class Segments(Sum):
         shape = self.shape + calls.tail[self.buffer]
         g = calls.grad(self.out)
         g = g._replace(array=g.array[:, None]) if self.even else calls.take(g, self.owner)
-        for factor, other in zip(self.factors, self.factors[::-1]):
-            if factor and factor.origin & wanted:
-                values = [g, *self._values(calls, other)]
-                calls.contribute(factor, shape, partial(_spread, calls, values, shape))
-
-
-def _spread(calls: Calls, factors: list[Source], shape: Shape, out: Array | None) -> Source:
-    """The product, over all terms even where it is the same for several."""
-    if len(factors) == 1:
-        return factors[0]._replace(array=np.broadcast_to(factors[0].array, shape))
-    return _product(calls, factors, out)
+        for x in self.operands:
+            if x.origin & wanted:
+                others = self._values(calls, [y for y in self.operands if y is not x])
+                calls.contribute(x, shape, partial(_product, calls, [g, *others]))

@@ -46,7 +46,7 @@ class FusedSweep:
         kernels = [[x for x in plan.kernels if x.buffer == side] for side in (SHARED, BATCHED)]
         scratch = [max((x.scratch for x in some), default=0) for some in kernels]
         lasting = [sum(x.lasting for x in some) for some in kernels]
-        item, rows = dtype.itemsize, plan.layout.rows
+        item, rows = dtype.itemsize, plan.layout.sizes
         sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
         # about how many bytes a tile takes: for the shared rows, and for each sample

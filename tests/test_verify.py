@@ -353,7 +353,7 @@ def test_nothing_inside_is_computed_in_float64():
     (bound,) = [x for kept in runner.quick._free.values() for x in kept]
     kinds = {
         array.dtype
-        for call in [*bound._to_value, *bound._to_gradient]
+        for call in [*bound._start, *bound._forward, *bound._backward, *bound._finish]
         for array in (*getattr(call, "args", ()), *getattr(call, "keywords", {}).values())
         if isinstance(array, np.ndarray) and array.dtype.kind == "f"
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import isfinite, nan
 from typing import Any
@@ -13,6 +13,7 @@ from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, FROM_PARAMETERS, SHARED, Rows, as_slice
 from .calls import Calls
+from .fuse import Mask
 from .kernels import Kernel
 from .plan import Plan
 
@@ -30,8 +31,6 @@ class Bound:
         backward    gradients of batched nodes, and their parts of the gradients   once per tile
                     of shared nodes, which add up over the tiles
         finish      from those totals to the gradients of the parameters           once
-
-    and `whole` runs all four for a batch of a single tile.
     """
 
     def __init__(
@@ -45,28 +44,24 @@ class Bound:
         self._parameters = as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
         self._inputs = [as_slice(layout.row[x]) for x in np.split(graph.inputs, ends[:-1])]
-        batched = fused.batched[fused.outputs]
+        rows, batched = layout.row[fused.outputs], fused.batched[fused.outputs]
         self._outputs = [
-            (np.flatnonzero(batched == side), layout.row[fused.outputs[batched == side]])
-            for side in (SHARED, BATCHED)
+            (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
         ]
         self._is_shared = not batched[0]
-        kernels = [[x for x in plan.kernels if x.buffer == side] for side in (SHARED, BATCHED)]
-        self._start = _added(calls, [kernel.forward for kernel in kernels[SHARED]])
-        self._forward = _added(calls, [kernel.forward for kernel in kernels[BATCHED]])
+        self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
+        self._sum = partial(np.add.reduce, self._objective)
+        self._start = _forwards(calls, plan.kernels, SHARED)
+        self._forward = _forwards(calls, plan.kernels, BATCHED)
         if wanted:
-            objective = Rows(int(not self._is_shared), layout.row[fused.outputs[:1]])
-            self._bind_gradients(calls, kernels, objective)
+            self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
 
-    def _bind_gradients(self, calls: Calls, kernels: list[list[Kernel]], objective: Rows) -> None:
-        values = self._shared[:, None] if self._is_shared else self._batch
-        self._objective = values[objective.base]
-        self._sum = partial(np.add.reduce, self._objective)
+    def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
         self._backward: Steps = []
         if not self._is_shared:
             _seed(calls, objective)
-            self._backward = _adjoints(calls, kernels[BATCHED], self.wanted)
+            self._backward = _adjoints(calls, kernels, BATCHED, self.wanted)
         self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of the shared rows that batched nodes read: from one tile, and the total so far.
         given = np.flatnonzero(calls.has_grad[SHARED])
@@ -79,59 +74,40 @@ class Bound:
         if self.wanted == FROM_PARAMETERS:
             if self._is_shared:
                 _seed(calls, objective)
-            self._finish = _adjoints(calls, kernels[SHARED], self.wanted)
-        join: Steps = [partial(np.copyto, self._total, self._part)] if len(given) else []
-        self._to_value = [*self._start, *self._forward]
-        self._to_gradient = [*self._backward, *join, *self._finish]
+            self._finish = _adjoints(calls, kernels, SHARED, self.wanted)
 
-    def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
+    def whole(self, theta: Array, arrays: Iterable[Array], divisor: float) -> tuple[float, Array]:
         """The four steps at once, for a batch of a single tile. Hot path.
 
         If the value is not finite another sweep has the last word, so the gradient is left out.
         """
-        self._noted.fill(0.0)
-        self._shared[self._parameters] = theta
-        for rows, array in zip(self._inputs, arrays):
-            self._batch[rows] = array.T
-        for call in self._to_value:
-            call()
-        self._value, self._tiles = self._sum(), 1
+        self.start(theta)
+        self.forward(arrays)
         if not isfinite(self._value):
             return nan, np.full_like(theta, nan)
-        for call in self._to_gradient:
-            call()
-        return self._result(divisor)
+        self.backward()
+        return self.finish(divisor)
 
     def start(self, theta: Array) -> None:
-        """Compute the shared values."""
+        """Compute the shared values. Hot path."""
         self._noted.fill(0.0)
         self._shared[self._parameters] = theta
         for call in self._start:
             call()
-        self._value, self._tiles = 0.0, 0
+        self._value, self._tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
 
-    def forward(self, arrays: Sequence[Array], a: int) -> None:
-        """Compute the batched values, for the samples from `a` on."""
-        b = a + self.width
+    def forward(self, arrays: Iterable[Array]) -> None:
+        """Compute the batched values for the samples of one tile. Hot path."""
         for rows, array in zip(self._inputs, arrays):
-            self._batch[rows] = array[a:b].T
+            self._batch[rows] = array.T
         for call in self._forward:
             call()
-
-    def read(self, outputs: Array, a: int) -> None:
-        """Every output, into its part of (M, B)."""
-        tile = outputs[:, a : a + self.width]
-        for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
-            if len(which):
-                tile[which] = memory[rows]
-        if not self._is_sound:
-            tile.fill(nan)
+        self._value += float(self._sum())
 
     def backward(self) -> None:
-        """Carry the gradient of output 0 back to the wanted inputs, or to the shared rows."""
+        """Carry the gradient of output 0 back to the inputs, or to shared rows. Hot path."""
         for call in self._backward:
             call()
-        self._value += float(self._sum())
         if self._tiles:
             self._total += self._part
         else:
@@ -142,35 +118,36 @@ class Bound:
         """The sum of output 0 over all tiles, by `divisor`, and its gradient to the parameters."""
         for call in self._finish:
             call()
-        return self._result(divisor)
+        scale, value = 1.0 / divisor, self._value
+        if self._is_shared:  # it was seeded once, but counts for every sample
+            scale, value = scale * (self._tiles * self.width), value * self.width
+        value = value if self._is_sound else nan
+        return value / divisor, self._totals[self._parameters] * scale
 
-    def read_gradients(self, result: Array, a: int) -> None:
-        """Output 0 and the gradients of the inputs, into their part of (1 + K, B)."""
-        tile = result[:, a : a + self.width]
-        tile[0], k = self._objective, 1
-        for rows in self._inputs:
-            part = self._gradients[rows]
-            tile[k : k + len(part)] = part
-            k += len(part)
+    def read(self, outputs: Array) -> None:
+        """Every output of the tile, into (M, width)."""
+        for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
+            if len(which):
+                outputs[which] = memory[rows]
         if not self._is_sound:
-            tile.fill(nan)
+            outputs.fill(nan)
 
-    def read_doubtful(self, doubtful: Array, a: int) -> None:
-        """Whether output 0 or any gradient of a sample is not finite, into its part of (B,)."""
-        finite = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
-        doubtful[a : a + self.width] = ~finite | (not self._is_sound)
+    def read_gradients(self, result: Array) -> None:
+        """Output 0 and the gradients of the inputs, into (1 + K, width)."""
+        result[0] = self._objective
+        np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:])
+        if not self._is_sound:
+            result.fill(nan)
+
+    def doubtful(self) -> Mask:
+        """(width,) for which samples output 0, or any gradient, is not finite."""
+        finite: Mask = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
+        return ~finite | (not self._is_sound)
 
     @property
     def _is_sound(self) -> bool:
         """Whether everything noted is finite; if not, results become nan, to be redone."""
         return isfinite(self._noted)
-
-    def _result(self, divisor: float) -> tuple[float, Array]:
-        scale, value = 1.0 / divisor, self._value
-        if self._is_shared:  # it was seeded once, but counts for every sample
-            scale, value = scale * (self._tiles * self.width), value * self.width
-        value = float(value) if self._is_sound else nan
-        return value / divisor, self._totals[self._parameters] * scale
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
@@ -192,21 +169,21 @@ def _seed(calls: Calls, objective: Rows) -> None:
     calls.contribute(objective, one.array.shape, lambda out: one)
 
 
-def _adjoints(calls: Calls, kernels: list[Kernel], wanted: int) -> Steps:
-    def adjoint(kernel: Kernel, calls: Calls) -> None:
-        if calls.any_grad(kernel.out):
-            kernel.adjoint(calls, wanted)
-
-    steps: list[Callable[[Calls], None]] = [
-        partial(adjoint, kernel) for kernel in reversed(kernels) if kernel.out.origin & wanted
-    ]
-    return _added(calls, steps)
-
-
-def _added(calls: Calls, steps: list[Callable[[Calls], None]]) -> Steps:
-    """The calls that these steps add."""
+def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
+    """The calls that compute the values of a buffer."""
     calls.calls = []
-    for step in steps:
-        calls.next_kernel()
-        step(calls)
+    for kernel in kernels:
+        if kernel.buffer == buffer:
+            calls.next_kernel()
+            kernel.forward(calls)
+    return calls.calls
+
+
+def _adjoints(calls: Calls, kernels: list[Kernel], buffer: int, wanted: int) -> Steps:
+    """The calls that carry gradients back through the kernels of a buffer."""
+    calls.calls = []
+    for kernel in reversed(kernels):
+        if kernel.buffer == buffer and kernel.out.origin & wanted and calls.any_grad(kernel.out):
+            calls.next_kernel()
+            kernel.adjoint(calls, wanted)
     return calls.calls

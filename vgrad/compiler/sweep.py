@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -56,8 +55,8 @@ class FusedSweep:
     def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype)
-        for bound, a, _ in self._forward(theta, arrays, batch, tile, 0):
-            bound.read(outputs, a)
+        for bound, samples, _ in self._forward(theta, arrays, batch, tile, 0):
+            bound.read(outputs[:, samples])
         return outputs
 
     def gradient(
@@ -80,9 +79,9 @@ class FusedSweep:
             return (*total, None)
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
         value, gradient = 0.0, None
-        for bound, a, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+        for bound, samples, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             if outputs is not None:
-                bound.read(outputs, a)
+                bound.read(outputs[:, samples])
             bound.backward()
             if is_last:
                 more, part = bound.finish(divisor)
@@ -95,9 +94,9 @@ class FusedSweep:
     ) -> Array:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.plan.graph.inputs), batch), self.dtype)
-        for bound, a, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
+        for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
             bound.backward()
-            bound.read_gradients(result, a)
+            bound.read_gradients(result[:, samples])
         return result
 
     def doubtful(
@@ -105,23 +104,24 @@ class FusedSweep:
     ) -> NDArray[np.bool_]:
         """(B,) for which samples output 0, or a gradient on the way to theta, is not finite."""
         result = np.empty(batch, bool)
-        for bound, a, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+        for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             bound.backward()
-            bound.read_doubtful(result, a)
+            result[samples] = bound.doubtful()
         return result
 
     def _forward(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, wanted: int
-    ) -> Iterator[tuple[Bound, int, bool]]:
-        """For each tile: buffers with its values, its first sample, whether it is their last."""
+    ) -> Iterator[tuple[Bound, slice, bool]]:
+        """For each tile: buffers with its values, its samples, whether it is their last tile."""
         even = batch - batch % tile
         for width, start, stop in ((tile, 0, even), (batch - even, even, batch)):
             if start < stop:
                 bound = self._take(width, wanted)
                 bound.start(theta)
                 for a in range(start, stop, width):
-                    bound.forward(arrays, a)
-                    yield bound, a, a + width == stop
+                    samples = slice(a, a + width)
+                    bound.forward([array[samples] for array in arrays])
+                    yield bound, samples, samples.stop == stop
                 self._give(bound)
 
     def width(self, batch: int) -> int:
@@ -152,9 +152,11 @@ class FusedSweep:
         return Bound(self.plan, width, wanted, self.careful, self.dtype)
 
     def _take(self, width: int, wanted: int) -> Bound:
-        """A bound plan that no other call is using; threads may ask at once."""
-        with suppress(KeyError, IndexError):
+        """A bound plan that no other call is using; threads may ask at once. Hot path."""
+        try:
             return self._free[width, wanted].pop()
+        except (KeyError, IndexError):
+            pass
         self.admit(width, wanted)
         return self._bind(width, wanted)
 

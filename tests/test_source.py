@@ -278,6 +278,7 @@ OUTPUTS = {
     "arrays": lambda x, y: (y, W @ x, x[:1], np.array([W[0, 0]]), np.array([[[y]]]), x[::-1]),
     "all shared": lambda x, y: (W[0, 0] * B[0], W, np.tanh(B), (B[1],)),
     "one of many": lambda x, y: (np.tanh(x)[1], np.tanh(x)),
+    "backwards": lambda x, y: (lambda t: (t[::-1], t[2:0:-1], t[1::-1]))(np.tanh(x)),
     "a part of each": lambda x, y: np.concatenate([x, np.tanh(x), [y], np.exp(x), [W[0, 0]], x]),
     "all in turns": lambda x, y: np.array(
         [z for a in x for z in (a, y, a.tanh(), W[0, 0], number(1.0))]
@@ -302,6 +303,22 @@ def test_two_results_are_two_arrays():
     first, second, both = f([], np.ones((2, 3)), np.ones(2))
     first += 1
     assert second.tolist() == [1.0, 1.0] and (both == 1).all()
+
+
+def test_hundreds_of_terms_beside_products_are_one_sum():
+    w = [Value(k / 300) for k in range(300)]
+    source = check(lambda: sum(x * x for x in w) + sum(w), w)
+    (line,) = kernels(source)
+    assert len(line) < 100
+
+
+def test_results_that_overlap_are_two_arrays():
+    f = function(
+        vgrad.trace(lambda x: (lambda t: (t[1], t, t[1:]))(np.tanh(x)), (3,)).to_numpy_source()
+    )
+    results = f([], np.ones((2, 3)))
+    for k, result in enumerate(results):
+        assert not any(np.shares_memory(result, other) for other in results[:k])
 
 
 def test_without_inputs_the_batch_is_one():
@@ -367,6 +384,17 @@ def test_parameters_have_their_labels():
     )
     assert "    w = theta[:4]\n" in source and "    the_bias = theta[4]\n" in source
     assert "h1 = w @ x + the_bias" in kernels(source)
+
+
+def test_long_names_make_no_long_lines_and_no_wrong_ones():
+    long_name = "a" * 40
+    x = np.array([Value(k, label=f"{long_name}[{k}]") for k in range(6)]).reshape(2, 3)
+    y = [Value(k, label=f"{'b' * 40}[{k}]") for k in range(2)]
+    graph = vgrad.capture(sum(np.tanh(x).ravel()) * y[0] / y[1], inputs=(x, y))
+    source = check_graph(graph, rng.normal(size=(4, 2, 3)), rng.uniform(1, 2, (4, 2)))
+    assert long_name in source
+    name = "f" * 98
+    ast.parse(graph.to_numpy_source(name))
 
 
 @pytest.mark.parametrize("name", ["", "1f", "a b", "def", "None", "np", "f()", 3, None, "theta"])

@@ -22,6 +22,22 @@ def look(operand: Operand, means: str) -> None:
         listener(operand, means)
 
 
+def _unary(op: ops.Op, doc: str = "") -> Callable[[Any], Any]:
+    def method(self: Any) -> Any:
+        return self._apply(op, self)
+
+    method.__name__, method.__doc__ = op.name, doc
+    return method
+
+
+def _binary(op: ops.Op) -> Callable[[Any, Any], Any]:
+    return lambda self, other: self._apply(op, self, other)
+
+
+def _reflected(op: ops.Op) -> Callable[[Any, Any], Any]:
+    return lambda self, other: self._apply(op, other, self)
+
+
 class Operand:
     """What both engines compute with; a subclass supplies `_apply(op, *operands)`.
 
@@ -34,106 +50,34 @@ class Operand:
     def _apply(op: ops.Op, *operands: Any) -> Any:
         raise NotImplementedError
 
-    def __add__(self, other: Any) -> Any:
-        return self._apply(ops.add, self, other)
+    # fmt: off
+    __add__,     __radd__     = _binary(ops.add), _reflected(ops.add)  # self + other, other + self
+    __sub__,     __rsub__     = _binary(ops.sub), _reflected(ops.sub)
+    __mul__,     __rmul__     = _binary(ops.mul), _reflected(ops.mul)
+    __truediv__, __rtruediv__ = _binary(ops.div), _reflected(ops.div)
+    __pow__,     __rpow__     = _binary(ops.pow), _reflected(ops.pow)
+    __neg__,     __abs__      = _unary(ops.neg), _unary(ops.abs)
 
-    def __radd__(self, other: Any) -> Any:  # other + self
-        return self._apply(ops.add, other, self)
+    # Comparisons give 1.0 or 0.0 as an operand, so that they can be recorded and used in `where`.
+    __gt__, __lt__ = _binary(ops.gt), _binary(ops.lt)
+    __ge__, __le__ = _binary(ops.ge), _binary(ops.le)
+    __eq__, __ne__ = _binary(ops.eq), _binary(ops.ne)
+    __hash__ = object.__hash__  # by identity: sets and dicts tell equal numbers apart
 
-    def __sub__(self, other: Any) -> Any:
-        return self._apply(ops.sub, self, other)
-
-    def __rsub__(self, other: Any) -> Any:  # other - self
-        return self._apply(ops.sub, other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._apply(ops.mul, self, other)
-
-    def __rmul__(self, other: Any) -> Any:  # other * self
-        return self._apply(ops.mul, other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._apply(ops.div, self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:  # other / self
-        return self._apply(ops.div, other, self)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._apply(ops.pow, self, other)
-
-    def __rpow__(self, other: Any) -> Any:  # other ** self
-        return self._apply(ops.pow, other, self)
-
-    def __neg__(self) -> Any:
-        return self._apply(ops.neg, self)
+    exp     = _unary(ops.exp, "e to the power of self.")
+    log     = _unary(ops.log, "The natural logarithm: -inf at 0, nan below.")
+    sqrt    = _unary(ops.sqrt, "The square root: nan below 0.")
+    tanh    = _unary(ops.tanh, "The hyperbolic tangent.")
+    sigmoid = _unary(ops.sigmoid, "1 / (1 + exp(-self)).")
+    relu    = _unary(ops.relu, "self where positive, else 0.")
+    abs     = _unary(ops.abs, "The absolute value.")
+    sin     = _unary(ops.sin, "The sine of an angle in radians.")
+    cos     = _unary(ops.cos, "The cosine of an angle in radians.")
+    stop_gradient = _unary(ops.stop_gradient, "The same number, but no gradient goes through it.")
+    # fmt: on
 
     def __pos__(self) -> Any:
         return self
-
-    def __abs__(self) -> Any:
-        return self._apply(ops.abs, self)
-
-    # Comparisons give 1.0 or 0.0 as an operand, so that they can be recorded and used in `where`.
-
-    def __gt__(self, other: Any) -> Any:
-        return self._apply(ops.gt, self, other)
-
-    def __lt__(self, other: Any) -> Any:
-        return self._apply(ops.lt, self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._apply(ops.ge, self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._apply(ops.le, self, other)
-
-    def __eq__(self, other: Any) -> Any:
-        return self._apply(ops.eq, self, other)
-
-    def __ne__(self, other: Any) -> Any:
-        return self._apply(ops.ne, self, other)
-
-    __hash__ = object.__hash__  # by identity: sets and dicts tell equal numbers apart
-
-    def exp(self) -> Any:
-        """e to the power of self."""
-        return self._apply(ops.exp, self)
-
-    def log(self) -> Any:
-        """The natural logarithm: -inf at 0, nan below."""
-        return self._apply(ops.log, self)
-
-    def sqrt(self) -> Any:
-        """The square root: nan below 0."""
-        return self._apply(ops.sqrt, self)
-
-    def tanh(self) -> Any:
-        """The hyperbolic tangent."""
-        return self._apply(ops.tanh, self)
-
-    def sigmoid(self) -> Any:
-        """1 / (1 + exp(-self))."""
-        return self._apply(ops.sigmoid, self)
-
-    def relu(self) -> Any:
-        """self where positive, else 0."""
-        return self._apply(ops.relu, self)
-
-    def abs(self) -> Any:
-        """The absolute value."""
-        return self._apply(ops.abs, self)
-
-    def sin(self) -> Any:
-        """The sine of an angle in radians."""
-        return self._apply(ops.sin, self)
-
-    def cos(self) -> Any:
-        """The cosine of an angle in radians."""
-        return self._apply(ops.cos, self)
-
-    def stop_gradient(self) -> Any:
-        """The same number, but no gradient goes through it."""
-        return self._apply(ops.stop_gradient, self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.

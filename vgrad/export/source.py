@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator
 from keyword import iskeyword
 from textwrap import fill, indent
 from typing import Any
@@ -19,7 +17,7 @@ from ..flat import Graph
 from .variables import Expression, Variables, applied, combined, constant, tuple_of
 
 WIDTH, TAB = 92, " " * 4  # a statement may be indented twice
-LABELS = 3  # that a comment has
+LABELS, BIASES = 3, 2  # how many a comment has, and how many are added to a matrix product
 RESERVED = {"np", "theta", "B", "len", "float", "__debug__"}  # names that the text has anyway
 
 
@@ -75,46 +73,43 @@ class _Writer:
             label = self.variables.label(nodes, base=True)
             name = self.variables.new(label or f"input{len(self.takes) - 1}")
             self.takes[name] = tuple_of(("B", *shape))
-            code = f"{name} = np.array({name}, float)"  # a copy, as a result may be a part of it
-            code += f".reshape(len({name}), {len(nodes)})" * (len(shape) > 1)
-            self.given.append(code + f".T  # ({len(nodes)}, B)" * (shape != ()))
+            code = f"np.array({name}, float)"  # a copy, as a result may be a part of it
+            code += f".reshape(len({name}), {len(nodes)})" * (len(shape) > 1) + ".T" * (shape != ())
+            self.given.append(_statement(f"{name} = ", code, f"({len(nodes)}, B)" * (shape != ())))
             self.variables.hold(Expression(name, int(shape != ()), True), nodes)
             self.variables.samples = f"{name}.shape[-1]"
 
     def source(self, name: str) -> str:
         """The whole text."""
         kernels = [indent(self._kernel(kernel), TAB) for kernel in self.plan.kernels]
-        codes, shapes = self._results(self.graph.output_shapes, iter(self.fused.outputs.tolist()))
+        codes, shapes = self._results(self.graph.output_shapes, self.fused.outputs.tolist()[::-1])
         takes = ", ".join(map(" ".join, self.takes.items()))
         body = [_fill(f'"""{takes} -> {tuple_of(shapes)}"""'), *self.given]
-        body += [f"{x} = {code}" for code, x in self.variables.parts.items()]
+        body += [_statement(f"{x} = ", code) for code, x in self.variables.parts.items()]
         body += ['with np.errstate(all="ignore"):', *kernels] if kernels else []
-        returns = tuple_of(codes)
-        if isinstance(codes, tuple) and len(codes) > 1 and len(returns) < WIDTH / 2:
-            returns = returns[1:-1]
-        body.append(_fill(f"return {returns}"))
-        text = ["import numpy as np", *[""] * bool(self.variables.lists)]
-        for code, x in self.variables.lists.items():
-            text.append(f"{x} = np.array([\n{_fill(TAB + code[1:-1])}\n])")
-        text += ["", "", _fill(f"def {name}({', '.join(self.takes)}):")]
+        several = isinstance(codes, tuple) and len(codes) > 1
+        body.append(_statement("return ", tuple_of(codes)[1:-1] if several else tuple_of(codes)))
+        lists = self.variables.lists.items()
+        text = ["import numpy as np", *[""] * bool(lists)]
+        text += [_block(f"{x} = np.array([", code[1:-1], "])") for code, x in lists]
+        text += ["", "", _block(f"def {name}(", ", ".join(self.takes), "):", WIDTH)]
         return "\n".join([*text, *(indent(x, TAB) for x in body), ""])
 
-    def _results(self, structure: Structure, nodes: Iterator[int]) -> tuple[Any, Any]:
+    def _results(self, structure: Structure, nodes: list[int]) -> Any:
         """The code and the shapes of what is returned; no two arrays of it share memory."""
         if isinstance(structure, list):
-            codes, shapes = zip(*(self._results(part, nodes) for part in structure))
-            return codes, shapes
+            return tuple(zip(*(self._results(part, nodes) for part in structure)))
         n, is_array = count(structure), structure != ()
-        found = self.variables.read(np.array([next(nodes) for _ in range(n)]))
+        found = self.variables.read(np.array([nodes.pop() for _ in range(n)]))
         code = self.variables.full(found, (n,) * is_array, batch=True).code
-        name = re.split(r"\W", code)[0]
+        name = code.split("[")[0].split(".")[0]
         copy = ".copy()" * (name in self.returned)
         self.returned |= {name} - {"np"}
         code += ".T" * is_array + f".reshape{(-1, *structure)}" * (len(structure) > 1) + copy
         return code, ("B" if self.graph.input_shapes else 1, *structure)
 
     def _kernel(self, kernel: Kernel) -> str:
-        """Write a kernel, and note where its nodes are."""
+        """A kernel as a line, without needless parentheses; its nodes are held by its name."""
         prefix, result = self._computed(kernel)
         label = self.variables.label(kernel.nodes)
         name = self.variables.new(label, prefix)
@@ -122,16 +117,11 @@ class _Writer:
         shape = tuple_of((*[len(kernel.nodes)] * result.rows, *["B"] * result.batch))
         n = int(self.fused.sources[kernel.nodes].sum())
         comment = f"level {kernel.level}: {shape}, for {n:,} node{'s' * (n != 1)}"
-        found = [] if label else [self.graph.labels.get(i, "") for i in kernel.nodes.tolist()]
-        labels = [ascii(x)[1:-1][: WIDTH // LABELS] for x in found if x]
-        labels[LABELS:] = [f"and {len(labels) - LABELS:,} more"] * (len(labels) > LABELS)
-        comment += f": {', '.join(labels)}" * (len(labels) > 0)
-        code = ast.unparse(ast.parse(result.code))  # without the parentheses that it does not need
-        line = _fill(
-            f"{name} = {code}" if len(f"{name} = {code}") <= WIDTH else f"{name} = ({code})"
-        )
-        beside = f"{line}  # {comment}"
-        return beside if len(beside) <= WIDTH else f"{_fill(f'# {comment}', '# ')}\n{line}"
+        found = [self.graph.labels[i] for i in kernel.nodes.tolist() if i in self.graph.labels]
+        more = [f"and {len(found) - LABELS:,} more"] * (len(found) > LABELS)
+        if found and not label:
+            comment += f": {', '.join([ascii(x)[1:-1][:30] for x in found[:LABELS]] + more)}"
+        return _statement(f"{name} = ", ast.unparse(ast.parse(result.code)), comment)
 
     def _computed(self, kernel: Kernel) -> tuple[str, Expression]:
         """What a kernel computes, and how its name begins; no other method knows the kinds."""
@@ -181,7 +171,7 @@ class _Writer:
     def _grid(self, u: Ints, v: Ints, coef: Array) -> Expression:
         """The product of u (C, k) and v (A, k, B); where v is 1, u is a bias."""
         bias = (v == self.fused.one).all(axis=0)
-        rest = ~bias | bias.all()
+        rest = ~bias | (bias.sum() > BIASES) | bias.all()
         total = self._product(u[:, rest], v[:, rest], coef[:, rest])
         for j in np.flatnonzero(~rest):
             total = combined("({} + {})", total, self._term(u[:, j], v[:1, j], coef[:, j], "b"))
@@ -190,13 +180,8 @@ class _Writer:
 
     def _product(self, u: Ints, v: Ints, coef: Array) -> Expression:
         """u (C, k) @ v (A, k, B): (A, C, B), but for axes of length 1."""
-        if u.shape[1] == 1 and 1 in (len(u), len(v)):
-            return self._term(u[:, 0], v[:, 0], coef[:, 0], "W")
-        u, coef, v = (
-            u[0] if len(u) == 1 else u,
-            coef[0] if len(u) == 1 else coef,
-            v[0] if len(v) == 1 else v,
-        )
+        u, coef = (u[0], coef[0]) if len(u) == 1 else (u, coef)
+        v = v[0] if len(v) == 1 else v
         left = self._scaled(self.variables.full(self.variables.read(u, "W"), u.shape), coef)
         if (v == self.fused.one).all():
             return left.sum()
@@ -211,6 +196,20 @@ class _Writer:
         else:
             code = f"({right.code} @ {left.code}{'.T' * (left.rows - 1)})"
         return Expression(code, left.rows + right.rows - 2, left.batch or right.batch)
+
+
+def _statement(start: str, code: str, comment: str = "") -> str:
+    """In one line, or in parentheses over several; its comment beside it, or above."""
+    line = start + code if len(start + code) <= WIDTH else _block(f"{start}(", code, ")")
+    if len(f"{line}  # {comment}") > WIDTH and comment:
+        return _fill(f"# {comment}", "# ") + f"\n{line}"
+    return f"{line}  # {comment}" if comment else line
+
+
+def _block(start: str, code: str, end: str, width: int = 0) -> str:
+    """What is in brackets, in lines of its own unless all of it has this width."""
+    line = start + code + end
+    return line if len(line) <= width else f"{start}\n{_fill(TAB + code)}\n{end}"
 
 
 def _fill(text: str, tab: str = TAB) -> str:

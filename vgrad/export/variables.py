@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Array, Shape
@@ -20,9 +19,8 @@ from ..flat import Graph, interpret, recorded, strides_of
 
 # Not "**", which takes short cuts of its own where the exponent is a Python number.
 OPERATORS = {"+", "-", "*", "/", ">", "<", ">=", "<=", "==", "!="}
-LONGEST = 40  # name that a label gives
-SLICES = 6  # that one index has
-CONSTANT, THETA = -1, 0  # homes of nodes that no group computes
+LONGEST, SLICES = 40, 6  # how long a name from a label may be, and how many slices an index has
+CONSTANT, THETA = -1, 0  # homes of nodes that no kernel computes
 
 
 class Expression(NamedTuple):
@@ -70,10 +68,9 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
     """An op as its row says: as a rule of other ops, or as its ufunc."""
     if op is ops.where:
         return combined("np.where({}, {}, {})", operands[0]._replace(mask=False), *operands[1:])
-    value = None if op.static is None else operands[op.static].value
     for rule in filter(None, (op.fast, None if op.ufunc else op.forward)):
         with suppress(Exception):  # whatever a rule meets that was not written for nodes
-            graph = recorded(op, rule, value)
+            graph = recorded(op, rule, None if op.static is None else operands[op.static].value)
             if op.code not in graph.op:
                 return interpret(graph, operands, constant, applied)
     if op.ufunc is None:
@@ -85,14 +82,11 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
 
 
 class Variables:
-    """The variables of a text: their names, which nodes they have, and how to read these.
-
-    Parts of theta, and long lists of numbers, have names too.
-    """
+    """The variables of a text: their names, which nodes they have, and how to read these."""
 
     def __init__(self, graph: Graph, fused: Fused, taken: set[str]) -> None:
-        self.parts: dict[str, str] = {}  # of theta: names by code
-        self.lists: dict[str, str] = {}  # that stand before the function: names by code
+        self.parts: dict[str, str] = {}  # parts of theta that have a name, by code
+        self.lists: dict[str, str] = {}  # names of lists that stand before the function, by code
         self.samples: str | int = 1  # how many, as code
         self._labels, self._value, self._taken = graph.labels, fused.value, taken
         self._numbers: dict[str, count[int]] = defaultdict(lambda: count(1))
@@ -111,9 +105,7 @@ class Variables:
 
     def label(self, nodes: Ints, base: bool = False) -> str:
         """What the nodes are called, as an identifier: "x" for "x[0]" and "x[1]"; or nothing."""
-        labels = (
-            {self._labels.get(i, "") for i in nodes.ravel().tolist()} if self._labels else set()
-        )
+        labels = {self._labels.get(i, "") for i in nodes.ravel().tolist()}
         if nodes.size > 1 or base:
             labels = {x.partition("[")[0] for x in labels}
         name = normalize("NFKC", labels.pop()) if len(labels) == 1 else ""
@@ -129,17 +121,15 @@ class Variables:
     def read(self, nodes: Ints, prefix: str = "") -> Expression:
         """These nodes (n,) or (a, k); one row without its axis, if they are all the same."""
         homes, label = self._home[nodes], self.label(nodes)
-        home = homes.flat[0]
+        home = int(homes.flat[0])
         if (homes != home).any():
             return self._joined(nodes, homes)
         if home == CONSTANT:
             return self.constants(self._value[nodes])
-        variable, size = self._held[home]
-        found = self._rows(variable, size, self._row[nodes])
+        found = self._rows(*self._held[home], self._row[nodes])
         if home == THETA and found.code != "theta" and (label or prefix):
-            if found.code not in self.parts:
-                self.parts[found.code] = self.new(label, prefix)
-            found = found._replace(code=self.parts[found.code])
+            name = self.parts.get(found.code) or self.new(label, prefix)
+            return found._replace(code=self.parts.setdefault(found.code, name))
         return found
 
     def full(self, x: Expression, shape: Shape, batch: bool = False) -> Expression:
@@ -156,12 +146,11 @@ class Variables:
             return constant(values.flat[0].item())
         return Expression(self.listed(values), values.ndim)
 
-    def listed(self, array: NDArray[Any]) -> str:
+    def listed(self, array: Array | Ints) -> str:
         """The name of an array that stands before the function."""
         code = constant(array.tolist()).code
-        if code not in self.lists:
-            self.lists[code] = self.new("", "C" if array.dtype == float else "ROWS")
-        return self.lists[code]
+        name = self.lists.get(code) or self.new("", "C" if array.dtype == float else "ROWS")
+        return self.lists.setdefault(code, name)
 
     def _joined(self, nodes: Ints, homes: Ints) -> Expression:
         """Nodes of several variables: what each of these has, one below the other, and an index."""
@@ -200,12 +189,10 @@ class Variables:
     def _index(self, start: str, rows: Ints, size: int) -> str:
         """Rows (n,) out of `size` in brackets: a slice, a few slices, or a list; or nothing."""
         step = (strides_of(rows) or (0,))[0]
-        if step == 1 and len(rows) == size:
-            return ""
         if step:
             end = rows[-1] + np.sign(step)
             span = f"{rows[0] or ''}:{end if end >= 0 else ''}" + f":{step}" * (step != 1)
-            return f"[{start}{span}]"
+            return "" if step == 1 and len(rows) == size else f"[{start}{span}]"
         slices = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
         if len(slices) > min(SLICES, len(rows) // 2):
             return f"[{start}{self.listed(rows)}]"

@@ -69,10 +69,8 @@ class Graph:
         return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "ops": [op.name for op in ops.OPS],
-        }  # as in a file: codes mean nothing elsewhere
+        # as in a file: codes mean nothing elsewhere
+        return {**self.__dict__, "ops": [op.name for op in ops.OPS]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("ops", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..flat import KernelSummary, ReadSummary, short
+from ..flat import KernelSummary, short
 from .runner import Runner
 
 
@@ -15,7 +15,7 @@ def explain(runner: Runner, batch: int) -> str:
     head = ("level", "kernel", "nodes", "result = operands", "flops", "bytes")
     work = [_work(kernel, batch, runner.dtype.itemsize) for kernel in kernels]
     rows = [
-        (str(x.level), x.name, f"{x.sources:,}", _operands(x), *map(short, sizes))
+        (str(x.level), x.name, f"{x.sources:,}", x.formula, *map(short, sizes))
         for x, sizes in zip(kernels, work)
     ]
     flops, size = map(sum, zip(*work)) if work else (0, 0)
@@ -32,17 +32,6 @@ def _work(kernel: KernelSummary, batch: int, itemsize: int) -> tuple[int, int]:
     """The floating-point operations of a whole forward sweep, and the bytes read and written."""
     numbers = sum(x.size(batch) for x in (kernel.result, *kernel.operands))
     return kernel.flops * (batch if kernel.result.batched else 1), itemsize * numbers
-
-
-def _operands(kernel: KernelSummary) -> str:
-    """As in "16 x B = view 16 x 3, view 3 x B"."""
-    reads = [f"{'view' if x.is_view else 'gather'} {_shape(x)}" for x in kernel.operands]
-    return f"{_shape(kernel.result)} = {', '.join(reads)}"
-
-
-def _shape(array: ReadSummary) -> str:
-    lengths = [str(n) for n in array.shape if n > 1] or ["1"]
-    return " x ".join([*lengths, *(["B"] if array.batched else [])])
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterable[str]:

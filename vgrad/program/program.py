@@ -304,7 +304,7 @@ class Program:
         return checkpoint.load(path, compile, optimiser)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is recorded so far: the function and its Values stay behind, and the executor."""
+        """The graphs recorded so far; the function, its Values and the executor stay behind."""
         if not self.runners:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "

@@ -1,4 +1,4 @@
-"""Samples of a batch, one at a time through the scalar engine, to name what is not finite there."""
+"""Replays of single samples on the scalar engine, to find where a number stopped being finite."""
 
 from __future__ import annotations
 

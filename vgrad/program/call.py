@@ -171,11 +171,16 @@ class _Columns(_Question):
         self._look()
 
     def _look(self) -> None:
-        """Note which samples are still to be asked for."""
-        if np.isfinite(self.answer).all():
+        """Note which samples are still to be asked for.
+
+        A finite gradient stands even if output 0 is not finite, unless guards were dropped.
+        """
+        fused = self.call.runner.plan.fused if self.call.can_fuse else None
+        rows = slice(1 if self.wanted and fused and not fused.unguarded else 0, None)
+        if np.isfinite(self.answer[rows]).all():
             self.is_settled = True
         else:
-            self.left = self.left[~np.isfinite(self.answer[:, self.left]).all(axis=0)]
+            self.left = self.left[~np.isfinite(self.answer[rows, self.left]).all(axis=0)]
 
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
@@ -193,8 +198,7 @@ class _Totals(_Question):
 
     def __init__(self, call: Call, divisor: float, aux: bool, found: Total | None) -> None:
         self.call, self.options = call, (divisor, aux)
-        if found is not None:
-            self._take(found)
+        self.answer = found  # which is not finite
 
     def may_help(self, name: str) -> bool:
         return name == "careful" and isfinite(self.answer[0])

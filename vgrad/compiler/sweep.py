@@ -135,7 +135,7 @@ class FusedSweep:
         return bound.nbytes
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError where tiles of this width would take too much.
+        """Raise OutOfMemoryError if tiles of this width would take too much.
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """

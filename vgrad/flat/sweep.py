@@ -247,7 +247,7 @@ class PlainSweep:
         return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError where tiles of this width would take too much, whatever is wanted.
+        """Raise OutOfMemoryError if tiles of this width would take too much, whatever is wanted.
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """

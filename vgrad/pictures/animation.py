@@ -59,7 +59,7 @@ def animate(
     `by="level"` all nodes of a level. The numbers are the engine's, to so many significant digits;
     the gradients of `root` and what it was computed from are left as they are.
 
-    Raises TypeError where `root` is no `Value`, ValueError for a graph of more than 300 nodes and
+    Raises TypeError if `root` is no `Value`, ValueError for a graph of more than 300 nodes and
     for arguments out of range.
 
     >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
@@ -133,7 +133,7 @@ class Animation:
     def show(self) -> None:
         """Open a window, with a slider and the arrow keys to step through.
 
-        Raises RuntimeError where matplotlib has no window to open.
+        Raises RuntimeError if matplotlib has no window to open.
         """
         stage = self._stage(window)
         play(stage.figure, len(self), stage.show)

@@ -284,7 +284,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: FilePath) -> None:
     """Save a figure in the format that the path's ending names, the same bytes every time.
 
-    Raises ValueError where the path has no ending, or one that matplotlib does not know.
+    Raises ValueError if the path has no ending, or one that matplotlib does not know.
     """
     kind = os.path.splitext(path)[1].lower()
     if not kind:
@@ -335,7 +335,7 @@ WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends
 def window(width: float, height: float) -> Figure:
     """A figure of this size in inches, in a window that is yet to be opened.
 
-    Raises RuntimeError where matplotlib cannot open one.
+    Raises RuntimeError if matplotlib cannot open one.
     """
     from matplotlib import pyplot
 

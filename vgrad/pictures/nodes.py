@@ -49,7 +49,7 @@ def value_diagram(
     """Everything that the roots were computed from, or the part within `hops` edges of `around`.
 
     That is `limit` nodes at the most. Numbers have `digits` significant digits; `names` stand in
-    for labels. Raises ValueError where `around` is no node of it.
+    for labels. Raises ValueError if `around` is no node of it.
     """
     values = reachable(*roots)[::-1]  # parents before their children
     return _diagram(values, _of_values(values, roots, digits, names or {}), around, hops, limit)

@@ -45,7 +45,7 @@ def plot_training(
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'accuracy, %']
 
-    Raises TypeError for what are no numbers, ValueError where there are none.
+    Raises TypeError for anything but numbers, ValueError for none at all.
     """
     curves = history if isinstance(history, Mapping) else {"loss": history}
     arrays = {name: as_numbers(_plain(x), f"history[{name!r}]") for name, x in curves.items()}
@@ -92,7 +92,7 @@ def plot_boundary(
     >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([-1, 1])
     >>> figure = plot_boundary(lambda points: points[:, 0] - points[:, 1], X, y)
 
-    Raises ShapeError where shapes do not fit, ValueError for more classes than there are scores.
+    Raises ShapeError if shapes do not fit, ValueError for more classes than there are scores.
     """
     X, y = as_numbers(X, "X"), np.asarray(y)
     if X.ndim != 2 or X.shape[1] != 2 or y.shape != X.shape[:1] or not len(X):
@@ -198,7 +198,7 @@ class LivePlot:
     >>> live.history["loss"][:2]
     [1.0, 0.5]
 
-    Raises RuntimeError where there is no path, no notebook and no window.
+    Raises RuntimeError if there is no path, no notebook and no window.
     """
 
     def __init__(

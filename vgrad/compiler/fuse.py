@@ -65,14 +65,19 @@ class Terms(NamedTuple):
         """(t,) for each term how many terms of its contraction are in `mask`."""
         return np.bincount(self.node[mask], minlength=self.node.max(initial=0) + 1)[self.node]
 
-    def keys(self, x: NDArray[Any]) -> NDArray[np.uint64]:
-        """A number for each contraction that stands for the tuple of its terms' x, (t,).
+    def spans(self) -> tuple[Ints, Ints, Ints]:
+        """Where each contraction's terms begin, how many it has, and (t,) their places in it."""
+        starts, counts = span_lengths(self.node)
+        return starts, counts, np.arange(len(self.node)) - np.repeat(starts, counts)
+
+    def keys(self, *columns: NDArray[Any]) -> list[NDArray[np.uint64]]:
+        """For each column x (t,) one number per contraction, in place of the tuple of its terms' x.
 
         A sum of hashes takes one call for all; different tuples have equal keys by chance alone.
         """
-        starts, counts = span_lengths(self.node)
-        place = np.arange(len(x)) - np.repeat(starts, counts)
-        return np.add.reduceat(x * (hash64(place) | 1), starts)
+        starts, _, places = self.spans()
+        factor = hash64(places) | 1
+        return [np.add.reduceat(x * factor, starts) for x in columns]
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,8 @@ def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     of one shape make one stack, if enough of their cells are wanted.
     """
     starts, counts = span_lengths(terms.node)
-    rows_u = _longest(terms, terms.u, terms.keys(hash64(terms.u)) + hash64(counts))
+    (key,) = terms.keys(hash64(terms.u))
+    rows_u = _longest(terms, terms.u, key + hash64(counts))
     rows_v = _longest(terms, terms.v, terms.v[starts])
     _, part = np.unique(_parts(rows_u, rows_v), return_inverse=True)
     (in_c, c), (in_a, a) = _ranked(part, rows_u), _ranked(part, rows_v)
@@ -143,11 +144,10 @@ def _stack(terms: Terms, shape: tuple[int, int, int], h: Ints, c: Ints, a: Ints)
     n, (most_c, most_a, k) = h.max() + 1, shape
     sizes = (n, most_a, most_c), (n, most_c, k), (n, most_a, k)
     stack = Matrices(*(np.full(size, -1) for size in sizes))
-    starts, counts = span_lengths(terms.node)
+    starts, counts, places = terms.spans()
     stack.nodes[h, a, c] = terms.node[starts]
-    place = np.arange(len(terms.node)) - np.repeat(starts, counts)
     h, a, c = (np.repeat(x, counts) for x in (h, a, c))
-    stack.u[h, c, place], stack.v[h, a, place] = terms.u, terms.v
+    stack.u[h, c, places], stack.v[h, a, places] = terms.u, terms.v
     return stack
 
 
@@ -156,14 +156,13 @@ def _longest(terms: Terms, x: Ints, key: NDArray[np.integer[Any]]) -> Ints:
 
     If it does not, the sum itself. So two sums have the same number if one row serves both.
     """
-    starts, counts = span_lengths(terms.node)
+    starts, counts, places = terms.spans()
     _, kind = np.unique(key, return_inverse=True)
     order = np.argsort(-counts, kind="stable")[::-1]
     of_kind = np.empty(kind.max() + 1, np.intp)
     of_kind[kind[order]] = order  # the last one that is written stays: the longest
     longest = of_kind[kind]
-    place = np.arange(len(x)) - np.repeat(starts, counts)
-    same = x[np.repeat(starts[longest], counts) + place] == x
+    same = x[np.repeat(starts[longest], counts) + places] == x
     return np.where(np.logical_and.reduceat(same, starts), longest, np.arange(len(key)))
 
 

@@ -40,8 +40,6 @@ class Kernel:
     out: Rows = field(init=False)
     operands: list[Rows] = field(init=False)
 
-    # --- a group of nodes ---
-
     def reads(self) -> tuple[Ints, ...]:
         """The nodes that it reads, operand by operand."""
         raise NotImplementedError
@@ -65,8 +63,6 @@ class Kernel:
     def row_order(self, before_ones: Mask) -> Ints:
         """The nodes in the order of their rows."""
         return self.nodes
-
-    # --- what runs them ---
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         """Find the rows of its nodes and of those that it reads."""

@@ -46,27 +46,21 @@ def find_kinds(fused: Fused) -> Kinds:
     terms, batched = _oriented(fused), fused.batched
     starts, counts = span_lengths(terms.node)
     maps, sums = np.flatnonzero(fused.parents[:, 0] >= 0), terms.node[starts]
-    family, weights, factors = np.zeros((3, len(fused.op)), np.uint64)
-    family[maps] = _families(fused, maps)
+    computed = np.concatenate([maps, sums])
     # a term of a batched sum has two batched factors or, a factor of 1 counting as both, one
     both = (batched[terms.u] & batched[terms.v]).astype(np.uint64)
     how_many = np.add.reduceat(both, starts)
     uniform = np.zeros(len(fused.op), bool)
     uniform[sums] = (how_many == 0) | (how_many == counts)
-    pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), terms.keys(both))
-    family[sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
     is_weight = fused.op[terms.u] == ops.parameter.code
-    weights[sums] = terms.keys(is_weight * hash64(terms.u))
-    factors[sums] = terms.keys(hash64(terms.v))
-    computed = np.concatenate([maps, sums])
-    return Kinds(
-        computed=computed,
-        family=_numbered(family, computed),
-        weights=_numbered(family + weights, computed),
-        factors=_numbered(family + factors, sums),
-        terms=terms,
-        uniform=uniform,
-    )
+    pattern, weights, factors = terms.keys(both, is_weight * hash64(terms.u), hash64(terms.v))
+    pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), pattern)
+    keys = np.zeros((3, len(fused.op)), np.uint64)
+    keys[:, maps] = _families(fused, maps)
+    keys[:, sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
+    keys[1:, sums] += weights, factors
+    family, weights_of, factors_of = map(_numbered, keys, (computed, computed, sums))
+    return Kinds(computed, family, weights_of, factors_of, terms, uniform)
 
 
 def _families(fused: Fused, maps: Ints) -> Ints:

@@ -24,7 +24,7 @@ def add_op(
         if op.code not in rule.op:  # for most exponents the fast rule of pow is pow itself
             return add_rule(calls, rule, operands, out)
     if op is ops.where:
-        return _select(calls, *operands, out=out)
+        return _select(calls, operands, out)
     return calls.compute(op.ufunc or partial(_evaluate, op.forward), *operands, out=out)
 
 
@@ -35,12 +35,11 @@ def add_rule(
 
     With `masks`, which only a vjp may ask for, `where(c, g, 0)` becomes a product.
     """
-    where = _select_by_product if masks else _select
 
     def apply(op: ops.Op, operands: list[Source], number: float | None, is_last: bool) -> Source:
         into = out if is_last else None
         if op is ops.where:
-            return where(calls, *operands, out=into)
+            return _select(calls, operands, into, masks)
         if op is not ops.mul:  # a product takes masks as they are
             operands = [_as_floats(calls, x) for x in operands]
         if op.static is not None and _is_number(operands[op.static]):
@@ -55,33 +54,24 @@ def _evaluate(forward: ops.Rule, *arrays: Array) -> None:
     np.copyto(out, forward(*operands))
 
 
-def _select(calls: Calls, c: Source, x: Source, y: Source, *, out: Array | None) -> Source:
-    """where(c, x, y)."""
+def _select(calls: Calls, operands: list[Source], out: Array | None, masks: bool = False) -> Source:
+    """where(c, x, y); with `masks` as a product, if x or y is 0."""
+    c, x, y = operands
     if _is_number(c):
         return x if c.array else y
-    return calls.compute(_choose, _as_mask(calls, c), x, y, out=out)
+    mask = _as_mask(calls, c)
+    # Instead of _choose(c, x, 0.0, out), which takes two to seven times as long: x * c. It makes
+    # nan of an inf or nan that is not selected, and not 0; the sweep is then done again, exactly.
+    if masks and _is_zero(x):
+        return calls.compute(np.multiply, y, calls.compute(np.logical_not, mask), out=out)
+    if masks and _is_zero(y):
+        return calls.compute(np.multiply, x, mask, out=out)
+    return calls.compute(_choose, mask, x, y, out=out)
 
 
 def _choose(c: Array, x: Array, y: Array, out: Array) -> None:
     np.copyto(out, y)
     np.copyto(out, x, where=c)
-
-
-def _select_by_product(
-    calls: Calls, c: Source, x: Source, y: Source, *, out: Array | None
-) -> Source:
-    """where(c, x, y) in a vjp, as a product with the mask where x or y is 0."""
-    # Instead of _choose(c, x, 0.0, out), which takes two to seven times as long: x * c. It makes
-    # nan of an inf or nan that is not selected, and not 0; the sweep is then done again, exactly.
-    if _is_number(c) or not (_is_zero(x) or _is_zero(y)):
-        return _select(calls, c, x, y, out=out)
-    mask = _as_mask(calls, c)
-    if _is_zero(x):
-        return calls.compute(np.multiply, y, calls.compute(np.logical_not, mask), out=out)
-    return calls.compute(np.multiply, x, mask, out=out)
-
-
-# --- constants and masks -------------------------------------------------------------------------
 
 
 def _is_number(x: Source) -> bool:

@@ -8,7 +8,6 @@ kernel, which takes consecutive rows, in an order that lets kernels see their op
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -25,9 +24,6 @@ from .sums import Chain, Segments
 # A grid of fewer products runs with the other sums of its level, unless there are few grids and few
 # lengths.
 SMALL_GRID, FEW_GRIDS = 128, 2
-
-
-# --- kernels -------------------------------------------------------------------------------------
 
 
 def find_kernels(fused: Fused, kinds: Kinds, level: Ints) -> list[Kernel]:
@@ -101,10 +97,9 @@ def _pool(terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kerne
         short, long = [], rest
     yield from short
     if long:
-        lengths = np.concatenate([np.full(len(x.nodes), x.k) for x in long])
-        columns: Any = zip(*((x.nodes, x.u, x.v, x.coef) for x in long))
-        nodes, u, v, coef = (np.concatenate([x.reshape(-1) for x in some]) for some in columns)
-        yield Segments(*place, nodes, u, v, coef, np.cumsum(lengths) - lengths)
+        terms = terms.take(np.isin(terms.node, np.concatenate([x.nodes for x in long])))
+        starts, _ = span_lengths(terms.node)
+        yield Segments(*place, terms.node[starts], terms.u, terms.v, terms.coef, starts)
 
 
 def _by_length(terms: Terms, place: tuple[int, int]) -> list[Chain]:
@@ -126,9 +121,6 @@ def _grids(chain: Chain) -> list[tuple[Ints, Ints, Ints]]:
     return [grid for grid in found if chain.k > SMALL_SUM or len(grid[1]) > 1]
 
 
-# --- rows ----------------------------------------------------------------------------------------
-
-
 def lay_out(
     fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints
 ) -> tuple[list[Kernel], Layout]:
@@ -138,7 +130,7 @@ def lay_out(
     kernel, each with its nodes in the order of their operands' rows.
     """
     layout = Layout(fused, _follows(fused, kernels))
-    grids = [kernel for kernel in kernels if isinstance(kernel, Grid)]
+    grids = [x for x in kernels if isinstance(x, Grid)]
     grids.sort(key=lambda grid: -grid.buffer)  # what runs in every tile chooses first
     layout.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
     layout.give(np.flatnonzero(fused.op == ops.const.code), SHARED)
@@ -178,8 +170,7 @@ def _before_ones(kernels: list[Kernel], follows: Mask) -> Mask:
 
 def _wished(leaves: Ints, uses: list[Ints]) -> Ints:
     """The leaves that matrix products use, in that order, and then the others."""
-    used = np.concatenate([use.ravel() for use in uses]) if uses else np.empty(0, np.intp)
-    distinct, first = np.unique(used, return_index=True)
+    every = np.concatenate([use.reshape(-1) for use in (*uses, leaves)])
+    distinct, first = np.unique(every, return_index=True)
     in_order = distinct[np.argsort(first)]
-    in_order = in_order[np.isin(in_order, leaves)]
-    return np.concatenate([in_order, leaves[~np.isin(leaves, in_order)]])
+    return in_order[np.isin(in_order, leaves)]

@@ -6,20 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import Array
-from ..flat import (
-    BATCHED,
-    FROM_INPUTS,
-    FROM_PARAMETERS,
-    SHARED,
-    SweepSummary,
-    exceeds_share,
-    require_buffers,
-)
+from ..flat import FROM_INPUTS, FROM_PARAMETERS, SweepSummary, exceeds_share, require_buffers
 from .bound import Bound
+from .fuse import Mask
 from .plan import Plan
+
+Inputs = Sequence[Array]  # one per argument: (B, numbers), or (B,) for a single number
+Tiles = Iterator[tuple[Bound, slice, bool]]
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
@@ -42,17 +37,18 @@ class FusedSweep:
         self, plan: Plan, tile: int | None, dtype: np.dtype[Any], careful: bool = False
     ) -> None:
         self.plan, self.dtype, self.careful = plan, dtype, careful
-        kernels = [[x for x in plan.kernels if x.buffer == side] for side in (SHARED, BATCHED)]
-        scratch = [max((x.scratch for x in some), default=0) for some in kernels]
-        lasting = [sum(x.lasting for x in some) for some in kernels]
-        item, rows = dtype.itemsize, plan.layout.sizes
-        sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
-        self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
+        sizes = []  # shared, batched: about how many bytes all rows take, and what a kernel uses
+        for buffer, rows in enumerate(plan.layout.sizes):
+            kernels = [x for x in plan.kernels if x.buffer == buffer]
+            scratch = max((x.scratch for x in kernels), default=0)
+            lasting = 2 * rows + sum(x.lasting for x in kernels)
+            sizes.append((dtype.itemsize * lasting, dtype.itemsize * scratch))
+        self.tile = tile or max(MIN_TILE, TILE_BYTES // sum(sizes[-1]))  # samples at a time
         # about how many bytes a tile takes: for the shared rows, and for each sample
-        self._estimate = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
+        self._estimate = [lasting + 3 * scratch for lasting, scratch in sizes]
         self._free: dict[tuple[int, int], list[Bound]] = {}
 
-    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
+    def outputs(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype)
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, 0):
@@ -60,38 +56,28 @@ class FusedSweep:
         return outputs
 
     def gradient(
-        self,
-        theta: Array,
-        arrays: Sequence[Array],
-        batch: int,
-        tile: int,
-        divisor: float,
-        aux: bool = False,
+        self, theta: Array, arrays: Inputs, batch: int, tile: int, divisor: float, aux: bool = False
     ) -> tuple[float, Array, Array | None]:
-        """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
-
-        And with `aux` every output, (M, B).
-        """
+        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
+        every output, (M, B)."""
         if batch <= tile and not aux:
             bound = self._take(batch, FROM_PARAMETERS)
-            total = bound.whole(theta, arrays, divisor)
+            value, gradient = bound.whole(theta, arrays, divisor)
             self._give(bound)
-            return (*total, None)
+            return value, gradient, None
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
-        value, gradient = 0.0, None
+        value, total = 0.0, None
         for bound, samples, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             if outputs is not None:
                 bound.read(outputs[:, samples])
             bound.backward()
             if is_last:
                 more, part = bound.finish(divisor)
-                value, gradient = value + more, part if gradient is None else gradient + part
-        assert gradient is not None
-        return value, gradient, outputs
+                value, total = value + more, part if total is None else total + part
+        assert total is not None
+        return value, total, outputs
 
-    def input_gradients(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
-    ) -> Array:
+    def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.plan.graph.inputs), batch), self.dtype)
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
@@ -99,9 +85,7 @@ class FusedSweep:
             bound.read_gradients(result[:, samples])
         return result
 
-    def doubtful(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
-    ) -> NDArray[np.bool_]:
+    def doubtful(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Mask:
         """(B,) for which samples output 0, or a gradient on the way to theta, is not finite."""
         result = np.empty(batch, bool)
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
@@ -109,9 +93,7 @@ class FusedSweep:
             result[samples] = bound.doubtful()
         return result
 
-    def _forward(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, wanted: int
-    ) -> Iterator[tuple[Bound, slice, bool]]:
+    def _forward(self, theta: Array, arrays: Inputs, batch: int, tile: int, wanted: int) -> Tiles:
         """For each tile: buffers with its values, its samples, whether it is their last tile."""
         even = batch - batch % tile
         for width, start, stop in ((tile, 0, even), (batch - even, even, batch)):

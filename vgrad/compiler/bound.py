@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Array, count
-from ..flat import BATCHED, FROM_PARAMETERS, SHARED, Rows, as_slice
+from ..flat import BATCHED, SHARED, Rows, as_slice
 from .calls import Calls
 from .fuse import Mask
 from .kernels import Kernel
@@ -58,10 +58,8 @@ class Bound:
         self.nbytes = calls.nbytes
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
-        self._backward: Steps = []
-        if not self._is_shared:
-            _seed(calls, objective)
-            self._backward = _adjoints(calls, kernels, BATCHED, self.wanted)
+        adjoints = partial(_adjoints, calls, kernels, objective, self.wanted)
+        self._backward = adjoints(BATCHED)
         self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of the shared rows that batched nodes read: from one tile, and the total so far.
         given = np.flatnonzero(calls.has_grad[SHARED])
@@ -70,11 +68,7 @@ class Bound:
         calls.grads[SHARED] = np.zeros_like(calls.grads[SHARED])
         calls.grad_is_constant[SHARED][:] = False
         self._totals, self._total = calls.grads[SHARED], calls.grads[SHARED][rows]
-        self._finish: Steps = []
-        if self.wanted == FROM_PARAMETERS:
-            if self._is_shared:
-                _seed(calls, objective)
-            self._finish = _adjoints(calls, kernels, SHARED, self.wanted)
+        self._finish = adjoints(SHARED)
 
     def whole(self, theta: Array, arrays: Iterable[Array], divisor: float) -> tuple[float, Array]:
         """The four steps at once, for a batch of a single tile. Hot path.
@@ -164,11 +158,6 @@ def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls
     return calls
 
 
-def _seed(calls: Calls, objective: Rows) -> None:
-    one = calls.constant(np.ones(objective.shape + calls.tail[objective.buffer]))
-    calls.contribute(objective, one.array.shape, lambda out: one)
-
-
 def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
     """The calls that compute the values of a buffer."""
     calls.calls = []
@@ -179,9 +168,14 @@ def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
     return calls.calls
 
 
-def _adjoints(calls: Calls, kernels: list[Kernel], buffer: int, wanted: int) -> Steps:
-    """The calls that carry gradients back through the kernels of a buffer."""
+def _adjoints(
+    calls: Calls, kernels: list[Kernel], objective: Rows, wanted: int, buffer: int
+) -> Steps:
+    """The calls that carry gradients back through the kernels of a buffer, from output 0 on."""
     calls.calls = []
+    if objective.buffer == buffer:
+        one = calls.constant(np.ones(objective.shape + calls.tail[buffer]))
+        calls.contribute(objective, one.array.shape, lambda out: one)
     for kernel in reversed(kernels):
         if kernel.buffer == buffer and kernel.out.origin & wanted and calls.any_grad(kernel.out):
             calls.next_kernel()

@@ -144,8 +144,9 @@ class Calls:
         self.call(partial(np.dot, values, values, squares))
         self.call(partial(np.add, self.noted, squares, self.noted))
 
-    def value(self, rows: Rows, like: int) -> Source:
-        """The values of these rows, to be combined with those of buffer `like`."""
+    def value(self, rows: Rows, like: int | None = None) -> Source:
+        """The values of these rows, to be combined with those of buffer `like` or of their own."""
+        like = rows.buffer if like is None else like
         operand = self._read(self.values, self.is_constant, rows, like)
         if operand.array.size == 1 and self.tail[like] and not self.tail[rows.buffer]:
             operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast

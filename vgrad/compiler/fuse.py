@@ -40,7 +40,7 @@ SMALL_SUM = 4  # terms; as they run one after the other, they may be of several 
 COEFFICIENTS = 1.0, 2.0**30
 
 SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
-SUMS = [op.code for op in SIGNS]
+IS_SUM = np.isin(np.arange(256), [op.code for op in SIGNS])  # by op code
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
 
@@ -217,7 +217,7 @@ def _uses(fused: Fused) -> Uses:
 
 def _may_join(fused: Fused, node: Ints, user: Ints) -> Mask:
     """Whether a node may be an inner node below its user: a product, or a sum below a sum."""
-    is_sum, is_product = np.isin(fused.op, SUMS), fused.op == ops.mul.code
+    is_sum, is_product = IS_SUM[fused.op], fused.op == ops.mul.code
     # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
     same_buffer = fused.batched[node] == fused.batched[user]
     into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
@@ -232,14 +232,14 @@ def _picks(fused: Fused) -> Mask:
     That is the product c * w if w is finite. A sum of them, as `take` makes, may then be a matrix
     product, of a row that is 1 in one place.
     """
-    if fused.alone:
-        return np.zeros(len(fused.op), bool)
-    c, w, zero = fused.parents.T
-    condition = np.isin(fused.op, [op.code for op in ops.OPS if op.is_condition])
-    constant = fused.op == ops.const.code
-    picked = (fused.op == ops.parameter.code) | (constant & (np.abs(fused.value) <= LARGEST))
-    nothing = constant & (fused.value == 0)
-    picks: Mask = (fused.op == ops.where.code) & condition[c] & picked[w] & nothing[zero]
+    op, value = fused.op, fused.value
+    picks: Mask = op == ops.where.code
+    c, w, zero = fused.parents[picks].T
+    number = (op[w] == ops.const.code) & (np.abs(value[w]) <= LARGEST)
+    nothing = (op[zero] == ops.const.code) & (value[zero] == 0)
+    picked = (op[w] == ops.parameter.code) | number
+    condition = np.array([x.is_condition for x in ops.OPS])[op[c]]
+    picks[picks] = condition & picked & nothing & (not fused.alone)
     return picks
 
 
@@ -266,7 +266,7 @@ def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
     """What the nodes of all trees take in from outside of them, in the order of evaluation."""
     user, used, weight = uses
     inner = root != np.arange(len(root))
-    in_tree, is_sum = inner.copy(), np.isin(fused.op, SUMS)
+    in_tree, is_sum = inner.copy(), IS_SUM[fused.op]
     in_tree[root[inner]] = True
     zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
     adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]

@@ -62,8 +62,7 @@ class Grid(Sum):
         self.square = not self.scaled and len(self.u) == 1 and np.array_equal(self.u, self.v)
 
     def _u(self, calls: Calls) -> Source:
-        of_u = self.operands[0]
-        return self._scaled(calls, calls.value(of_u, of_u.buffer))
+        return self._scaled(calls, calls.value(self.operands[0]))
 
     def _scaled(self, calls: Calls, x: Source) -> Source:
         """x, of the shape of u, times the coefficients."""
@@ -72,13 +71,9 @@ class Grid(Sum):
         coef = self.coef.reshape(self.coef.shape + (1,) * (x.array.ndim - 2))
         return calls.compute(np.multiply, x, calls.constant(coef))
 
-    def _v(self, calls: Calls) -> Source:
-        of_v = self.operands[1]
-        return calls.value(of_v, of_v.buffer)
-
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         shape = self.out.shape + calls.tail[self.buffer]
-        return _multiplied(calls, self._u(calls), self._v(calls), shape, out)
+        return _multiplied(calls, self._u(calls), calls.value(self.operands[1]), shape, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         rules = (self._grad_square,) if self.square else (self._grad_u, self._grad_v)
@@ -88,9 +83,8 @@ class Grid(Sum):
                 calls.contribute(x, shape, partial(rule, calls, shape))
 
     def _grad_u(self, calls: Calls, shape: Shape, out: Array | None) -> Source:
-        g, v = calls.grad(self.out), self._v(calls)
-        result = calls.result(shape, g, v, out=None if self.scaled else out)
-        out, constant = result
+        g, v = calls.grad(self.out), calls.value(self.operands[1])
+        result = out, constant = calls.result(shape, g, v, out=None if self.scaled else out)
         of_g, of_v = _columns(g.array), _columns(v.array)
         if out.ndim == 3:
             calls.call(partial(np.einsum, "acb,akb->ckb", g.array, v.array, out=out), constant)

@@ -40,12 +40,10 @@ class Sum(Kernel):
 
     def title(self, one: int) -> str:
         lengths = self._lengths()
-        low, high = int(lengths.min()), int(lengths.max())
-        length = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        if length == "1":
-            return f"{len(self.nodes):,} × product, {self.name}"
-        what = "sum" if (self.u == one).all() or (self.v == one).all() else "dot"
-        return f"{len(self.nodes):,} × {what} of {length}, {self.name}"
+        length = " to ".join(f"{n:,}" for n in sorted({lengths.min(), lengths.max()}))
+        kind = "sum" if (self.u == one).all() or (self.v == one).all() else "dot"
+        what = "product" if length == "1" else f"{kind} of {length}"
+        return f"{len(self.nodes):,} × {what}, {self.name}"
 
     def _lengths(self) -> Ints:
         """How many terms the sums have, or some of them that tell."""

@@ -193,8 +193,8 @@ class Calls:
     def contribute(self, rows: Rows, shape: Shape, produce: Produce) -> None:
         """Add to the gradient of these rows what `produce(out)` puts into `out`, or returns.
 
-        It has `shape`. The gradient of weights (c, k), for example, which B samples share, takes
-        these steps on its way, each where it is needed:
+        That broadcasts to `shape`. The gradient of weights (c, k), for example, which B samples
+        share, takes these steps on its way, each if it is needed:
 
             (c, k, B)     as produced
             (c, k)        summed along the batch, and along axes on which the rows have length 1

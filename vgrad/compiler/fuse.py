@@ -33,10 +33,10 @@ CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
 SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds
 
-# What scales a product rides along as its coefficient, and multiplies one factor first. It must not
-# be small, or that factor might lose its digits where the product would not have. If it is large,
-# an overflow shows, and the plain sweep takes over. A constant in front of a sum stays outside:
-# inside it would round every term.
+# A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
+# not be small, or that factor might lose digits that the product keeps. If it is large, an overflow
+# shows, and the plain sweep takes over. A constant in front of a sum stays outside: inside it would
+# round every term.
 COEFFICIENTS = 1.0, 2.0**30
 
 SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
@@ -84,12 +84,12 @@ class Terms(NamedTuple):
 class Fused:
     """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
 
-    op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: into another node
+    op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: replaced by another node
     parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
     value: Floats  # (m,) of constants
     origin: NDArray[np.uint8]  # (m,) FROM_... bits
     depth: Ints  # (m,) grows from parents to children; 0 for leaves
-    sources: Ints  # (m,) how many computed nodes of the graph each one does the work of
+    sources: Ints  # (m,) how many computed nodes of the graph each one stands for
     outputs: Ints
     one: int  # the node that is 1
     terms: Terms
@@ -111,7 +111,7 @@ def unfused(graph: Graph, alone: bool) -> Fused:
         op=np.append(graph.op, np.uint8(ops.const.code)),
         parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
         value=np.append(graph.value, 1.0),
-        origin=origins(graph),  # whose last entry is that of no parent: like 1, from nothing
+        origin=origins(graph),  # its last entry, for no parent, serves the node 1: from nothing
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
         sources=np.append(graph.level > 0, 0),
         outputs=graph.outputs,
@@ -122,7 +122,7 @@ def unfused(graph: Graph, alone: bool) -> Fused:
 
 
 def _replaced(fused: Fused, by: Ints) -> Fused:
-    """Node by[i] in the place of every node i; what is replaced is gone."""
+    """Put node by[i] in the place of every node i; what is replaced is gone."""
     gone = by != np.arange(len(by))
     parents = np.append(by, -1)[fused.parents]
     parents[gone] = -1
@@ -133,7 +133,7 @@ def _replaced(fused: Fused, by: Ints) -> Fused:
 
 
 def merge_constants(fused: Fused) -> Fused:
-    """Keep one of all constants that have the same bits; of ones, the node 1."""
+    """Keep one constant of those with the same bits; for ones, that is the node 1."""
     constants = np.flatnonzero(fused.op == ops.const.code)[::-1]  # the node 1 comes first
     bits = fused.value[constants].view(np.int64)
     _, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
@@ -263,7 +263,7 @@ def _climb(node: Ints, user: Ints, weight: Floats, m: int) -> tuple[Ints, Floats
 
 
 def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
-    """What the nodes of all trees take in from outside of them, in the order of evaluation."""
+    """The terms of all trees: what their nodes read from outside, in the order of evaluation."""
     user, used, weight = uses
     inner = root != np.arange(len(root))
     in_tree, is_sum = inner.copy(), IS_SUM[fused.op]
@@ -280,7 +280,7 @@ def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
 
 
 def split_shared(fused: Fused) -> Fused:
-    """Give the terms of a batched sum that no input reaches a shared sum of their own.
+    """Move the terms of a batched sum that no input reaches to a shared sum of their own.
 
     x + p * p + q * q becomes x + s. A single node that is added as it is, such as a bias, stays.
     """

@@ -63,7 +63,7 @@ def _equal_rows(*columns: Ints) -> Ints | None:
 def _parts(rows_u: Ints, rows_v: Ints) -> Ints:
     """(n,) a number that cells have in common if they are linked by rows in common.
 
-    In a complete grid one round is enough, so cells that two rounds do not bring together are none.
+    In a complete grid one round is enough, so cells that two rounds do not link are no grid.
     """
     part = np.arange(len(rows_u))
     for rows in (rows_u, rows_v, rows_u, rows_v):
@@ -100,9 +100,7 @@ class Matrices(NamedTuple):
 def find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:
     """The stacks among sums of any lengths, and (t,) which terms are in none of them."""
     found, left = _find_stacks(terms)
-    if not found:
-        found, left = _find_stacks(terms._replace(u=terms.v, v=terms.u))
-    return found, left
+    return (found, left) if found else _find_stacks(terms._replace(u=terms.v, v=terms.u))
 
 
 def _find_stacks(terms: Terms) -> tuple[list[Matrices], Mask]:

@@ -46,7 +46,7 @@ class Layout:
         return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
 
     def rows(self, nodes: Ints) -> Rows:
-        """Where these nodes lie, along every axis on which they differ."""
+        """The rows of these nodes, arranged as they are; each 1 gets a row of ones that fits."""
         origins, is_one, rows = self.fused.origin[nodes], nodes == self.fused.one, self.row[nodes]
         origin = int(np.bitwise_or.reduce(origins, axis=None))
         buffer = origin & FROM_INPUTS

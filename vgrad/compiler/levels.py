@@ -17,10 +17,10 @@ from .fuse import Fused, Ints, Mask, Terms
 class Kinds:
     """Which nodes may run as one kernel: those of one family.
 
-    Maps of one family have the same op, of operands that are batched alike, and the same constant
-    where the op has short cuts for some. Sums of one family have batched factors in the same
-    places. Those that share weights, or what these are multiplied with, may make up a matrix
-    product; of other nodes, all in a family share weights, and none multiplies anything.
+    Maps of one family have the same op, operands that are batched alike, and the same constant if
+    the op has short cuts for some. Sums of one family have batched factors in the same places.
+    Those that share weights, or the factors of these, may make up a matrix product; of other nodes,
+    all in a family count as sharing weights, and none has factors.
     """
 
     computed: Ints  # the nodes that run
@@ -31,7 +31,7 @@ class Kinds:
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
 
     def families(self, level: Ints) -> int:
-        """How many there are in all levels together: about as many kernels as run."""
+        """How many families all levels have together: about as many kernels run."""
         nodes = self.computed
         return len(np.unique(level[nodes] * len(self.family) + self.family[nodes]))
 
@@ -112,7 +112,7 @@ class Step(NamedTuple):
 
 
 def in_steps(fused: Fused, order: Ints) -> list[Step]:
-    """The nodes that run, those of one number in `order`, (m,), together, from the lowest up."""
+    """The nodes that run, in steps: those with one number in `order` (m,), from the lowest up."""
     maps, k = np.nonzero(fused.parents >= 0)
     sums, u, v, _ = fused.terms
     users = np.concatenate([maps, sums, sums])

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from ..arguments import Array, Shape
-from ..flat import BATCHED, SHARED, Rows
+from ..flat import BATCHED, SHARED
 from .calls import Calls, Source
 from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, producers
@@ -141,8 +141,10 @@ def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
 class Part:
     """Nodes at some places of an array, (H, ., .), that is 0 elsewhere."""
 
-    def __init__(self, rows: Rows, places: Ints | None, shape: Shape) -> None:
-        self.rows, self.places, self.shape = rows, places, shape
+    def __init__(self, layout: Layout, nodes: Ints, places: Ints, shape: Shape) -> None:
+        is_whole = len(places) == prod(shape)
+        self.rows = layout.rows(nodes.reshape(shape) if is_whole else nodes)
+        self.places, self.shape = None if is_whole else places, shape  # None if there is no 0
 
     def whole(self, calls: Calls, numbers: Source) -> Source:
         """The array with these numbers at their places."""
@@ -178,19 +180,13 @@ class Stack(Sum):
         (h, c, k), a = self.u.shape, self.v.shape[1]
         self.flops = 2 * h * a * c * k
         self.scratch = h * (a * c + c * k + a * k)
-        every = len(self.cells) == h * a * c
-        self.out = layout.rows(self.nodes.reshape(h, a, c) if every else self.nodes)
-        self.result = Part(self.out, None if every else self.cells, (h, a, c))
-        self.factors = [self._part(nodes, layout) for nodes in (self.u, self.v)]
-        self.operands = [part.rows for part in self.factors]
+        self.result = Part(layout, self.nodes, self.cells, (h, a, c))
+        self.factors = [
+            Part(layout, x[x >= 0], np.flatnonzero(x >= 0), x.shape) for x in (self.u, self.v)
+        ]
+        self.out, self.operands = self.result.rows, [part.rows for part in self.factors]
         parts = (self.result, *self.factors)
         self.lasting = sum(prod(x.shape) for x in parts if x.places is not None)
-
-    def _part(self, nodes: Ints, layout: Layout) -> Part:
-        there = np.flatnonzero(nodes.reshape(-1) >= 0)
-        if len(there) == nodes.size:
-            return Part(layout.rows(nodes), None, nodes.shape)
-        return Part(layout.rows(nodes.reshape(-1)[there]), there, nodes.shape)
 
     def forward(self, calls: Calls) -> None:
         super().forward(calls)

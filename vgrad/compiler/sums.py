@@ -1,4 +1,4 @@
-"""What runs sums of products: term by term, run by run, or as matrix products.
+"""Kernels of sums of products: term by term, span by span, or as matrix products.
 
 All of them compute the sum of coef * u * v over the terms of each of n nodes. They differ in the
 pattern of the terms, and so in how u and v are written down:
@@ -30,7 +30,7 @@ Signed = tuple[Source, bool]
 
 @dataclass(eq=False)
 class Sum(Kernel):
-    """Sums of products, whatever runs them."""
+    """Sums of products, in any of these ways."""
 
     u: Ints  # the one factor of each term,
     v: Ints  # and the other, or the node that is 1
@@ -46,8 +46,8 @@ class Sum(Kernel):
         return f"{len(self.nodes):,} × {what}, {self.name}"
 
     def _lengths(self) -> Ints:
-        """How many terms the sums have, or some of them that tell."""
-        lengths: Ints = (self.u >= 0).sum(axis=-1)
+        """How many terms the sums have; those of a grid or stack, one number for each row of u."""
+        lengths: Ints = np.count_nonzero(self.u >= 0, axis=-1)
         return lengths
 
 
@@ -80,7 +80,7 @@ class Chain(Sum):
         self.terms = [(coef, [*islice(found, len(x))]) for coef, x in zip(self.coef.T, given)]
 
     def _coef(self, calls: Calls, coef: Floats) -> Source:
-        """One number where they are equal, else a column."""
+        """One number if they are all equal, else a column."""
         if (coef == coef[0]).all():
             return calls.constant(coef[0])
         return calls.constant(coef.reshape(self.out.shape + (1,) * len(calls.tail[self.buffer])))

@@ -37,7 +37,7 @@ class FusedSweep:
         self, plan: Plan, tile: int | None, dtype: np.dtype[Any], careful: bool = False
     ) -> None:
         self.plan, self.dtype, self.careful = plan, dtype, careful
-        sizes = []  # shared, batched: about how many bytes all rows take, and what a kernel uses
+        sizes = []  # of both buffers: about how many bytes the rows take, and the largest scratch
         for buffer, rows in enumerate(plan.layout.sizes):
             kernels = [x for x in plan.kernels if x.buffer == buffer]
             scratch = max((x.scratch for x in kernels), default=0)

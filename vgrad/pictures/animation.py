@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -23,7 +22,6 @@ from .page import page
 from .steps import By, Step, steps
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 STATES = "to come", "at work", "finished"  # a box's state is a place in here
@@ -111,7 +109,7 @@ class Animation:
 
         Raises RuntimeError if matplotlib has no window to open.
         """
-        stage = self._stage(make_figure=drawing.window)
+        stage = self._stage(window=True)
         drawing.play(stage.figure, len(self), stage.show)
 
     def _repr_html_(self) -> str:
@@ -119,38 +117,30 @@ class Animation:
         stage = self._stage(captions=False)
         width, height = stage.figure.get_size_inches()
         height += LINE * (1 + max(len(step.lines) for step in self.steps))  # the words below it
+        style = f"max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px"
         source = html.escape(self._page(stage, 1.5))
-        return (
-            f'<iframe srcdoc="{source}" style="border: 0; width: 100%; '
-            f'max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px">'
-            "</iframe>"
-        )
+        return f'<iframe srcdoc="{source}" style="border: 0; width: 100%; {style}"></iframe>'
 
     def _page(self, stage: _Stage, seconds: float) -> str:
         """The graph as SVG, and what changes in it from step to step."""
         stage.name_parts()
-        cells: dict[str, list[tuple[int, str]]] = {}
-        for k, look in enumerate(stage.looks):
-            for name, text in look.cells.items():
-                changes = cells.setdefault(name, [])
-                if not changes or changes[-1][1] != text:
-                    changes.append((k, text))
+        looks, cells = stage.looks, {}
+        for name in looks[0].cells:
+            texts = [look.cells[name] for look in looks]
+            cells[name] = [(k, x) for k, x in enumerate(texts) if not k or x != texts[k - 1]]
         data = {
-            "fills": ["".join(map(str, look.states)) for look in stage.looks],
+            "fills": ["".join(map(str, look.states)) for look in looks],
             "cells": cells,
-            "along": [sorted(look.along) for look in stage.looks],
-            "backward": [look.backward for look in stage.looks],
+            "along": [sorted(look.along) for look in looks],
+            "backward": [look.backward for look in looks],
             "words": ["\n".join(step.lines) for step in self.steps],
             "colours": {"fills": FILLS, "along": ALONG, "edge": EDGE},
         }
         svg = drawing.encoded(stage.figure, "svg", "none").decode()
         return page(self._title, svg, data, seconds)
 
-    def _stage(
-        self, captions: bool = True, make_figure: Callable[..., Figure] | None = None
-    ) -> _Stage:
-        looks = [self._look(step) for step in self.steps]
-        return _Stage(self._diagram, looks, captions, make_figure)
+    def _stage(self, captions: bool = True, window: bool = False) -> _Stage:
+        return _Stage(self._diagram, [self._look(step) for step in self.steps], captions, window)
 
     def _look(self, step: Step) -> Look:
         diagram = self._diagram
@@ -206,13 +196,7 @@ class Look(NamedTuple):
 class _Stage:
     """A picture of the graph on which one step after the other is shown."""
 
-    def __init__(
-        self,
-        diagram: Diagram,
-        looks: list[Look],
-        captions: bool,
-        make_figure: Callable[..., Figure] | None,
-    ) -> None:
+    def __init__(self, diagram: Diagram, looks: list[Look], captions: bool, window: bool) -> None:
         self.looks = looks
         boxes = []
         for k, box in enumerate(diagram.boxes):  # with room for the longest text of each cell
@@ -225,12 +209,11 @@ class _Stage:
             width += text_width(f"step {len(looks)} of {len(looks)}")
             width = max(width, *(text_width(line) for lines in texts for line in lines))
             below = LINE * (3 + max(map(len, texts)))
-        below += drawing.SLIDER if make_figure is drawing.window else 0.0
+        below += drawing.SLIDER if window else 0.0
+        make = drawing.window if window else drawing.new_figure
         with drawing.own_settings():
-            self._picture = drawing.Picture(
-                replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
-            )
-        picture, y = self._picture, self._picture.bottom + LINE
+            picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
+        self._picture, y = picture, picture.bottom + LINE
         self.figure = picture.figure
         picture.legend({state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}, y)
         self._count = picture.write("", (picture.right, y + LINE / 2), ha="right")
@@ -240,7 +223,7 @@ class _Stage:
             for k, box in enumerate(boxes)
             for i, text in enumerate(picture.texts[k][bool(box.title) :])
         }
-        self._heads: Artist | None = None
+        self._heads: Any = None  # of the edges that stand out
 
     def show(self, k: int) -> None:
         """Show step k."""
@@ -252,8 +235,7 @@ class _Stage:
         for place, edge in enumerate(picture.edges):
             colour, width, zorder = (ALONG, 2.5, 1.5) if place in look.along else (EDGE, 1.0, 1.0)
             edge.set(edgecolor=colour, linewidth=width, zorder=zorder)
-        sizes = [0 if place in look.along else HEAD for place in range(len(picture.edges))]
-        picture.heads.set_sizes(sizes)
+        picture.heads.set_sizes([HEAD * (k not in look.along) for k in range(len(picture.edges))])
         if self._heads is not None:
             self._heads.remove()
         tips = [picture.ways[edge][0 if look.backward else -1] for edge in sorted(look.along)]

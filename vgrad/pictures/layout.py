@@ -49,8 +49,7 @@ def layout(
     lanes = _Lanes(columns, edges)
     heights = [size[1] for size in sizes] + [LANE] * (len(lanes.column) - len(sizes))
     y = _heights(lanes, _ordered(lanes, _first_order(lanes, outs)), heights)
-    ends = _ends(edges, y, sizes)
-    ys = [[*(y[k] for k in way[:-1]), end] for way, end in zip(lanes.ways, ends)]
+    ys = _along(lanes.ways, y, sizes)
     left, right = _sides(lanes, ys, sizes)
     centres = [((left[column] + right[column]) / 2, y[k]) for k, column in enumerate(columns)]
     ways = []
@@ -89,17 +88,16 @@ class _Lanes:
         return (1.0, 2.0, 8.0)[lanes] * (8.0 if alone else 1.0)
 
 
-def _ends(edges: Sequence[Edge], y: list[float], sizes: Sequence[Point]) -> list[float]:
-    """The height at which each edge ends: those of one box in their order, around its middle."""
-    counts = Counter(b for _, b in edges)
-    met: Counter[int] = Counter()
-    ends = []
-    for _, b in edges:
+def _along(ways: list[list[int]], y: list[float], sizes: Sequence[Point]) -> list[list[float]]:
+    """The heights along each way; those into one box end in their order, around its middle."""
+    counts, met = Counter(way[-1] for way in ways), Counter[int]()
+    ys = []
+    for *way, b in ways:
         last = counts[b] - 1
         port = min(PORT, 0.7 * sizes[b][1] / max(last, 1))
-        ends.append(y[b] + port * (met[b] - last / 2))
+        ys.append([*(y[k] for k in way), y[b] + port * (met[b] - last / 2)])
         met[b] += 1
-    return ends
+    return ys
 
 
 def _sides(
@@ -116,9 +114,6 @@ def _sides(
             gaps[column] = max(gaps[column], min(WIDEST, GAP + STEEPEST * abs(a - b)))
     left = list(accumulate(map(add, widths[:-1], gaps), initial=0.0))
     return left, list(map(add, left, widths))
-
-
-# --- the order within each column ----------------------------------------------------------------
 
 
 def _first_order(lanes: _Lanes, outs: Iterable[int]) -> list[list[int]]:
@@ -172,9 +167,6 @@ def _crossings(lanes: _Lanes, order: list[list[int]]) -> int:
                 total += len(met) - bisect_right(met, end)
                 insort(met, end)
     return total
-
-
-# --- heights -------------------------------------------------------------------------------------
 
 
 def _heights(lanes: _Lanes, order: list[list[int]], heights: list[float]) -> list[float]:

@@ -111,9 +111,6 @@ def _run(root: Value, words: _Words) -> tuple[float, dict[Value, dict[int, tuple
             x.grad = grad
 
 
-# --- the arithmetic in words ---------------------------------------------------------------------
-
-
 class _Words(NamedTuple):
     """Says what a node does, with these names and this number of significant digits."""
 
@@ -186,18 +183,12 @@ class Formula(Operand):
         trees = [x.tree for x in formulas]
         if op.symbol.isidentifier():
             return Formula(ast.Call(ast.Name(op.name), trees, []), digits)
-        if op.arity == 1 and str(formulas[0]).startswith(op.symbol):
-            trees = [ast.Name(f"({formulas[0]})")]  # -(-2.0) and not --2.0
-        pattern = op.symbol.join("xy" if op.arity == 2 else ["", "x"])
-        places = _Places(dict(zip("xy", trees)))
-        return Formula(places.visit(ast.parse(pattern, mode="eval").body), digits)
-
-
-class _Places(ast.NodeTransformer):
-    """Puts operands in the places x and y of a pattern such as x + y."""
-
-    def __init__(self, operands: dict[str, ast.expr]) -> None:
-        self.operands = operands
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.operands[node.id]
+        node = ast.parse(f"x {op.symbol} x" if op.arity > 1 else f"{op.symbol}x", mode="eval").body
+        if isinstance(node, ast.BinOp):
+            node.left, node.right = trees
+        elif isinstance(node, ast.Compare):
+            node.left, node.comparators = trees[0], trees[1:]
+        elif isinstance(node, ast.UnaryOp):  # -(-2.0) and not --2.0
+            text = str(formulas[0])
+            node.operand = ast.Name(f"({text})") if text.startswith(op.symbol) else trees[0]
+        return Formula(node, digits)

@@ -24,9 +24,9 @@ from .steps import By, Step, steps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STATES = "to come", "at work", "finished"  # a box's state is a place in here
+STATES = "to come", "at work", "finished"  # a box's state is an index into these
 FILLS = "#ffffff", "#f0a830", "#bcdcf2"
-ALONG = "#d55e00"  # the edges along which a step acts
+ALONG = "#d55e00"  # the colour of the edges along which a step acts
 LONG = 9.0  # inches; a longer line of arithmetic is broken
 
 
@@ -65,12 +65,11 @@ class Animation:
                 "vgrad.draw shows a larger one as its plan"
             )
         titles = _titles(nodes)
-        names = {
-            x: _in_formulas(titles[x]) if x in titles else numeral(x._data, digits) for x in nodes
-        }
+        names = {x: numeral(x._data, digits) for x in nodes}
+        names |= {x: _in_formulas(title) for x, title in titles.items()}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
-        self._digits = digits
+        self._nodes, self._digits = nodes, digits
         self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
@@ -105,10 +104,7 @@ class Animation:
             Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
     def show(self) -> None:
-        """Open a window, with a slider and the arrow keys to step through.
-
-        Raises RuntimeError if matplotlib has no window to open.
-        """
+        """Step through in a window; raises RuntimeError if matplotlib cannot open one."""
         stage = self._stage(window=True)
         drawing.play(stage.figure, len(self), stage.show)
 
@@ -145,14 +141,12 @@ class Animation:
     def _look(self, step: Step) -> Look:
         diagram = self._diagram
         states = [0] * len(diagram.boxes)
-        for state, nodes in ((2, step.finished), (1, step.active)):
-            for node in nodes:
-                box = diagram.value_of[node]
-                states[box] = states[diagram.op_of.get(node, box)] = state
+        state_of = dict.fromkeys(step.finished, 2) | dict.fromkeys(step.active, 1)
         cells: dict[str, str] = {}
-        value: Any
-        for value, box in diagram.value_of.items():
-            texts = value_cells(value, step.data.get(value), step.grads.get(value), self._digits)
+        for node in self._nodes:
+            box = diagram.value_of[node]
+            states[box] = states[diagram.op_of.get(node, box)] = state_of.get(node, 0)
+            texts = value_cells(node, step.data.get(node), step.grads.get(node), self._digits)
             cells |= {f"cell{box}-{i}": text for i, text in enumerate(texts)}
         ends = [box for _, box in diagram.edges]  # the edges into an op stand together
         along = {ends.index(diagram.op_of[node]) + operand for node, operand in step.edges}
@@ -161,10 +155,7 @@ class Animation:
 
 
 def _titles(nodes: list[Value]) -> dict[Value, str]:
-    """A name for each node, no two alike: its label, or v1, v2 and so on.
-
-    A constant without a label has none.
-    """
+    """Names, no two alike: labels, else v1, v2 and so on; constants need none."""
     labels = {x: one_line(x.label) for x in nodes}
     titles: dict[Value, str] = {}
     for x, label in labels.items():
@@ -179,14 +170,14 @@ def _titles(nodes: list[Value]) -> dict[Value, str]:
 
 
 def _in_formulas(title: str) -> str:
-    """In parentheses where it reads like arithmetic, as "a + b" does before ".grad"."""
+    """In parentheses if it reads like arithmetic, as "a + b" does before ".grad"."""
     return title if re.fullmatch(r"[^\W\d][\w.\[\]]*", title) else f"({title})"
 
 
 class Look(NamedTuple):
     """How one step looks."""
 
-    states: list[int]  # of each box, a place in STATES
+    states: list[int]  # of each box, as indices into STATES
     cells: dict[str, str]  # the text of each cell by the cell's name, cell{box}-{number}
     along: set[int]  # the edges that stand out
     backward: bool  # and their direction
@@ -194,7 +185,7 @@ class Look(NamedTuple):
 
 
 class _Stage:
-    """A picture of the graph on which one step after the other is shown."""
+    """A picture of the graph that shows one step after another, with words if `captions`."""
 
     def __init__(self, diagram: Diagram, looks: list[Look], captions: bool, window: bool) -> None:
         self.looks = looks
@@ -203,13 +194,13 @@ class _Stage:
             names = [f"cell{k}-{i}" for i in range(len(box.cells))]
             every = [dict.fromkeys(look.cells[name] for look in looks) for name in names]
             boxes.append(box._replace(cells=tuple(max(texts, key=text_width) for texts in every)))
-        width, below = legend_width(STATES), 2 * LINE
+        width, rows = legend_width(STATES), 2
         if captions:
             texts = [look.caption.split("\n") for look in looks]
             width += text_width(f"step {len(looks)} of {len(looks)}")
             width = max(width, *(text_width(line) for lines in texts for line in lines))
-            below = LINE * (3 + max(map(len, texts)))
-        below += drawing.SLIDER if window else 0.0
+            rows = 3 + max(map(len, texts))
+        below = LINE * rows + drawing.SLIDER * window
         make = drawing.window if window else drawing.new_figure
         with drawing.own_settings():
             picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
@@ -218,11 +209,8 @@ class _Stage:
         picture.legend({state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}, y)
         self._count = picture.write("", (picture.right, y + LINE / 2), ha="right")
         self._caption = picture.write("", (picture.left, y + 2 * LINE), ha="left", va="top")
-        self._cells = {
-            f"cell{k}-{i}": text
-            for k, box in enumerate(boxes)
-            for i, text in enumerate(picture.texts[k][bool(box.title) :])
-        }
+        cells = (x for box, texts in zip(boxes, picture.texts) for x in texts[bool(box.title) :])
+        self._cells = dict(zip(looks[0].cells, cells))
         self._heads: Any = None  # of the edges that stand out
 
     def show(self, k: int) -> None:
@@ -244,7 +232,7 @@ class _Stage:
         self._caption.set_text(look.caption)
 
     def name_parts(self) -> None:
-        """Name what changes in an SVG; among it heads for each edge, one for each direction."""
+        """Give names in an SVG to what changes: boxes, cells, edges, and their heads both ways."""
         picture = self._picture
         picture.heads.set_gid("plain")
         for name, text in self._cells.items():
@@ -258,7 +246,7 @@ class _Stage:
 
 
 def _wrapped(lines: tuple[str, ...]) -> str:
-    """The lines of a step, those that are too long broken before each "="."""
+    """The lines of a step; those that are too long are broken before each "="."""
     texts = []
     for line in lines:
         long = text_width(max(line.split("\n"), key=len)) > LONG

@@ -201,7 +201,7 @@ def _heights(lanes: _Lanes, order: list[list[int]], heights: list[float]) -> lis
 
 
 def _spread(column: list[int], heights: list[float], boxes: int) -> list[float]:
-    """How far below the first each of a column must be at least."""
+    """The least distance of each from the first of its column."""
     spaces = [
         (heights[a] + heights[b]) / 2 + (SPACE if min(a, b) < boxes else 0.0)
         for a, b in pairwise(column)

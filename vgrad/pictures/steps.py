@@ -1,4 +1,4 @@
-"""Backpropagation one step after the other, with the arithmetic of each step in words."""
+"""Backpropagation step by step, with the arithmetic of each step in words."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ class Step:
 
 
 def steps(root: Value, names: dict[Value, str], forward: bool, by: By, digits: int) -> list[Step]:
-    """The steps of `root.backward()` from gradients of 0, after those of the values if `forward`.
-
-    The numbers are the engine's, and its gradients are left as they are.
-    """
+    """The steps of `root.backward()`, and before them with `forward` those of the values."""
     words = _Words(names, digits)
     result = [*(_forward(root, words) if forward else ()), *_backward(root, words)]
     if by == "node":
@@ -86,10 +83,7 @@ def _backward(root: Value, words: _Words) -> Iterator[Step]:
 
 
 def _run(root: Value, words: _Words) -> tuple[float, dict[Value, dict[int, tuple[str, float]]]]:
-    """Let the engine work; returns the root's gradient, and what each node passes on.
-
-    That is, for each operand that gets a part: a line of words, and the operand's gradient then.
-    """
+    """Run the engine; its seed, and node -> operand -> words, the operand's gradient after it."""
     before = {x: x.grad for x in reachable(root)}
     sums = dict.fromkeys(before, 0.0)
     parts: dict[Value, dict[int, tuple[str, float]]] = {x: {} for x in before}
@@ -129,10 +123,9 @@ class _Words(NamedTuple):
         target = f"{self.names[node.parents[k]]}.grad"
         line = self._line(f"{target} += ", node.op.vjp[k], operands, part)
         if before:
-            old, new, total = (
-                numeral(x, self.digits) for x in (before, part, node.parents[k].grad)
-            )
-            line += f"\n    {target} = {old} + {new} = {total}"
+            total = node.parents[k].grad
+            terms = [numeral(x, self.digits) for x in (before, part, total)]
+            line += "\n    {} = {} + {} = {}".format(target, *terms)
         return line
 
     def _line(self, start: str, rule: Any, operands: list[tuple[Value, str]], result: float) -> str:
@@ -140,7 +133,7 @@ class _Words(NamedTuple):
         symbols, numbers = [], []
         for x, what in operands:
             number = x.grad if what == "grad" else x._data
-            constant = x.op is ops.const  # in either it is the number that it is
+            constant = x.op is ops.const  # in both it stays a number
             name = Formula(ast.Name(f"{self.names[x]}.{what}"), self.digits)
             symbols.append(number if constant else name)
             numbers.append(number if constant else Formula.number(number, self.digits))
@@ -151,7 +144,7 @@ class _Words(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Formula(Operand):
-    """An operand that writes down what is done with it, so that a rule of the op table tells.
+    """An operand that writes down what is done to it, and so spells out a rule of the op table.
 
     >>> g, out, x = (Formula(ast.Name(name)) for name in ("o.grad", "o.data", "x.data"))
     >>> print(ops.tanh.vjp[0](g, out, x))
@@ -177,10 +170,10 @@ class Formula(Operand):
         if op is ops.where and not isinstance(operands[0], Formula):
             return operands[1] if operands[0] else operands[2]  # decided by a constant
         digits = max((x.digits for x in operands if isinstance(x, Formula)), default=6)
-        formulas = [
-            x if isinstance(x, Formula) else Formula.number(float(x), digits) for x in operands
+        trees = [
+            (x if isinstance(x, Formula) else Formula.number(float(x), digits)).tree
+            for x in operands
         ]
-        trees = [x.tree for x in formulas]
         if op.symbol.isidentifier():
             return Formula(ast.Call(ast.Name(op.name), trees, []), digits)
         node = ast.parse(f"x {op.symbol} x" if op.arity > 1 else f"{op.symbol}x", mode="eval").body
@@ -189,6 +182,6 @@ class Formula(Operand):
         elif isinstance(node, ast.Compare):
             node.left, node.comparators = trees[0], trees[1:]
         elif isinstance(node, ast.UnaryOp):  # -(-2.0) and not --2.0
-            text = str(formulas[0])
+            text = ast.unparse(trees[0])
             node.operand = ast.Name(f"({text})") if text.startswith(op.symbol) else trees[0]
         return Formula(node, digits)

@@ -8,16 +8,21 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from helpers import BENCHMARK, MOONS
+from helpers import BENCHMARK, DEMOS, MOONS
 
 os.environ["MPLBACKEND"] = "agg"  # no window opens, whatever machine this is
 
 Result = subprocess.CompletedProcess[str]
 # The fixtures whose programs are started at once, in this order.
-SLOW = ["published_moons", "chain_of_a_million", "small_benchmark", "animated_moons"]
+SLOW = [
+    *("published_moons", "chain_of_a_million", "small_benchmark", "animated_moons"),
+    *("visualized_neuron", "accumulated", "vector_lecture", "drawn_without_a_screen"),
+    *("bad_moons", "help_of_moons"),
+]
+TINY = "--steps 12 --samples 20 --hidden 4"
 SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --repeats 1 --slow-repeats 1"
 
 
@@ -28,11 +33,18 @@ class Background:
         self._pool = ThreadPoolExecutor(1)
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, *command: object) -> Future[Result]:
-        return self._pool.submit(self._run, [sys.executable, *map(str, command)])
+    def start(
+        self, *command: object, environment: dict[str, str | None] | None = None
+    ) -> Future[Result]:
+        """Python with these arguments, its environment changed so (None takes a variable away)."""
+        changed = os.environ | (environment or {})
+        kept = {name: x for name, x in changed.items() if x is not None}
+        return self._pool.submit(self._run, [sys.executable, *map(str, command)], kept)
 
-    def _run(self, command: list[str]) -> Result:
-        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as self._process:
+    def _run(self, command: list[str], environment: dict[str, str]) -> Result:
+        with subprocess.Popen(
+            command, stdout=-1, stderr=-1, text=True, env=environment
+        ) as self._process:
             output, errors = self._process.communicate()
         return Result(command, self._process.returncode, output, errors)
 
@@ -55,6 +67,12 @@ class Run(NamedTuple):
         assert result.returncode == 0, result.stdout + result.stderr
         return result
 
+    def printed(self) -> str:
+        """The same as text, if there were no errors or warnings."""
+        result = self.result()
+        assert result.stderr == ""
+        return result.stdout
+
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[Background]:
@@ -63,34 +81,46 @@ def background() -> Iterator[Background]:
     runner.stop()
 
 
-@pytest.fixture(scope="session")
-def published_moons(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`moons.py --engine both` with the default arguments."""
-    out = tmp_path_factory.mktemp("moons") / "new"
-    return Run(background.start(MOONS, "--engine", "both", "--out", out), out)
+def in_background(script: Path, *options: object, out: bool = True) -> Any:
+    """A fixture that runs a script, told to write into a new folder if it takes `--out`."""
+
+    @pytest.fixture(scope="session")
+    def started(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        folder = tmp_path_factory.mktemp("out") / "new"
+        where = ["--out", folder] if out else []
+        return Run(background.start(script, *options, *where), folder)
+
+    return started
+
+
+published_moons = in_background(MOONS, "--engine", "both")
+chain_of_a_million = in_background(Path(__file__).with_name("chain_of_a_million.py"), out=False)
+small_benchmark = in_background(BENCHMARK, "--threads", "one", *SMALL.split(), "--plot")
+animated_moons = in_background(MOONS, *TINY.split(), "--animate")
+accumulated = in_background(DEMOS / "accumulate.py")
+vector_lecture = in_background(DEMOS / "lecture.py", "--engine", "vector")
+bad_moons = in_background(MOONS, "--steps", 0, out=False)
+help_of_moons = in_background(MOONS, "--help", out=False)
 
 
 @pytest.fixture(scope="session")
-def animated_moons(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A short `moons.py --animate`."""
-    out = tmp_path_factory.mktemp("animated")
-    options = ["--steps", 12, "--samples", 20, "--hidden", 4, "--animate", "--out", out]
-    return Run(background.start(MOONS, *options), out)
+def visualized_neuron(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`neuron.py --visualize`, with a browser that writes down what it is asked to open."""
+    out = tmp_path_factory.mktemp("neuron")
+    opener = out / "browser"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {out / "opened"}\n')
+    opener.chmod(0o755)
+    command = DEMOS / "neuron.py", "--visualize", "--step", 8, "--out", out
+    return Run(background.start(*command, environment={"BROWSER": str(opener)}), out)
 
 
 @pytest.fixture(scope="session")
-def small_benchmark(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every case of `benchmark.py`, and the picture."""
-    out = tmp_path_factory.mktemp("benchmark")
-    options = ["--threads", "one", *SMALL.split(), "--plot", "--out", out]
-    return Run(background.start(BENCHMARK, *options), out)
-
-
-@pytest.fixture(scope="session")
-def chain_of_a_million(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`chain_of_a_million.py`."""
-    script = Path(__file__).with_name("chain_of_a_million.py")
-    return Run(background.start(script), tmp_path_factory.getbasetemp())
+def drawn_without_a_screen(background: Background, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("screen")
+    path = str(out / "graph.png")
+    code = f"import vgrad; vgrad.draw(vgrad.Value(1.0) + 1, {path!r})"
+    without = {"DISPLAY": None, "MPLBACKEND": None}
+    return Run(background.start("-c", code, environment=without), out)
 
 
 @pytest.fixture(scope="session", autouse=True)

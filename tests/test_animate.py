@@ -322,7 +322,8 @@ def test_the_page_has_its_texts_whatever_the_users_settings(tmp_path):
 
 def test_the_gif_has_every_step_and_a_frame_nothing_of_those_before_it(tmp_path):
     """All frames are drawn on one figure, a single step on a new one: they must look the same."""
-    animation = vgrad.animate(neuron()["o"], forward=True, by="level")
+    a, b, c = Value(2.0, "a"), Value(-3.0, "b"), Value(0.5, "c")
+    animation = vgrad.animate((a * b + c).tanh(), forward=True, by="level")
     animation.save(str(tmp_path / "backprop.gif"), seconds=0.5)
     with Image.open(tmp_path / "backprop.gif") as image:
         assert image.n_frames == len(animation) and image.info["duration"] == 500

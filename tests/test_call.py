@@ -160,3 +160,10 @@ def test_what_overflows_in_another_order_alone_is_finite():
     (_, (_, got, _)), _ = program.value_and_grad([], x, aux=True)
     np.testing.assert_allclose(got, want, rtol=1e-14)  # six terms, and no more roundings than that
     np.testing.assert_allclose(program([], x)[1], want, rtol=1e-14)
+
+
+def test_a_gradient_that_is_lost_beside_a_huge_one_does_not_warn():
+    w, v = Value(0.0), Value(1.0)
+    fn = lambda x: vgrad.where(x > 0, vgrad.sqrt(x * w), 0.0) + 1e200 * v  # noqa: E731
+    value, grad = vgrad.compile(fn, [v, w]).value_and_grad([1.0, 0.0], [0.0])
+    assert value == 1e200 and grad.tolist() == [1e200, 0.0]

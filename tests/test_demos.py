@@ -9,7 +9,6 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,21 +25,6 @@ PUBLISHED = {
     4: (0.3692793385976538, 84.0),
     99: (0.010978370135492, 100.0),
 }
-
-
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
-def demo(name: str, *arguments: object, **options: Any) -> str:
-    """What a demo prints, after it has come to a good end."""
-    result = run(DEMOS / f"{name}.py", *arguments, **options)
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    return result.stdout
-
-
-moons = partial(demo, "moons")
 
 
 @pytest.fixture
@@ -70,8 +54,7 @@ def steps_of(output: str) -> list[tuple[float, float]]:
 
 def test_the_published_run_comes_out_on_both_engines(published_moons):
     """1e-9 relative, as micrograd adds in another order and 100 steps pass the roundings on."""
-    output = published_moons.result().stdout
-    assert published_moons.result().stderr == ""
+    output = published_moons.printed()
     steps = steps_of(output)
     assert len(steps) == 200
     for engine in (steps[:100], steps[100:]):
@@ -128,8 +111,8 @@ def test_help(name, capsys, load):
     assert common <= set(re.findall(r"--[a-z-]+", printed.out)) and printed.err == ""
 
 
-def test_an_error_and_the_help_end_the_process_as_they_should():
-    bad, good = run(MOONS, "--steps", 0), run(MOONS, "--help")
+def test_an_error_and_the_help_end_the_process_as_they_should(bad_moons, help_of_moons):
+    bad, good = bad_moons.future.result(), help_of_moons.future.result()
     assert (bad.returncode, bad.stdout) == (2, "") and "must be at least 1" in bad.stderr
     assert (good.returncode, good.stderr) == (0, "") and "--steps" in good.stdout
 
@@ -147,7 +130,7 @@ def test_the_animated_boundary(animated_moons):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(tmp_path):
+def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(here):
     import pty
 
     options = ["--steps", "6", "--samples", "60", "--engine", "scalar", "--no-plot"]
@@ -163,28 +146,24 @@ def test_progress_stays_on_one_line_in_a_terminal_and_is_plain_elsewhere(tmp_pat
     (progress,) = [line for line in shown.decode().split("\n") if "step " in line]
     written = progress.strip("\r").split("\r")
     assert len(written) >= 4 and written[-1].startswith("step 5 loss")
-    elsewhere = moons(*options, "--samples", 10)
+    elsewhere = here("moons", *options, "--samples", 10)
     assert len(steps_of(elsewhere)) == 6 and "\r" not in elsewhere
 
 
 # --- the lecture ---------------------------------------------------------------------------------
 
 
-def test_the_neuron(tmp_path):
-    opener = tmp_path / "browser"  # writes down what it is asked to open
-    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
-    opener.chmod(0o755)
-    environment = os.environ | {"BROWSER": str(opener)}
-    output = demo("neuron", "--visualize", "--step", 8, "--out", tmp_path, env=environment)
+def test_the_neuron(visualized_neuron):
+    output, out = visualized_neuron.printed(), visualized_neuron.out
     grads = dict(re.findall(r"^(\w+) .*grad +(\S+)$", output, re.MULTILINE))
     wanted = {"x1": -1.5, "x2": 0.5, "w1": 1.0, "w2": 0.0, "b": 0.5, "o": 1.0}
     assert {name: float(grad) for name, grad in grads.items()} == wanted
     for name in ("graph.svg", "backprop.html", "backprop.png"):
-        assert f"wrote {tmp_path / name}" in output and (tmp_path / name).stat().st_size > 1000
-    page = (tmp_path / "backprop.html").read_text(encoding="utf-8")
+        assert f"wrote {out / name}" in output and (out / name).stat().st_size > 1000
+    page = (out / "backprop.html").read_text(encoding="utf-8")
     assert "x1.grad += w1.data * x1w1.grad = -3.0 * 0.5 = -1.5" in page
     if sys.platform != "win32":
-        assert (tmp_path / "opened").read_text().strip() == (tmp_path / "backprop.html").as_uri()
+        assert (out / "opened").read_text().strip() == (out / "backprop.html").as_uri()
 
 
 def test_the_neuron_with_other_numbers(tmp_path, here):
@@ -195,28 +174,28 @@ def test_the_neuron_with_other_numbers(tmp_path, here):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_lectures_network_on_both_engines(tmp_path, here):
+def test_the_lectures_network_on_both_engines(tmp_path, here, vector_lecture):
     """Ten digits of each loss agree: the engines add in other orders, which comes to 1e-15."""
-    options = ["--out", tmp_path]
-    scalar = here("lecture", "--engine", "scalar", *options)
-    vector = demo("lecture", "--engine", "vector", *options)
-    assert vector == scalar
+    scalar = here("lecture", "--engine", "scalar", "--out", tmp_path)
+    vector = vector_lecture.printed()
+    assert vector.replace(str(vector_lecture.out), str(tmp_path)) == scalar
     losses = re.findall(r"^Epoch (\d+): Loss = (\S+)$", vector, re.MULTILINE)
     assert [int(epoch) for epoch, _ in losses] == list(range(0, 101, 10))
     assert float(losses[0][1]) > 1 and float(losses[-1][1]) < 0.02
     last, targets = re.findall(r"^(?:final predictions|targets): +(.*)$", vector, re.MULTILINE)
     for prediction, target in zip(last.split(), targets.split()):
         assert float(prediction) == pytest.approx(float(target), abs=0.1)
-    assert (tmp_path / "lecture.png").read_bytes().startswith(b"\x89PNG")
+    for out in (tmp_path, vector_lecture.out):
+        assert (out / "lecture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_right_and_wrong_ways_to_accumulate(tmp_path):
-    output = demo("accumulate", "--out", tmp_path)
+def test_right_and_wrong_ways_to_accumulate(accumulated):
+    output = accumulated.printed()
     last = {line[:20].strip(): float(line.split()[-1]) for line in output.splitlines()[3:7]}
     measured = last.pop("how much c changes w")
     assert last == {"right": 4.0, "wrong: too soon": 6.0, "wrong: overwritten": 1.0}
     assert measured == 4.0
-    assert (tmp_path / "accumulate.svg").stat().st_size > 1000
+    assert (accumulated.out / "accumulate.svg").stat().st_size > 1000
 
 
 def test_the_benchmark_runs_small(small_benchmark):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -172,7 +170,7 @@ def within(a: np.ndarray, b: np.ndarray, room: float = 0.0) -> bool:
     return bool((a[:2] >= b[:2] - room).all() and (a[2:] <= b[2:] + room).all())
 
 
-@pytest.mark.parametrize("seed", sweep(12, 2))
+@pytest.mark.parametrize("seed", sweep(12, 1))
 def test_nothing_overlaps_on_random_graphs(seed):
     assert_nothing_overlaps(vgrad.draw(random_value(seed)))
 
@@ -446,11 +444,9 @@ def test_notebooks_show_values_and_graphs():
         assert "<svg" in thing._repr_svg_()
 
 
-def test_drawing_needs_no_screen(tmp_path):
-    code = "import vgrad; vgrad.draw(vgrad.Value(1.0) + 1, 'graph.png')"
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "graph.png").exists()
+def test_drawing_needs_no_screen(drawn_without_a_screen):
+    drawn_without_a_screen.result()
+    assert (drawn_without_a_screen.out / "graph.png").exists()
 
 
 @pytest.mark.parametrize(

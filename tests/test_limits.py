@@ -193,7 +193,7 @@ def test_an_interrupted_call_leaves_everything_usable(workers, request):
     for k in range(5):
         caught = threading.Event()
         try:
-            interrupt_after(0.02 * (k + 1), caught)
+            interrupt_after(0.01 * (k + 1), caught)
             for _ in range(1000):  # minutes
                 program.value_and_grad(theta, data)
         except KeyboardInterrupt:
@@ -230,7 +230,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
     process = subprocess.Popen([sys.executable, script], stdout=-1, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "training\n"
-    time.sleep(0.5)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert out == "True True True\n" and process.returncode == 0

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import central_difference, same_bits
+from helpers import central_difference, same_bits, sweep
 
 import vgrad
 from vgrad import ShapeError, TraceError, Value, nn, ops
@@ -495,7 +495,8 @@ def mixed(x, y):
 
 
 @pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
-def test_eight_threads_on_one_program(fuse):
+@pytest.mark.parametrize("trial", sweep(5, 1))
+def test_eight_threads_on_one_program(trial, fuse):
     """Every call on two shapes, several widths and thetas, by eight threads that start at once: the
     first calls of all trace together, and each result is that of a program of its own, to the bit.
     """
@@ -514,20 +515,19 @@ def test_eight_threads_on_one_program(fuse):
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # so that threads take turns within a call
     try:
-        for trial in range(2):
-            program = vgrad.compile(mixed, **options)
-            meeting = threading.Barrier(8)
+        program = vgrad.compile(mixed, **options)
+        meeting = threading.Barrier(8)
 
-            def work(k, program=program, meeting=meeting, trial=trial):
-                order = np.random.default_rng([trial, k]).permutation(len(calls))
-                meeting.wait()
-                return [(i, run(program, calls[i])) for i in order]
+        def work(k):
+            order = np.random.default_rng([trial, k]).permutation(len(calls))
+            meeting.wait()
+            return [(i, run(program, calls[i])) for i in order]
 
-            with ThreadPoolExecutor(8) as pool:
-                for i, result in itertools.chain(*pool.map(work, range(8))):
-                    pairs = zip(result, want[i], strict=True)
-                    assert all(same_bits(a, b) for a, b in pairs), calls[i][0]
-            assert len(program.runners) == 2
+        with ThreadPoolExecutor(8) as pool:
+            for i, result in itertools.chain(*pool.map(work, range(8))):
+                pairs = zip(result, want[i], strict=True)
+                assert all(same_bits(a, b) for a, b in pairs), calls[i][0]
+        assert len(program.runners) == 2
     finally:
         sys.setswitchinterval(before)
 

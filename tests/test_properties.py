@@ -27,7 +27,6 @@ from helpers import (
     assert_values_match,
     backward_with_scale,
     deep_program,
-    error_scale,
     long,
     random_program,
     same_bits,
@@ -36,6 +35,8 @@ from helpers import (
 
 import vgrad
 from vgrad import Value, ops
+from vgrad.checks.parity import error_scales
+from vgrad.engine import reachable
 
 both_ways = pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
 
@@ -187,7 +188,9 @@ class Scales:
         for row in zip(*arrays) if arrays else [()]:
             leaves = [*map(Value, row)]
             roots = program(*leaves)
-            outputs.append([error_scale(root) for root in roots])
+            nodes = reachable(*roots)[::-1]
+            scale = dict(zip(nodes, error_scales(nodes)))
+            outputs.append([scale[root] for root in roots])
             by_leaf.append(backward_with_scale(roots[0], [*leaves, *program.parameters])[1])
         return cls(np.transpose(outputs), np.transpose(by_leaf))
 

@@ -12,10 +12,11 @@ says what it is for and how data goes through it:
     pictures    drawings, the steps of backpropagation, plots
     export      the plan as the text of a NumPy function
 
-Follow one call of `program.value_and_grad(theta, X, y)`: `program/program.py` checks the arrays,
-`program/runner.py` cuts the batch and chooses the sweep, `compiler/sweep.py` runs the tiles, each a
-list of NumPy calls that `compiler/kernels.py` has bound, with the rules of `ops.py`, to the buffers
-of `compiler/calls.py`.
+Follow one call of `program.value_and_grad(theta, X, y)` through six rooms: `program/program.py`
+checks the arrays and finds the graph recorded for their shapes; `program/call.py` chooses the
+sweep; `compiler/sweep.py` goes through the batch tile by tile, and `compiler/bound.py` through a
+tile's list of NumPy calls. These were bound beforehand to the buffers of `compiler/calls.py`, by
+the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`.
 """
 
 from . import datasets, nn, optim

@@ -1,4 +1,4 @@
-"""What a user gives to a call, checked: numbers, arrays of them, theta, lists of `Value`s."""
+"""Checks of what users pass in: numbers, arrays of them, theta, lists of `Value`s."""
 
 from __future__ import annotations
 

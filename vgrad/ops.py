@@ -77,7 +77,7 @@ class Op:
 
     @property
     def operator(self) -> np.ufunc | None:
-        """The ufunc that the forward is on arrays, to the bit; None if it is more than that."""
+        """The ufunc that computes the forward on arrays to the bit, or None."""
         return self.ufunc if self.forward.__module__ == operator.add.__module__ else None
 
     @property

@@ -44,7 +44,7 @@ class Gap:
 
     @property
     def relative(self) -> float:
-        """The gap relative to what is wanted; inf where one is not finite."""
+        """The gap relative to the wanted number; inf if either is not finite."""
         return self._per(abs(self.want))
 
     @property
@@ -123,7 +123,7 @@ def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
         want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
     where = [f"mean {name}" for name in names[first:]]
     means = _paired(where, mean, want, scale, runner.dtype)
-    # An infinite mean says nothing: where the gradients meet, what is shared may be finite.
+    # An infinite mean says nothing: shared gradients may be finite once those of all samples meet.
     return gaps + [gap for gap, finite in zip(means, np.isfinite(want)) if finite]
 
 

@@ -22,16 +22,16 @@ Steps = list[Callable[[], Any]]
 class Bound:
     """Buffers for tiles of one width, and the calls that fill them.
 
-    `wanted` says to what gradients go: FROM_PARAMETERS, FROM_INPUTS, or neither, 0. With `careful`
-    maps keep gradients of 0, which costs a little. A call of `value_and_grad` runs
+    `wanted` tells where gradients go: FROM_PARAMETERS, FROM_INPUTS, or 0 for nowhere. With
+    `careful` maps keep gradients of 0, which costs a little. A call of `value_and_grad` runs
 
-        start       theta in; values of what is shared                             once
-        forward     samples in; values of what is batched                          once per tile
-        backward    gradients of what is batched, and what they give to            once per tile
-                    what is shared, which adds up over the tiles
-        finish      from those totals to the parameters                            once
+        start       theta in; values of shared nodes                               once
+        forward     samples in; values of batched nodes                            once per tile
+        backward    gradients of batched nodes, and their parts of the gradients   once per tile
+                    of shared nodes, which add up over the tiles
+        finish      from those totals to the gradients of the parameters           once
 
-    and `whole` runs all of it where a single tile is all.
+    and `whole` runs all four for a batch of a single tile.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Bound:
             _seed(calls, objective)
             self._backward = _adjoints(calls, kernels[BATCHED], self.wanted)
         self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
-        # The rows of what is shared that tiles give gradients to: of one tile, and of all so far.
+        # Gradients of the shared rows that batched nodes read: from one tile, and the total so far.
         given = np.flatnonzero(calls.has_grad[SHARED])
         rows = slice(0, given[-1] + 1 if len(given) else 0)
         self._part = calls.grads[SHARED][rows]
@@ -85,9 +85,9 @@ class Bound:
         self._to_gradient = [*self._backward, *join, *self._finish]
 
     def whole(self, theta: Array, arrays: Sequence[Array], divisor: float) -> tuple[float, Array]:
-        """What the methods below do one after the other, where a single tile is all. Hot path.
+        """The four steps at once, for a batch of a single tile. Hot path.
 
-        If the value is not finite another sweep has the last word, and there is no gradient.
+        If the value is not finite another sweep has the last word, so the gradient is left out.
         """
         self._noted.fill(0.0)
         self._shared[self._parameters] = theta
@@ -103,7 +103,7 @@ class Bound:
         return self._result(divisor)
 
     def start(self, theta: Array) -> None:
-        """Compute what is shared."""
+        """Compute the shared values."""
         self._noted.fill(0.0)
         self._shared[self._parameters] = theta
         for call in self._start:
@@ -111,7 +111,7 @@ class Bound:
         self._value, self._tiles = 0.0, 0
 
     def forward(self, arrays: Sequence[Array], a: int) -> None:
-        """Compute what is batched, for the samples from `a` on."""
+        """Compute the batched values, for the samples from `a` on."""
         b = a + self.width
         for rows, array in zip(self._inputs, arrays):
             self._batch[rows] = array[a:b].T
@@ -128,7 +128,7 @@ class Bound:
             tile.fill(nan)
 
     def backward(self) -> None:
-        """Take the gradient of output 0 to what is wanted, or to what is shared."""
+        """Carry the gradient of output 0 back to the wanted inputs, or to the shared rows."""
         for call in self._backward:
             call()
         self._value += float(self._sum())
@@ -162,7 +162,7 @@ class Bound:
 
     @property
     def _is_sound(self) -> bool:
-        """Whether no 0 that stands for nothing has met inf; else results are nan, to be redone."""
+        """Whether everything noted is finite; if not, results become nan, to be redone."""
         return isfinite(self._noted)
 
     def _result(self, divisor: float) -> tuple[float, Array]:
@@ -174,7 +174,7 @@ class Bound:
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
-    """New buffers, with what is constant in them."""
+    """New buffers with the constants in their rows."""
     fused, layout = plan.fused, plan.layout
     calls = Calls(layout.rows, width, careful, dtype)
     constants = np.flatnonzero(fused.op == ops.const.code)

@@ -1,8 +1,8 @@
 """Kernels: nodes that run together, by a forward and by an adjoint that carries gradients back.
 
-A kernel is first a group of nodes, which has a say in the order of their rows. Once rows are given
-out it is located, and then, for every width of batch, it adds its NumPy calls to a `Calls`. Nothing
-here runs in a sweep.
+A kernel starts as a group of nodes and has a say in the order of their rows. Once rows are
+assigned, it locates them; then, for each width of batch, it adds its NumPy calls to a `Calls`.
+Nothing here runs during a sweep.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .fuse import Fused, Ints, Mask
 from .layout import Layout
 from .lowering import add_op, add_rule
 
-# A kernel that reads several kernels' results is cut into at most so many, if it reads so much.
+# A kernel that reads the results of several kernels is cut into this many parts at most, and only
+# if it reads this many numbers.
 FEW_PARTS, WORTH_A_PART = 2, 256
 
 
@@ -51,19 +52,19 @@ class Kernel:
         raise NotImplementedError
 
     def parts(self, made_by: Ints) -> list[Kernel]:
-        """The kernel in parts of which each reads what one kernel has computed, so as slices.
+        """The kernel cut so that each part reads the results of one kernel, and so reads slices.
 
-        `made_by` says which kernel computes a node. If the parts were many or small, a kernel that
-        gathers what it reads would be as quick, and it stays whole.
+        `made_by` tells which kernel computes a node. Where parts would be many or small, gathering
+        is as quick, and the kernel stays whole.
         """
         return [self]
 
     def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
-        """The same with its nodes in the order of their operands' rows, if it is free to choose."""
+        """The kernel with its nodes in the order of their operands' rows, if any order will do."""
         return self
 
     def rows(self, before_ones: Mask) -> Ints:
-        """The nodes in the order in which they get rows."""
+        """The nodes in the order of their rows."""
         return self.nodes
 
     # --- what runs them ---
@@ -77,7 +78,7 @@ class Kernel:
         calls.store(self.out, partial(self._produce, calls))
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
-        """Add the calls that take its gradient to the operands that come from what is wanted."""
+        """Add the calls that pass its gradient on to operands computed from the wanted leaves."""
         raise NotImplementedError
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
@@ -89,7 +90,7 @@ class Kernel:
         return self.kind
 
     def summary(self, fused: Fused) -> KernelSummary:
-        """What there is to tell of it."""
+        """The kernel as `explain` and pictures show it."""
         reads = np.concatenate([x.reshape(-1) for x in self.reads()])
         return KernelSummary(
             level=self.level,
@@ -109,9 +110,9 @@ def _read(access: Rows) -> ReadSummary:
 
 
 def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
-    """Which of the nodes read first by whom: their places, one array per kernel that made them.
+    """The places of the nodes in `first`, one array per kernel that computes them.
 
-    Empty if that is no reason to cut a kernel of this size.
+    Empty if a kernel of this size should not be cut.
     """
     makers = np.unique(made_by[first]) if size >= WORTH_A_PART else made_by[:0]
     if not 1 < len(makers) <= FEW_PARTS:
@@ -120,7 +121,7 @@ def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
 
 
 def order_of(columns: list[Ints], buffer: int, row: Ints, batched: Mask) -> Ints:
-    """The order of n nodes by the rows of those operands that are in their own buffer."""
+    """The order of n nodes by the rows of their operands, of those in the same buffer."""
     own = [row[x] for x in columns if batched[x[0]] == buffer]
     return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
 

@@ -72,7 +72,7 @@ def find_kinds(fused: Fused) -> Kinds:
 
 
 def _families(fused: Fused, maps: Ints) -> Ints:
-    """A number for each map: its op, what is batched, and the constant, if it matters which."""
+    """A number for each map: its op, which operands are batched, the constant if it matters."""
     batched = np.append(fused.batched, False).astype(np.intp)
     op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
     static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
@@ -93,8 +93,8 @@ def _numbered(key: NDArray[np.uint64], nodes: Ints) -> Ints:
 def _oriented(fused: Fused) -> Terms:
     """The terms with their factors in an order that lets equal weights meet.
 
-    Parameters before constants before what is computed from them before what is batched. A lone
-    shared term of a batched sum has the 1, of which there are batched ones, in second place.
+    Parameters before constants before other shared nodes before batched ones. A lone shared term of
+    a batched sum has the 1, which exists in batched rows too, in second place.
     """
     terms, batched = fused.terms, fused.batched
     rank = np.where(batched, 3, 2)

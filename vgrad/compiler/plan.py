@@ -23,7 +23,7 @@ from .schedule import find_kernels, lay_out
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What runs a graph: kernels in order, shared before batched, and the rows of their nodes."""
+    """A compiled graph: kernels in order, shared before batched, and the rows of their nodes."""
 
     graph: Graph
     fused: Fused
@@ -31,7 +31,7 @@ class Plan:
     layout: Layout
 
     def summary(self) -> SweepSummary:
-        """What there is to tell of it."""
+        """The plan as `explain` and pictures show it."""
         kernels = [kernel.summary(self.fused) for kernel in self.kernels]
         return SweepSummary(kernels, len(self.fused.op), self.fused.outputs)
 
@@ -39,8 +39,8 @@ class Plan:
 def compile_plan(graph: Graph, alone: bool = False) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
-    Where inf or nan might make a difference another sweep can take over, unless this one is
-    `alone`, as an exported function is. Take a layer of two neurons, whose results are added:
+    Where inf or nan make a difference another sweep can take over, unless the plan is used
+    `alone`, as in an exported function. Take a layer of two neurons, whose results are added:
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0, label=name) for name in ("w0", "w1", "b0", "w2", "w3", "b1")]

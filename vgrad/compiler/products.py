@@ -1,4 +1,4 @@
-"""What runs sums of products that are matrix products, complete or with parts left out."""
+"""Kernels of sums of products that are matrix products, complete or with parts left out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Grid(Sum):
         return [*parts] or [self]
 
     def in_order(self, row: Ints, batched: Mask, one: int) -> Kernel:
-        """Of a single sum the terms can be in any order."""
+        """The terms of a single sum may come in any order."""
         ones = self.v[0] == one
         if len(self.nodes) > 1 or (ones.any() and not ones.all()):  # it lies behind another row
             return self
@@ -48,10 +48,10 @@ class Grid(Sum):
         return replace(self, u=self.u[:, by], v=self.v[:, by], coef=self.coef[:, by])
 
     def rows(self, before_ones: Mask) -> Ints:
-        """Row of u by row of u where the product is batched.
+        """Row of u by row of u, if the product is batched.
 
-        So the rows of v and the samples make one axis, and the product is that of two matrices.
-        Rows of ones would lie between them.
+        Then rows of v and samples form one axis, and two matrices are multiplied. If rows of ones
+        had to lie in between, this would not work.
         """
         if self.buffer == SHARED or before_ones[self.nodes].any():
             return self.nodes
@@ -135,7 +135,7 @@ class Grid(Sum):
 
 
 def _columns(x: Array) -> Array | None:
-    """(A, n) or (A, n, B) as one matrix of n rows, if it lies in memory as that."""
+    """(A, n) or (A, n, B) as one matrix of n rows, if its memory is laid out like one."""
     if x.ndim == 2:
         return x.T
     a, n, b = x.shape
@@ -145,7 +145,7 @@ def _columns(x: Array) -> Array | None:
 
 
 def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
-    """A matrix product; np.dot is the quicker to call, but wants its result in one piece."""
+    """A matrix product: by np.dot, which is quicker to call, if the result is contiguous."""
     if out.T.flags.c_contiguous and not out.flags.c_contiguous:
         a, b, out = b.T, a.T, out.T
     calls.call(partial(np.dot if out.flags.c_contiguous else np.matmul, a, b, out), constant)
@@ -178,9 +178,9 @@ class Part:
 class Stack(Sum):
     """H matrix products at once, v (A, k) @ u.T (k, C), some cells and some factors left out.
 
-    What is left out is 0, in arrays that last. So 0 may meet inf where the sums do not, and give
-    nan; and where inf meets -inf, BLAS may miss the nan. As what follows might hide that, a result
-    that is not finite is noted, and another sweep takes over.
+    Whatever is left out is 0, in arrays that last. So 0 may meet inf, which the sums themselves do
+    not, and give nan; and where inf meets -inf, BLAS may miss the nan. Later kernels might hide
+    that, so a result that is not finite is noted, and another sweep takes over.
     """
 
     cells: Ints  # (n,) which of the H * A * C sums are wanted; in u and v, -1 stands for 0

@@ -1,4 +1,4 @@
-"""When and where: which nodes run as one kernel, and in which order they get their rows.
+"""Which nodes run as one kernel, and which rows they get.
 
 Nodes that no input reaches are shared: computed once, in a buffer of one number per row. The others
 are batched, in a buffer of one number per row and sample. Nodes of one level and one kind make a
@@ -22,8 +22,8 @@ from .levels import Kinds
 from .products import Grid, Stack
 from .sums import Chain, Segments
 
-# A grid smaller than this, in products, runs with the other sums of its level, unless these are few
-# grids, and of few lengths.
+# A grid of fewer products runs with the other sums of its level, unless there are few grids and few
+# lengths.
 SMALL_GRID, FEW_GRIDS = 128, 2
 
 
@@ -67,7 +67,7 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
 
 
 def _may_stack(fused: Fused, pool: Terms) -> bool:
-    """Whether they are products of two numbers in one buffer, and nothing else."""
+    """Whether all terms are products of two nodes in the same buffer."""
     if fused.alone or len(pool.node) < SMALL_STACK:
         return False
     batched = fused.batched
@@ -80,9 +80,8 @@ def _pool(terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kerne
     """The kernels of the sums of one level and one family, which come sorted by their length.
 
     Grids that are worth a kernel of their own come first. Of the others the short ones run as
-    chains, one for each length, if they are the larger part; and the rest as segments.
-
-    Where their terms are not `uniform`, no matrix would have all of their factors.
+    chains, one per length, if they are the larger part, and the rest as segments. If terms are not
+    `uniform`, no matrix holds all of their factors, and there are no grids.
     """
     blocks = _by_length(terms)
     grids = [_grids(block) if uniform else [] for block in blocks]
@@ -157,10 +156,10 @@ def _segments(blocks: list[Block], place: tuple[int, int]) -> Kernel:
 def lay_out(
     fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints
 ) -> tuple[list[Kernel], Layout]:
-    """Give every node a row; the kernels come in parts, and in orders, that let them read slices.
+    """Give every node a row, and cut and order the kernels so that they read slices.
 
-    Leaves come first, in the order in which matrix products use them; then the results, kernel by
-    kernel, as each of them orders its nodes by the rows of its operands.
+    Leaves come first, in the order in which matrix products use them; then results, kernel by
+    kernel, each with its nodes in the order of their operands' rows.
     """
     rows = _Rows(fused, _follows(fused, kernels))
     grids = [kernel for kernel in kernels if isinstance(kernel, Grid)]
@@ -181,7 +180,7 @@ def lay_out(
 
 
 class _Rows:
-    """Rows as they are given out, one after the other in each of the two buffers."""
+    """Hands out rows, one after the other in each of the two buffers."""
 
     def __init__(self, fused: Fused, follows: Mask) -> None:
         self.fused, self.follows = fused, follows
@@ -190,7 +189,7 @@ class _Rows:
         self.ones: tuple[list[Ints], list[Ints]] = [], []
 
     def give(self, nodes: Ints, buffer: int) -> None:
-        """The next rows, in this order; behind some of the nodes there follows a row of ones."""
+        """Give these nodes the next rows, in order; some are followed by a row of ones."""
         behind = self.follows[nodes]
         gaps: Ints = np.cumsum(behind) - behind
         self.row[nodes] = self.sizes[buffer] + np.arange(len(nodes)) + gaps
@@ -198,7 +197,7 @@ class _Rows:
         self.sizes[buffer] += len(nodes) + int(behind.sum())
 
     def layout(self) -> Layout:
-        """All of them; the last batched row is one of ones, for whoever has none behind it."""
+        """The finished layout; its last batched row is one of ones, for general use."""
         shared, batched = self.sizes
         self.ones[BATCHED].append(np.array([batched]))
         ones = np.concatenate(self.ones[SHARED]), np.concatenate(self.ones[BATCHED])
@@ -206,7 +205,7 @@ class _Rows:
 
 
 def _follows(fused: Fused, kernels: list[Kernel]) -> Mask:
-    """(m,) behind which nodes a row of ones is to lie: those before a 1 in a row of a grid."""
+    """(m,) which nodes a row of ones is to follow: those before a 1 in a row of a grid."""
     follows = np.zeros(len(fused.op), bool)
     for kernel in kernels:
         if isinstance(kernel, Grid):
@@ -217,7 +216,7 @@ def _follows(fused: Fused, kernels: list[Kernel]) -> Mask:
 
 
 def _before_ones(kernels: list[Kernel], follows: Mask) -> Mask:
-    """(m,) which nodes rows of ones lie behind, or behind what maps make of them, row by row."""
+    """(m,) which nodes are followed by rows of ones, or feed maps whose results are."""
     before = follows.copy()
     for kernel in reversed(kernels):
         if isinstance(kernel, Map | Chain) and before[kernel.nodes].any():
@@ -227,7 +226,7 @@ def _before_ones(kernels: list[Kernel], follows: Mask) -> Mask:
 
 
 def _wished(leaves: Ints, uses: list[Ints]) -> Ints:
-    """The leaves in the order in which matrix products use them, and then the others."""
+    """The leaves that matrix products use, in that order, and then the others."""
     used = np.concatenate([use.ravel() for use in uses]) if uses else np.empty(0, np.intp)
     distinct, first = np.unique(used, return_index=True)
     in_order = distinct[np.argsort(first)]

@@ -30,7 +30,7 @@ class Sum(Kernel):
     """Sums of products, whatever runs them."""
 
     u: Ints  # the one factor of each term,
-    v: Ints  # and the other; the node that is 1 where there is none
+    v: Ints  # and the other, or the node that is 1
 
     def reads(self) -> tuple[Ints, ...]:
         return self.u, self.v
@@ -86,7 +86,7 @@ class Chain(Sum):
             negative = bool((column == -1).all())
             if not negative and (column != 1).any():
                 values.append(self._coef(calls, column))
-            # What is constant stays out of `out`, which the calls of each sweep write over.
+            # Constants stay out of `out`, which the calls of every sweep overwrite.
             into = out if total is None and not all(x.constant for x in values) else None
             term = Signed(_product(calls, values, into) if values else calls.one, negative)
             total = term if total is None else _plus(calls, total, term, out)

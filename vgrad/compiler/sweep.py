@@ -26,18 +26,17 @@ from .plan import Plan
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
 TILE_BYTES = 1 << 23
 MIN_TILE = 16  # samples
-SAFETY = 4  # times what a call is estimated to take; if that were too much, it is looked at closely
-KEPT_WIDTHS = 8  # so many widths of tile stay bound,
+SAFETY = 4  # times the estimate of a call's memory; if that is too much, it is measured
+KEPT_WIDTHS = 8  # of tiles that stay bound,
 KEPT_BYTES = 1 << 28  # if all of them together are no larger
 
 
 class FusedSweep:
     """A plan that runs; its methods are those of the plain sweep.
 
-    Quick, but where a gradient of 0 meets inf or nan it gives nan and not 0, and it sums in another
-    order. With `careful` maps keep gradients of 0, which is what a guard such as
-    where(x > 0, log(x), 0) needs; its forward is the same. Buffers are kept between calls, and no
-    two calls use the same ones at a time.
+    It is quick, but sums in another order, and where a gradient of 0 meets inf or nan it gives nan.
+    With `careful`, maps keep gradients of 0, as a guard such as where(x > 0, log(x), 0) needs; the
+    forward is the same. Buffers are kept between calls; no two calls use the same ones at a time.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class FusedSweep:
         item, rows = dtype.itemsize, plan.layout.rows
         sample = item * (2 * rows[BATCHED] + lasting[BATCHED] + scratch[BATCHED])
         self.tile = tile or max(MIN_TILE, TILE_BYTES // sample)  # samples that run at a time
-        # about how many bytes one tile takes: what is shared, and what is needed per sample
+        # about how many bytes a tile takes: for the shared rows, and for each sample
         self._estimate = [item * (2 * n + m + 3 * k) for n, m, k in zip(rows, lasting, scratch)]
         self._free: dict[tuple[int, int], list[Bound]] = {}
 
@@ -114,7 +113,7 @@ class FusedSweep:
     def _forward(
         self, theta: Array, arrays: Sequence[Array], batch: int, tile: int, wanted: int
     ) -> Iterator[tuple[Bound, int, bool]]:
-        """Buffers with the values for a tile, its first sample, and whether they are done then."""
+        """For each tile: buffers with its values, its first sample, whether it is their last."""
         even = batch - batch % tile
         for width, start, stop in ((tile, 0, even), (batch - even, even, batch)):
             if start < stop:
@@ -136,7 +135,7 @@ class FusedSweep:
         return bound.nbytes
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError where tiles of this width would take too much.
+        """Raise OutOfMemoryError if tiles of this width would take too much.
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """
@@ -146,7 +145,7 @@ class FusedSweep:
             require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
 
     def summary(self) -> SweepSummary:
-        """What there is to tell of the kernels."""
+        """The kernels as `explain` and pictures show them."""
         return self.plan.summary()
 
     def _bind(self, width: int, wanted: int) -> Bound:

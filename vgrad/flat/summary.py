@@ -1,4 +1,4 @@
-"""What there is to tell of a sweep: its kernels, as `explain` lists them and pictures draw them."""
+"""A sweep in summary: its kernels, as `explain` lists them and pictures draw them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KernelSummary(NamedTuple):
     level: int
     name: str  # as in "matmul"
     title: str  # as in "16 × dot of 3, matmul"
-    sources: int  # for how many computed nodes of the graph it stands
+    sources: int  # how many computed nodes of the graph it stands for
     flops: int  # of a forward, per sample if it is batched
     nodes: NDArray[Any]  # those that it computes,
     reads: NDArray[Any]  # and those that it reads
@@ -47,7 +47,7 @@ class KernelSummary(NamedTuple):
 
 
 class SweepSummary(NamedTuple):
-    """The kernels in the order in which they run, and what they come to.
+    """The kernels in the order in which they run.
 
     Nodes are numbered as in the graph; what the compiler adds comes after those.
     """

@@ -1,7 +1,7 @@
 """The plain sweep: one call per group of equal ops, exactly what the scalar engine computes.
 
-It is what `fuse=False` runs, and what the fused sweep falls back on where it meets inf or nan. Read
-it first: the layout, the kernel of a group, and the two sweeps over a batch, tile by tile.
+`fuse=False` runs it, and the fused sweep falls back on it after inf or nan. Read it first: the
+kernel of a group, the layout, and the two sweeps over a batch, tile by tile.
 
 Nodes that no input reaches are shared: computed once, in a buffer of shape (rows, 1). The others
 are batched, in a buffer of shape (rows, samples). Nodes of one level, one op and one kind of
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,60 +33,6 @@ from .passes import Duplicates, origins, spans
 from .rows import Index, Rows, as_slice
 from .summary import KernelSummary, ReadSummary, SweepSummary
 
-# --- layout ---------------------------------------------------------------------------------------
-
-
-class Group(NamedTuple):
-    """n nodes of one op on one level: where their results go, and where each operand lies."""
-
-    level: int
-    op: ops.Op
-    nodes: NDArray[np.intp]
-    parents: NDArray[np.int32]  # (n, arity)
-    out: Rows
-    operands: list[Rows]
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """The rows of the buffers, and the groups in the order in which they run."""
-
-    buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
-    row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
-    rows: tuple[int, int]  # how many rows each buffer has
-    groups: list[Group]
-
-
-def lay_out(graph: Graph) -> Layout:
-    """Give the nodes of `graph` their rows, and group them, level by level."""
-    origin = origins(graph)
-    buffer = (origin[:-1] & FROM_INPUTS).astype(np.uint8)
-    kind = origin[graph.parents] @ np.array([1, 4, 16])  # (n,) what its operands come from
-    constants = np.flatnonzero(graph.op == ops.const.code)
-    computed = np.flatnonzero(graph.level)
-    computed = computed[np.lexsort((kind[computed], graph.op[computed], graph.level[computed]))]
-    order = np.concatenate([graph.inputs, graph.parameters, constants, computed])
-    row = np.empty(len(graph), np.int32)
-    for side in (SHARED, BATCHED):
-        nodes = order[buffer[order] == side]
-        row[nodes] = np.arange(len(nodes))
-    groups = []
-    parent_rows, parent_origin = row[graph.parents[computed]], origin[graph.parents[computed]]
-    for a, b in spans(graph.level[computed], graph.op[computed], kind[computed]):
-        first = computed[a]
-        op = ops.OPS[graph.op[first]]
-        operands = [
-            Rows(bits & FROM_INPUTS, as_slice(parent_rows[a:b, k]), bits)
-            for k, bits in enumerate(parent_origin[a, : op.arity].tolist())
-        ]
-        out = Rows(buffer[first], slice(row[first], row[first] + b - a), origin[first])
-        nodes = computed[a:b]
-        parents = graph.parents[nodes, : op.arity]
-        groups.append(Group(int(graph.level[first]), op, nodes, parents, out, operands))
-    batched = int(buffer.sum())
-    return Layout(buffer, row, (len(graph) - batched, batched), groups)
-
-
 # --- the kernel of a group ------------------------------------------------------------------------
 
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
@@ -94,21 +40,24 @@ Taken = list[list[Array] | None]  # the arguments of each kernel, where these ar
 
 
 class Map:
-    """The nodes of one op on one level, element by element.
+    """A group: n nodes of one op on one level, computed element by element.
 
     What a sweep needs to know of the rows is looked up beforehand: the sweeps are hot paths.
     """
 
-    __slots__ = ("op", "ufunc", "out", "places", "rules", "gathers")
+    __slots__ = ("level", "op", "ufunc", "nodes", "out", "operands", "places", "gathers", "rules")
 
-    def __init__(self, group: Group) -> None:
-        self.op, self.ufunc, self.out = group.op, group.op.operator, group.out
-        self.places = [(x.buffer, x.rows) for x in (group.out, *group.operands)]
+    def __init__(
+        self, level: int, op: ops.Op, nodes: NDArray[np.intp], out: Rows, operands: list[Rows]
+    ) -> None:
+        self.level, self.op, self.nodes, self.out, self.operands = level, op, nodes, out, operands
+        self.ufunc = op.operator
+        self.places = [(x.buffer, x.rows) for x in (out, *operands)]
         self.gathers = not all(isinstance(rows, slice) for _, rows in self.places)
         self.rules = {
             wanted: [
-                (vjp, x.buffer, x.rows, _duplicates(x), x.buffer < group.out.buffer)
-                for vjp, x in zip(group.op.vjp, group.operands)
+                (vjp, x.buffer, x.rows, _duplicates(x), x.buffer < out.buffer)
+                for vjp, x in zip(op.vjp, operands)
                 if vjp is not None and x.origin & wanted
             ]
             for wanted in (FROM_INPUTS, FROM_PARAMETERS)
@@ -128,12 +77,13 @@ class Map:
         return None if self.gathers else arguments
 
     def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
-        """Add what the group's gradient gives to each operand that comes from what is wanted.
+        """Add the group's gradient to that of each operand computed from the wanted leaves.
 
         If `careful`, a gradient of 0 gives 0, even times inf or nan. What goes to a shared operand
         of a batched group is summed over the samples.
         """
-        g = grads[self.out.buffer][self.out.rows]
+        buffer, rows = self.places[0]
+        g = grads[buffer][rows]
         some_zero = careful and np.count_nonzero(g) < g.size
         for vjp, buffer, rows, duplicates, is_summed in self.rules[wanted]:
             part = vjp(g, *arguments)
@@ -160,6 +110,47 @@ def _add(buffer: Array, rows: Index, duplicates: Duplicates | None, part: Array)
     buffer[rows] += part
 
 
+# --- layout ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The rows of the buffers, and the kernels in the order in which they run."""
+
+    buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
+    row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
+    rows: tuple[int, int]  # how many rows each buffer has
+    kernels: list[Map]
+
+
+def lay_out(graph: Graph) -> Layout:
+    """Give the nodes of `graph` their rows, and group them, level by level."""
+    origin = origins(graph)
+    buffer = (origin[:-1] & FROM_INPUTS).astype(np.uint8)
+    kind = origin[graph.parents] @ np.array([1, 4, 16])  # (n,) what its operands come from
+    constants = np.flatnonzero(graph.op == ops.const.code)
+    computed = np.flatnonzero(graph.level)
+    computed = computed[np.lexsort((kind[computed], graph.op[computed], graph.level[computed]))]
+    order = np.concatenate([graph.inputs, graph.parameters, constants, computed])
+    row = np.empty(len(graph), np.int32)
+    for side in (SHARED, BATCHED):
+        nodes = order[buffer[order] == side]
+        row[nodes] = np.arange(len(nodes))
+    kernels = []
+    parent_rows, parent_origin = row[graph.parents[computed]], origin[graph.parents[computed]]
+    for a, b in spans(graph.level[computed], graph.op[computed], kind[computed]):
+        first = computed[a]
+        op, start = ops.OPS[graph.op[first]], int(row[first])
+        out = Rows(int(buffer[first]), slice(start, start + b - a), int(origin[first]))
+        operands = [
+            Rows(bits & FROM_INPUTS, as_slice(parent_rows[a:b, k]), bits)
+            for k, bits in enumerate(parent_origin[a, : op.arity].tolist())
+        ]
+        kernels.append(Map(int(graph.level[first]), op, computed[a:b], out, operands))
+    batched = int(buffer.sum())
+    return Layout(buffer, row, (len(graph) - batched, batched), kernels)
+
+
 # --- sweeps ---------------------------------------------------------------------------------------
 
 BUFFER_BYTES = 1 << 24  # what one tile's buffers may take, so that memory does not grow with B
@@ -171,8 +162,8 @@ class PlainSweep:
 
     P parameters, K inputs, M outputs and a batch of B samples, cut into tiles: theta is (P,), and
     `arrays` are the arguments of a call, (B, ...) each. In the buffers the samples lie along the
-    last axis. What is shared runs once in each direction, what is batched once per tile. Results
-    are IEEE 754's: whoever calls silences NumPy's warnings.
+    last axis. Shared kernels run once in each direction, batched ones once per tile. Results follow
+    IEEE 754; the caller silences NumPy's warnings.
     """
 
     def __init__(
@@ -183,10 +174,10 @@ class PlainSweep:
         self.layout = lay_out(graph)
         item, (shared, batched) = dtype.itemsize, self.layout.rows
         self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
-        largest = max((len(group.nodes) for group in self.layout.groups), default=0)
-        # the bytes that one tile takes at most: what is shared, and what is needed per sample
+        kernels = self.layout.kernels
+        largest = max((len(kernel.nodes) for kernel in kernels), default=0)
+        # the most bytes that a tile can take: for the shared rows, and for each sample
         self._at_most = 2 * item * shared, item * (2 * batched + 8 * largest)
-        kernels = [Map(group) for group in self.layout.groups]
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
         places = self.layout.buffer[graph.outputs], self.layout.row[graph.outputs]
@@ -256,7 +247,7 @@ class PlainSweep:
         return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError where tiles of this width would take too much, whatever is wanted.
+        """Raise OutOfMemoryError if tiles of this width would take too much, whatever is wanted.
 
         `workers` is how many run at once, `taken` how many bytes the call needs besides.
         """
@@ -265,7 +256,9 @@ class PlainSweep:
     def summary(self) -> SweepSummary:
         """What there is to tell of the groups."""
         return SweepSummary(
-            [*map(_summary, self.layout.groups)], len(self.graph), self.graph.outputs
+            [_summary(kernel, self.graph) for kernel in self.layout.kernels],
+            len(self.graph),
+            self.graph.outputs,
         )
 
     def _forward(
@@ -308,20 +301,20 @@ class PlainSweep:
                 kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
 
 
-def _summary(group: Group) -> KernelSummary:
-    n = len(group.nodes)
+def _summary(kernel: Map, graph: Graph) -> KernelSummary:
+    op, n = kernel.op, len(kernel.nodes)
     result, *operands = (
         ReadSummary(isinstance(x.rows, slice), (n,), bool(x.buffer))
-        for x in (group.out, *group.operands)
+        for x in (kernel.out, *kernel.operands)
     )
     return KernelSummary(
-        level=group.level,
-        name=group.op.name,
-        title=f"{n:,} × {group.op.name}",
+        level=kernel.level,
+        name=op.name,
+        title=f"{n:,} × {op.name}",
         sources=n,
         flops=n,
-        nodes=group.nodes,
-        reads=group.parents.reshape(-1),
+        nodes=kernel.nodes,
+        reads=graph.parents[kernel.nodes, : op.arity].reshape(-1),
         result=result,
         operands=operands,
     )

@@ -81,7 +81,7 @@ class Node(Operand):
 
 
 class Tape:
-    """What is recorded so far: one entry per node in every list, in order of recording."""
+    """The record so far: one entry per node in every list, in order of recording."""
 
     def __init__(
         self,

@@ -104,7 +104,7 @@ class Animation:
             Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
     def show(self) -> None:
-        """Step through in a window; raises RuntimeError if matplotlib cannot open one."""
+        """Open a window with a slider and arrow keys; raises RuntimeError if matplotlib cannot."""
         stage = self._stage(window=True)
         drawing.play(stage.figure, len(self), stage.show)
 

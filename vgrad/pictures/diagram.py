@@ -1,4 +1,4 @@
-"""What a picture of a graph consists of: boxes, the edges between them, what is written in each."""
+"""The content of a picture of a graph: boxes with text, and the edges between them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STYLES = {
 
 
 class Box(NamedTuple):
-    """What is written in a box, its title and then cell below cell, and in which column it is."""
+    """The text of a box, a title and cells below it, and the column that the box stands in."""
 
     kind: str
     title: str  # may be empty
@@ -79,18 +79,18 @@ class Diagram:
 
 
 def numeral(x: float, digits: int = 6) -> str:
-    """A number as Python writes it, with no more than so many significant digits."""
+    """A number as Python writes it, with at most this many significant digits."""
     text = min(f"{x:.{digits}g}", repr(float(x)), key=len)
     return f"{text}.0" if text.removeprefix("-").isdigit() else text
 
 
 def label_lines(label: Any) -> str:
-    """A label as it fits into a box, in lines of no more than `LABEL_WIDTH`."""
+    """A label wrapped to fit a box, in lines of at most `LABEL_WIDTH` characters."""
     return "\n".join(wrap(one_line(label), LABEL_WIDTH))
 
 
 def one_line(label: Any) -> str:
-    """A label without what cannot be printed; a user may have set it to anything."""
+    """A label on one line without unprintable characters; a user may have set it to anything."""
     text = "" if label is None else str(label)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 

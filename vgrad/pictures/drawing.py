@@ -39,7 +39,7 @@ def draw(
     limit: int = LIMIT,
     digits: int = 6,
 ) -> Figure:
-    """Draw a graph from left to right, and save it where there is a path.
+    """Draw a graph from left to right, and save it if a path is given.
 
     A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
     backward pass has computed. A graph of more than `limit` nodes, and a `Program`, is drawn as
@@ -93,7 +93,7 @@ FONT, SMALL = 9, 8  # points
 ROUND = 0.3  # the height of an op, twice its radius
 FRAME = 0.04  # between the two borders of a result
 LONGEST, LARGEST = 60_000, 30_000_000  # pixels of a side, and in all, of a PNG
-LARGEST_FRAME = 4_000_000  # the same of a GIF's frames, which are many
+LARGEST_FRAME = 4_000_000  # the same for each of the many frames of a GIF
 DEEP = 3000  # levels
 HEAD = 90  # points squared: the size of an arrow head
 SWATCH = 0.22  # the width of a box in the legend
@@ -156,7 +156,7 @@ class Picture:
             "size": FONT,
             "color": INK,
             "linespacing": 72 * LINE / FONT,
-            "parse_math": False,  # a label is shown as it is, whatever it has of $ and _
+            "parse_math": False,  # a label is shown as it is, with its $ and _
             "usetex": False,
         }
         return self.axes.text(*place, text, **look | options)
@@ -227,7 +227,7 @@ class Picture:
 
 
 def _size(box: Box) -> Point:
-    """Width and height of a box with what is written in it."""
+    """The width and height that a box needs for its text."""
     cells = box.texts()
     width = max(text_width(line, weight) for text, weight in cells for line in text.split("\n"))
     if box.kind in (OP, MORE):
@@ -284,7 +284,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: FilePath) -> None:
     """Save a figure in the format that the path's ending names, the same bytes every time.
 
-    Raises ValueError where the path has no ending, or one that matplotlib does not know.
+    Raises ValueError if the path has no ending, or one that matplotlib does not know.
     """
     kind = os.path.splitext(path)[1].lower()
     if not kind:
@@ -305,7 +305,7 @@ _DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
-    """Save the figure as it is after each of `frames`, an iterator that changes it, as a GIF."""
+    """Save a figure as a GIF, a frame after each step of `frames`, an iterator that changes it."""
     from matplotlib.animation import PillowWriter
 
     width, height = figure.get_size_inches()
@@ -335,7 +335,7 @@ WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends
 def window(width: float, height: float) -> Figure:
     """A figure of this size in inches, in a window that is yet to be opened.
 
-    Raises RuntimeError where matplotlib cannot open one.
+    Raises RuntimeError if matplotlib cannot open one.
     """
     from matplotlib import pyplot
 
@@ -367,7 +367,7 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
     axes = figure.add_axes((0.12, 0.25 * SLIDER / height, 0.7, 0.5 * SLIDER / height))
     slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
 
-    def fit(_: Any) -> None:  # boxes grow and shrink with the window, so must what is in them
+    def fit(_: Any) -> None:  # boxes grow and shrink with the window, and so must their text
         scale = min(figure.get_figwidth() / width, figure.get_figheight() / height)
         for text, size in fonts:
             text.set_fontsize(size * scale)

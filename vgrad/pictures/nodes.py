@@ -46,10 +46,10 @@ def value_diagram(
     digits: int = 6,
     names: Mapping[Value, str] | None = None,
 ) -> Diagram:
-    """All that the roots were computed from, or what of it is up to `hops` edges from `around`.
+    """Everything that the roots were computed from, or the part within `hops` edges of `around`.
 
     That is `limit` nodes at the most. Numbers have `digits` significant digits; `names` stand in
-    for labels. Raises ValueError where `around` is no node of it.
+    for labels. Raises ValueError if `around` is no node of it.
     """
     values = reachable(*roots)[::-1]  # parents before their children
     return _diagram(values, _of_values(values, roots, digits, names or {}), around, hops, limit)
@@ -71,7 +71,7 @@ def _diagram(
     return result
 
 
-# --- what there is to tell of a node -------------------------------------------------------------
+# --- the text of a node --------------------------------------------------------------------------
 
 
 def _of_values(
@@ -95,7 +95,7 @@ def _of_values(
 
 
 def _gradient(value: Value) -> float | None:
-    """The gradient, or None where no backward pass has computed it since it was set to 0."""
+    """The gradient, or None if no backward pass has computed it since it was set to 0."""
     untouched = value.grad is NO_GRADIENT or (value.grad == 0 and isinstance(value.grad, int))
     return None if untouched else value.grad  # an int is micrograd's `p.grad = 0`
 
@@ -103,7 +103,7 @@ def _gradient(value: Value) -> float | None:
 def value_cells(
     value: Value, data: float | None, grad: float | None, digits: int
 ) -> tuple[str, ...]:
-    """What is told of a value whose numbers are these, None where it is not known yet."""
+    """The cells of a value with these numbers; None stands for a number not known yet."""
     if value.op is ops.const:
         return (numeral(value._data, digits),)
     texts = ["—" if x is None else numeral(x, digits) for x in (data, grad)]
@@ -175,11 +175,11 @@ def _children(nodes: list[Item]) -> list[list[int]]:
 
 
 def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) -> Diagram:
-    """The nodes at these places, in topological order, and a sign where others are left out."""
+    """The nodes at these places, in topological order, and a sign wherever others are left out."""
     result = Diagram()
     rank = _ranks(nodes, shown)
     children = _children(nodes) if len(shown) < len(nodes) else [[] for _ in nodes]
-    source: dict[int, int] = {}  # the box at which a node's edges begin
+    source: dict[int, int] = {}  # the box where a node's edges begin
     for k in shown:
         node, key, column = nodes[k], keys[k], 2 * rank[k]
         if node.parents:

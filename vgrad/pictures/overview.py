@@ -1,4 +1,4 @@
-"""A diagram of a plan, a box for each kernel, which is how large graphs are drawn."""
+"""A diagram of a plan, one box per kernel; large graphs are drawn like this."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Ints = NDArray[Any]
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
-MOST_BANDS = 24  # so many such boxes
+MOST_BANDS = 24  # boxes that several kernels share
 MOST_SETS = 12  # of leaves, told apart by the kernels that use them
 
 
 def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Diagram:
-    """The diagram of what `draw` is given, checked; the arguments are those of `draw`."""
+    """The diagram for the arguments of `draw`, which are checked here."""
     hops, limit = whole_number("hops", hops), whole_number("limit", limit)
     digits = whole_number("digits", digits)
     if isinstance(root, Program):
@@ -56,17 +56,17 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
 
 
 class Work(NamedTuple):
-    """What one kernel does, or a band of them: which nodes it computes, from which others."""
+    """The work of a kernel, or of a band of them: the nodes it computes, and those it reads."""
 
     title: str
-    sources: int  # for how many nodes of the graph it stands
+    sources: int  # how many nodes of the graph it stands for
     batched: bool
     out: Ints
     operands: Ints
 
 
 def overview(runner: Runner) -> Diagram:
-    """The kernels of a runner from left to right, what goes in, and what comes out.
+    """The kernels of a runner from left to right, with its inputs and outputs.
 
     Parameters that the same kernels use share a box, and so do the inputs of an argument.
     """
@@ -115,7 +115,7 @@ def _several(n: int, what: str) -> str:
 
 
 def _producer(works: list[Work], size: int) -> NDArray[np.intp]:
-    """(size,) which work computes a node; -1 for a leaf."""
+    """(size,) the work that computes each node; -1 for a leaf."""
     producer = np.full(size, -1)
     for k, work in enumerate(works):
         producer[work.out] = k
@@ -133,7 +133,7 @@ def _ranks(works: list[Work], producer: NDArray[np.intp]) -> list[int]:
 
 
 def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
-    """The works of neighbouring ranks put together, so that no more than `MOST_BANDS` are left."""
+    """Works of neighbouring ranks joined, so that at most `MOST_BANDS` are left."""
     width = -(-(max(ranks) + 1) // MOST_BANDS)
     bands: dict[int, list[Work]] = {}
     for work, rank in zip(works, ranks):

@@ -28,7 +28,7 @@ History = Mapping[str, Sequence[float]] | Sequence[float]
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
 FEW = 20  # numbers; more make a curve that can do without dots
-HUGE = 1e100  # a score of inf, where a line is drawn between it and another
+HUGE = 1e100  # stands for a score of inf, so that lines can be drawn beside it
 MARKERS = ["o", "^", "s", "D", "v", "P"]
 
 
@@ -39,13 +39,13 @@ def plot_training(
 
     `history` maps each name to its numbers, one per step; a plain sequence is the loss. A loss is
     on a logarithmic scale where it can be, and an accuracy, from 0 to 1, is shown in percent.
-    Draws on a new figure, or on the one given, and saves it where there is a path.
+    Draws on a new figure, or on the one given, and saves it if a path is given.
 
     >>> figure = plot_training({"loss": [1.0, 0.1], "accuracy": [0.5, 1.0]})
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'accuracy, %']
 
-    Raises TypeError for what are no numbers, ValueError where there are none.
+    Raises TypeError for anything but numbers, ValueError for none at all.
     """
     curves = history if isinstance(history, Mapping) else {"loss": history}
     arrays = {name: as_numbers(_plain(x), f"history[{name!r}]") for name, x in curves.items()}
@@ -81,18 +81,18 @@ def plot_boundary(
     resolution: int = 200,
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """Plot points (B, 2) of classes `y` (B,), and where a classifier sees which class.
+    """Plot points (B, 2) of classes `y` (B,), and the region of each class of a classifier.
 
     `predict` is called once, with the whole grid as one batch (N, 2), N being `resolution`
     squared. It returns scores, (N,), of which those above `threshold` mean the higher of two
     classes, or one score per class, (N, classes), of which the highest wins. A solid line is the
     boundary; with a `margin`, dashed lines are where the score is that far from the threshold.
-    Draws on a new figure, or on the one given, and saves it where there is a path.
+    Draws on a new figure, or on the one given, and saves it if a path is given.
 
     >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([-1, 1])
     >>> figure = plot_boundary(lambda points: points[:, 0] - points[:, 1], X, y)
 
-    Raises ShapeError where shapes do not fit, ValueError for more classes than there are scores.
+    Raises ShapeError if shapes do not fit, ValueError for more classes than there are scores.
     """
     X, y = as_numbers(X, "X"), np.asarray(y)
     if X.ndim != 2 or X.shape[1] != 2 or y.shape != X.shape[:1] or not len(X):
@@ -129,7 +129,7 @@ def plot_boundary(
 
 
 def _draw_regions(axes: Axes, across: Array, up: Array, scores: Array, threshold: float) -> None:
-    """Where which class is seen; nothing where a score is nan."""
+    """The region of each class; nothing where a score is nan."""
     if scores.ndim == 1:
         winner, several = np.greater(scores, threshold).astype(np.intp), 2
         unknown: Any = np.isnan(scores)
@@ -145,7 +145,7 @@ def _draw_regions(axes: Axes, across: Array, up: Array, scores: Array, threshold
 def _draw_lines(
     axes: Axes, across: Array, up: Array, scores: Array, threshold: float, margin: float | None
 ) -> None:
-    """The boundary, and the margins where they are asked for."""
+    """The boundary, and the margins if any."""
     surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
     for offset in (0.0,) if margin is None else (-margin, 0.0, margin):
         level, style = threshold + offset, "--" if offset else "-"
@@ -198,7 +198,7 @@ class LivePlot:
     >>> live.history["loss"][:2]
     [1.0, 0.5]
 
-    Raises RuntimeError where there is no path, no notebook and no window.
+    Raises RuntimeError if there is no path, no notebook and no window.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class LivePlot:
     def __call__(self, **numbers: float) -> None:
         """Take the numbers of one step, and draw them if it is time to."""
         given = {name: number(_plain([x])[0]) for name, x in numbers.items()}
-        for name in {**self.history, **given}:  # what is not given at a step is nan there
+        for name in {**self.history, **given}:  # a number left out at a step is nan there
             row = self.history.setdefault(name, [math.nan] * self._steps)
             row.append(given.get(name, math.nan))
         self._steps += 1

@@ -1,4 +1,4 @@
-"""What a user gives to a program, checked, and what he gets back, in the shapes that he expects."""
+"""A program's arguments, checked, and its results in the shapes that users expect."""
 
 from __future__ import annotations
 

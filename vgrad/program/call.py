@@ -1,4 +1,4 @@
-"""One call of a runner: which sweep runs, on what part of the batch, and where."""
+"""One call of a runner: which sweep runs, on which part of the batch, and where."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FEW = 1024  # samples; of more, those whose numbers are not finite are worth a s
 
 
 class Call(NamedTuple):
-    """What a runner is called with: theta (P,), and B samples, an array for each argument.
+    """A runner and its arguments: theta (P,), and B samples, one array per argument.
 
-    The arrays are (B, numbers), or (B,) for a single number. An executor may compute the parts.
+    Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes the shards.
     """
 
     runner: Runner
@@ -45,7 +45,7 @@ class Call(NamedTuple):
         runner, theta, arrays, batch, _ = self
         found = None
         if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
-            # Hot path: the usual call in training, without what tasks and questions cost.
+            # Hot path: the usual call in training, without the cost of tasks and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
@@ -81,10 +81,10 @@ class Call(NamedTuple):
     def shards(
         self, name: str, method: str, wanted: int, rows: int = 0, options: tuple[Any, ...] = ()
     ) -> Iterator[Any]:
-        """What a method of the sweep of this name gives for each shard of the batch.
+        """The results of a method of the named sweep, shard by shard of the batch.
 
-        Shards are the same whoever runs them, so results are the same to the bit. `wanted` says to
-        what gradients go, and `rows` how many numbers are returned for each sample. Raises
+        Shards are the same whoever runs them, so results are the same to the bit. `wanted` tells
+        where gradients go, and `rows` how many numbers come back for each sample. Raises
         OutOfMemoryError if the call would need too much.
         """
         sweep, batch = self.runner.sweep(name), self.batch
@@ -114,7 +114,7 @@ def is_finite(value: float, gradient: Array) -> bool:
 
 
 class _Question:
-    """What is asked of one sweep after the other, until what they have answered is finite."""
+    """A question put to one sweep after another, until the answer is finite."""
 
     call: Call
     answer: Any = None
@@ -124,22 +124,20 @@ class _Question:
         """The answer."""
         with np.errstate(all="ignore"):
             for name in ("quick", "careful", "plain") if self.call.can_fuse else ("plain",):
-                if not self.is_settled and (
-                    self.answer is None
-                    or name == "plain"
-                    or (name == "careful" and self.is_adjoint_to_blame())
-                ):
+                if self.is_settled:
+                    break
+                if self.answer is None or name == "plain" or self.may_help(name):
                     self.ask(name)
         return self.answer
 
     def ask(self, name: str) -> None:
-        """Ask the sweep of this name for what is still not finite."""
+        """Ask the sweep of this name for whatever is not finite yet."""
         raise NotImplementedError
 
-    def is_adjoint_to_blame(self) -> bool:
-        """Whether output 0 is finite somewhere, where its gradient is not.
+    def may_help(self, name: str) -> bool:
+        """Whether the careful sweep may find other numbers than the quick one.
 
-        Then the careful sweep may help: on the way forward it does what the quick one does.
+        Their forwards are the same, so output 0 must be finite where its gradient is not.
         """
         raise NotImplementedError
 
@@ -147,7 +145,7 @@ class _Question:
 class _Columns(_Question):
     """Numbers of every sample, (n, B), output 0 first; some may have been found already.
 
-    `wanted` says to what gradients go; 0 if these are outputs.
+    `wanted` tells where gradients go; 0 if these are outputs.
     """
 
     def __init__(self, call: Call, method: str, wanted: int, answer: Array | None = None) -> None:
@@ -156,26 +154,33 @@ class _Columns(_Question):
         if answer is not None:
             self._look()
 
-    def is_adjoint_to_blame(self) -> bool:
-        return bool(self.wanted and np.isfinite(self.answer[0, self.left]).any())
+    def may_help(self, name: str) -> bool:
+        return bool(
+            name == "careful" and self.wanted and np.isfinite(self.answer[0, self.left]).any()
+        )
 
     def ask(self, name: str) -> None:
         call = self.call
         if self.answer is None:
             self.answer = self._found(name, call)
         elif name == "careful" and call.batch <= call.runner.careful.tile:
-            # of all samples, as the buffers for so many are there
+            # for all samples, as buffers of that width exist already
             self.answer[:, self.left] = self._found(name, call)[:, self.left]
         else:
             self.answer[:, self.left] = self._found(name, call.some(self.left))
         self._look()
 
     def _look(self) -> None:
-        """Note which samples are still to be asked for."""
-        if np.isfinite(self.answer).all():
+        """Note which samples are still to be asked for.
+
+        A finite gradient stands even if output 0 is not finite, unless guards were dropped.
+        """
+        fused = self.call.runner.plan.fused if self.call.can_fuse else None
+        rows = slice(1 if self.wanted and fused and not fused.unguarded else 0, None)
+        if np.isfinite(self.answer[rows]).all():
             self.is_settled = True
         else:
-            self.left = self.left[~np.isfinite(self.answer[:, self.left]).all(axis=0)]
+            self.left = self.left[~np.isfinite(self.answer[rows, self.left]).all(axis=0)]
 
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
@@ -187,17 +192,16 @@ class _Columns(_Question):
 class _Totals(_Question):
     """The sum of output 0 over the batch, by `divisor`, its gradient, and with `aux` every output.
 
-    Gradients of all samples must meet before they go through what is shared, as they may cancel
-    where that has a singularity. So what has the last word has all of them in one piece.
+    Gradients of all samples must be added up before they pass through shared nodes: at a
+    singularity there they may cancel. So the sweep with the last word gets all samples at once.
     """
 
     def __init__(self, call: Call, divisor: float, aux: bool, found: Total | None) -> None:
         self.call, self.options = call, (divisor, aux)
-        if found is not None:
-            self._take(found)
+        self.answer = found  # which is not finite
 
-    def is_adjoint_to_blame(self) -> bool:
-        return isfinite(self.answer[0])
+    def may_help(self, name: str) -> bool:
+        return name == "careful" and isfinite(self.answer[0])
 
     def ask(self, name: str) -> None:
         call, plain = self.call, self.call.runner.sweep(name)
@@ -209,10 +213,10 @@ class _Totals(_Question):
             self._take(self._by_plain(call))
 
     def _ask_in_two(self) -> bool:
-        """Have the plain sweep run for those samples alone that need it; whether that is enough.
+        """Run the plain sweep on the doubtful samples alone; returns whether that is enough.
 
-        The others' gradients must be finite: then nothing of what is shared is singular, and it
-        makes no difference where they meet.
+        The other samples' gradients must be finite: then no shared node is at a singularity, and it
+        makes no difference where gradients are added up.
         """
         call = self.call
         if not call.can_fuse or call.batch <= FEW:

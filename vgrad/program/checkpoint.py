@@ -23,13 +23,13 @@ from ..flat import (
 )
 from ..optim import Optimiser
 
-Program = TypeVar("Program", bound=Any)  # this file knows of it what goes into a pickle, no more
+Program = TypeVar("Program", bound=Any)  # this file knows only what goes into its pickle
 
 KIND = "vgrad.Program"
 
 
 def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
-    """Write what would go into a program's pickle, theta in place of its own where it is given.
+    """Write the state that a program pickles, with `theta` in place of its own if one is given.
 
     Raises ShapeError or TypeError for a theta that does not fit, and ValueError or TypeError for
     an optimiser that does not.

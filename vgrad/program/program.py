@@ -143,7 +143,7 @@ class Program:
         self._options = options
         self.runners: dict[tuple[Shape, ...], Runner] = {}
         self._recording = threading.RLock()
-        self._numbers: Array | None = None  # theta, where there are no Values behind it
+        self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):
             if not fn.leaves:
                 self._numbers = fn.value[fn.parameters]
@@ -248,7 +248,7 @@ class Program:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
 
         A program that finds its parameters itself needs `arrays` as for a call, once, to look.
-        Raises ValueError where it has not had them.
+        Raises ValueError if it has not had them.
         """
         if arrays:
             self._runner(per_sample_shapes(as_batch(arrays, self._options.dtype)[0]))
@@ -262,7 +262,7 @@ class Program:
         return np.array([p.data for p in self._parameters], np.float64)
 
     def assign(self, theta: Any) -> None:
-        """Write theta (P,) back into the `Value`s; raises ValueError where there are none."""
+        """Write theta (P,) back into the `Value`s; raises ValueError if there are none."""
         if not self._parameters and len(self.theta()):
             raise ValueError(
                 "a program must have Values to assign to (got one of a graph or pickle without)"
@@ -272,10 +272,10 @@ class Program:
             parameter.data = number
 
     def save(self, path: Path, theta: Any = None, optimiser: Optimiser | None = None) -> None:
-        """Write what is recorded so far to a file, with theta (P,), by default the present one.
+        """Write the graphs recorded so far to a file, with theta (P,), by default the present one.
 
         The options go along, save the executor, and of the optimiser its steps and state. An old
-        file of that name stays whole until the new one is. Raises TypeError where nothing is
+        file of that name stays whole until the new one is. Raises TypeError if nothing is
         recorded yet, ValueError where sizes differ, and OSError where the file cannot be written.
 
         >>> import tempfile, vgrad
@@ -297,14 +297,14 @@ class Program:
         Like one from a pickle it has no `Values`, and takes arrays of the shapes that it had seen.
         An `optimiser` takes up the saved steps and state, and keeps its own rate and settings.
 
-        Raises GraphFormatError where the file is damaged, of another version, or no program, and
+        Raises GraphFormatError if the file is damaged, of another version, or no program, and
         OSError where it cannot be read; ValueError, the optimiser left as it was, where the file
         has no state or one of another kind or size.
         """
         return checkpoint.load(path, compile, optimiser)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is recorded so far: the function and its Values stay behind, and the executor."""
+        """The graphs recorded so far; the function, its Values and the executor stay behind."""
         if not self.runners:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
@@ -327,7 +327,7 @@ class Program:
         return self
 
     def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> Call:
-        """The runner for these arrays, and what it is to be called with.
+        """The call for these arrays: their runner, and its arguments checked.
 
         `scalar` says that the objective must be one number per sample.
         """
@@ -358,7 +358,7 @@ class Program:
                 f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
                 f"after the batch axis (got {shapes})"
             )
-        with self._recording:  # one thread's first trace decides what the parameters are
+        with self._recording:  # one thread's first trace decides which leaves are parameters
             if shapes not in self.runners:
                 known = self._parameters is not None
                 tape = Tape(

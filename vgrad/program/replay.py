@@ -1,4 +1,4 @@
-"""Samples of a batch, one at a time through the scalar engine, to name what is not finite there."""
+"""Replays of single samples on the scalar engine, to find where a number stopped being finite."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Replay:
 
 
 def check_outputs(call: Call, outputs: Array) -> None:
-    """Raise NonFiniteError where one of the outputs, (M, B), is not finite."""
+    """Raise NonFiniteError if one of the outputs, (M, B), is not finite."""
     if np.isfinite(outputs).all():
         return
     sample = int(np.flatnonzero(~np.isfinite(outputs).all(axis=0))[0])
@@ -65,7 +65,7 @@ def check_outputs(call: Call, outputs: Array) -> None:
 
 
 def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | None) -> None:
-    """Raise NonFiniteError where the value, its gradient (P,) or an output is not finite."""
+    """Raise NonFiniteError if the value, its gradient (P,) or an output is not finite."""
     if outputs is not None:
         check_outputs(call, outputs)
     with np.errstate(all="ignore"):
@@ -85,7 +85,7 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
 def check_per_sample(
     call: Call, objective: Array, gradients: Array, nodes: NDArray[np.int32]
 ) -> None:
-    """Raise NonFiniteError where a gradient to these nodes, (n, B), is not finite.
+    """Raise NonFiniteError if a gradient to these nodes, (n, B), is not finite.
 
     Or where output 0, (B,), is not.
     """
@@ -138,7 +138,7 @@ def _only_together(what: str) -> NonFiniteError:
 
 
 def parameter_name(graph: Graph, k: int) -> str:
-    """What messages call a parameter: by its number, and by its label where it has one."""
+    """The name of a parameter in messages: its number, and its label if it has one."""
     label = graph.labels.get(int(graph.parameters[k]), "")
     return f"parameter {k} {label and repr(label)}".rstrip()
 

@@ -65,7 +65,7 @@ class Runner:
 
     @cached_property
     def plain(self) -> PlainSweep:
-        """The plain sweep, which is careful from the start where others have gone before it."""
+        """The plain sweep; if others run before it, it is careful from the start."""
         return PlainSweep(self.graph, self.tile, self.dtype, careful=self.fuse)
 
     @property

@@ -89,6 +89,11 @@ def test_a_power_with_a_constant_exponent_reads_as_in_a_textbook():
     ]
 
 
+def test_a_name_that_begins_like_its_function_is_written_once():
+    x = Value(0.0, "exp1")
+    assert lines(x.exp(), forward=True)[1] == "v1.data = exp(exp1.data) = exp(0.0) = 1.0"
+
+
 def test_two_of_one_name_are_told_apart_and_digits_hold_for_constants_too():
     w, v = Value(0.1, "w"), Value(2.0, "w")
     assert lines(w * v)[1] == "w.grad += w_2.data * v1.grad = 2.0 * 1.0 = 2.0"

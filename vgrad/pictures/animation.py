@@ -5,61 +5,39 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ops
 from ..arguments import whole_number
 from ..engine import Value, reachable
+from . import drawing
 from .diagram import COMPUTED, Diagram, numeral, one_line
-from .drawing import (
-    EDGE,
-    HEAD,
-    LINE,
-    SLIDER,
-    FilePath,
-    Picture,
-    encoded,
-    legend_width,
-    new_figure,
-    own_settings,
-    play,
-    save,
-    save_gif,
-    text_width,
-    window,
-)
+from .drawing import EDGE, HEAD, LINE, FilePath, legend_width, text_width
 from .nodes import value_cells, value_diagram
 from .overview import LIMIT
 from .page import page
-from .steps import Step, steps
+from .steps import By, Step, steps
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-STATES = "to come", "at work", "finished"  # a box's state is a place in here
+STATES = "to come", "at work", "finished"  # a box's state is an index into these
 FILLS = "#ffffff", "#f0a830", "#bcdcf2"
-ALONG = "#d55e00"  # the edges along which a step acts
+ALONG = "#d55e00"  # the colour of the edges along which a step acts
 LONG = 9.0  # inches; a longer line of arithmetic is broken
 
 
-def animate(
-    root: Value,
-    *,
-    forward: bool = False,
-    by: Literal["node", "level"] = "node",
-    digits: int = 6,
-) -> Animation:
+def animate(root: Value, *, forward: bool = False, by: By = "node", digits: int = 6) -> Animation:
     """Show `root.backward()` step by step, from gradients of 0, with the arithmetic of each step.
 
     With `forward` the computation of the values comes first. A step is a node, or with
-    `by="level"` all nodes of a level. The numbers are the engine's, to so many significant digits;
-    the gradients of `root` and what it was computed from are left as they are.
+    `by="level"` all nodes of a level. Numbers are the engine's, to `digits` significant digits; no
+    gradient is changed.
 
-    Raises TypeError if `root` is no `Value`, ValueError for a graph of more than 300 nodes and
+    Raises TypeError if `root` is not a `Value`, ValueError for a graph of more than 300 nodes and
     for arguments out of range.
 
     >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
@@ -74,9 +52,7 @@ def animate(
 class Animation:
     """The `steps` of a backward pass, and a picture of each; `animate` makes one."""
 
-    def __init__(
-        self, root: Value, forward: bool, by: Literal["node", "level"], digits: int
-    ) -> None:
+    def __init__(self, root: Value, forward: bool, by: By, digits: int) -> None:
         if not isinstance(root, Value):
             raise TypeError(f"animate takes a Value (got {root!r}, a {type(root).__name__})")
         if by not in ("node", "level"):
@@ -89,232 +65,188 @@ class Animation:
                 "vgrad.draw shows a larger one as its plan"
             )
         titles = _titles(nodes)
-        names = {
-            x: _in_formulas(titles[x]) if x in titles else numeral(x._data, digits) for x in nodes
-        }
+        names = {x: numeral(x._data, digits) for x in nodes}
+        names |= {x: _in_formulas(title) for x, title in titles.items()}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
-        self._digits = digits
+        self._nodes, self._digits = nodes, digits
         self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def draw(self, step: int, path: FilePath | None = None) -> Figure:
-        """A picture of one step, counted from 0 or, where negative, from the end."""
+        """A picture of one step, counted from 0 or, if negative, from the end."""
         n = len(self)
         if not hasattr(step, "__index__") or not -n <= step < n:
             raise ValueError(f"step must be a whole number, {-n} to {n - 1} (got {step!r})")
         stage = self._stage()
         stage.show(step % n)
         if path is not None:
-            save(stage.figure, path)
+            drawing.save(stage.figure, path)
         return stage.figure
 
     def save(self, path: FilePath, seconds: float = 1.5) -> None:
         """Write all steps: as a web page (.html) with buttons and a slider, or as a .gif.
 
-        The page is one file that asks for no other. `seconds` is how long a step stays when it
-        plays, from 0.01 to 60. Raises ValueError for another ending, and for other `seconds`.
+        The page is one file that asks for no other. `seconds`, from 0.01 to 60, is how long a step
+        stays when it plays. Raises ValueError for another ending, and for other `seconds`.
         """
         kind = os.path.splitext(path)[1].lower()
         if kind not in (".html", ".gif"):
             raise ValueError(f"path must end in .html or .gif (got {os.fspath(path)!r})")
         if not 0.01 <= ops.number(seconds) <= 60:
             raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
+        stage = self._stage(captions=kind == ".gif")
         if kind == ".gif":
-            stage = self._stage()
-            save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
-            return
-        text = self._page(self._stage(captions=False), seconds)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+            drawing.save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
+        else:
+            Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
     def show(self) -> None:
-        """Open a window, with a slider and the arrow keys to step through.
-
-        Raises RuntimeError if matplotlib has no window to open.
-        """
-        stage = self._stage(window)
-        play(stage.figure, len(self), stage.show)
+        """Open a window with a slider and arrow keys; raises RuntimeError if matplotlib cannot."""
+        stage = self._stage(window=True)
+        drawing.play(stage.figure, len(self), stage.show)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The page, for a notebook."""
         stage = self._stage(captions=False)
         width, height = stage.figure.get_size_inches()
         height += LINE * (1 + max(len(step.lines) for step in self.steps))  # the words below it
+        style = f"max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px"
         source = html.escape(self._page(stage, 1.5))
-        return (
-            f'<iframe srcdoc="{source}" style="border: 0; width: 100%; '
-            f'max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px">'
-            "</iframe>"
-        )
+        return f'<iframe srcdoc="{source}" style="border: 0; width: 100%; {style}"></iframe>'
 
     def _page(self, stage: _Stage, seconds: float) -> str:
         """The graph as SVG, and what changes in it from step to step."""
         stage.name_parts()
-        looks = [stage.look(k) for k in range(len(self))]
-        cells: dict[str, list[tuple[int, str]]] = {}
-        for k, look in enumerate(looks):
-            for name, text in look.cells.items():
-                if name not in cells or cells[name][-1][1] != text:
-                    cells.setdefault(name, []).append((k, text))
+        looks, cells = stage.looks, {}
+        for name in looks[0].cells:
+            texts = [look.cells[name] for look in looks]
+            cells[name] = [(k, x) for k, x in enumerate(texts) if not k or x != texts[k - 1]]
         data = {
             "fills": ["".join(map(str, look.states)) for look in looks],
             "cells": cells,
             "along": [sorted(look.along) for look in looks],
             "backward": [look.backward for look in looks],
             "words": ["\n".join(step.lines) for step in self.steps],
+            "colours": {"fills": FILLS, "along": ALONG, "edge": EDGE},
         }
-        colours = {"fills": FILLS, "along": ALONG, "edge": EDGE}
-        svg = encoded(stage.figure, "svg", "none").decode()
-        return page(self._title, svg, data | {"colours": colours}, seconds)
+        svg = drawing.encoded(stage.figure, "svg", "none").decode()
+        return page(self._title, svg, data, seconds)
 
-    def _stage(
-        self,
-        make_figure: Callable[[float, float], Figure] = new_figure,
-        captions: bool = True,
-    ) -> _Stage:
-        return _Stage(self._diagram, self.steps, self._digits, make_figure, captions)
+    def _stage(self, captions: bool = True, window: bool = False) -> _Stage:
+        return _Stage(self._diagram, [self._look(step) for step in self.steps], captions, window)
+
+    def _look(self, step: Step) -> Look:
+        diagram = self._diagram
+        states = [0] * len(diagram.boxes)
+        state_of = dict.fromkeys(step.finished, 2) | dict.fromkeys(step.active, 1)
+        cells: dict[str, str] = {}
+        for node in self._nodes:
+            box = diagram.value_of[node]
+            states[box] = states[diagram.op_of.get(node, box)] = state_of.get(node, 0)
+            texts = value_cells(node, step.data.get(node), step.grads.get(node), self._digits)
+            cells |= {f"cell{box}-{i}": text for i, text in enumerate(texts)}
+        ends = [box for _, box in diagram.edges]  # the edges into an op stand together
+        along = {ends.index(diagram.op_of[node]) + operand for node, operand in step.edges}
+        along |= {ends.index(diagram.value_of[node]) for node, _ in step.edges}
+        return Look(states, cells, along, bool(step.grads), _wrapped(step.lines))
 
 
 def _titles(nodes: list[Value]) -> dict[Value, str]:
-    """What each node is called, no two alike: its label, or v1, v2 and so on.
-
-    A constant without a label has no title.
-    """
+    """Names, no two alike: labels, else v1, v2 and so on; constants need none."""
     labels = {x: one_line(x.label) for x in nodes}
-    reserved = set(labels.values())
     titles: dict[Value, str] = {}
-    taken: set[str] = set()
     for x, label in labels.items():
-        if label or x.op is not ops.const:
-            others = (f"{label}_{k}" for k in count(2)) if label else (f"v{k}" for k in count(1))
-            free = (name for name in others if name not in taken | reserved)
-            titles[x] = label if label and label not in taken else next(free)
-            taken.add(titles[x])
+        taken = {*labels.values(), *titles.values()}
+        if label and label not in titles.values():
+            titles[x] = label
+        elif label:
+            titles[x] = next(name for k in count(2) if (name := f"{label}_{k}") not in taken)
+        elif x.op is not ops.const:
+            titles[x] = next(name for k in count(1) if (name := f"v{k}") not in taken)
     return titles
 
 
 def _in_formulas(title: str) -> str:
-    """In parentheses where it reads like arithmetic, as "a + b" does before ".grad"."""
+    """In parentheses if it reads like arithmetic, as "a + b" does before ".grad"."""
     return title if re.fullmatch(r"[^\W\d][\w.\[\]]*", title) else f"({title})"
 
 
 class Look(NamedTuple):
     """How one step looks."""
 
-    states: list[int]  # of each box
-    cells: dict[str, str]  # what is written in each cell, by its name
+    states: list[int]  # of each box, as indices into STATES
+    cells: dict[str, str]  # the text of each cell by the cell's name, cell{box}-{number}
     along: set[int]  # the edges that stand out
-    backward: bool  # and in which direction
+    backward: bool  # and their direction
+    caption: str
 
 
 class _Stage:
-    """A picture of the graph on which one step after the other is shown."""
+    """A picture of the graph that shows one step after another, with words if `captions`."""
 
-    def __init__(
-        self,
-        diagram: Diagram,
-        steps: list[Step],
-        digits: int,
-        make_figure: Callable[[float, float], Figure],
-        captions: bool,
-    ) -> None:
-        self._steps, self._digits = steps, digits
-        boxes = list(diagram.boxes)
-        for value, k in diagram.value_of.items():  # room for the longest that a box will say
-            every = {self._cells(value, step) for step in steps}
-            longest = tuple(max(texts, key=text_width) for texts in zip(*every))
-            boxes[k] = boxes[k]._replace(cells=longest)
-        self._captions = [_wrapped(step.lines) if captions else "" for step in steps]
-        self._counts = [
-            f"step {k + 1} of {len(steps)}" if captions else "" for k in range(len(steps))
-        ]
-        lines = [caption.split("\n") for caption in self._captions]
-        states = {state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}
-        width = max(text_width(line) for text in lines for line in text)
-        width = max(width, legend_width(STATES) + text_width(self._counts[-1]))
-        below = LINE * (2 + captions * (1 + max(map(len, lines))))
-        below += SLIDER if make_figure is window else 0.0
-        with own_settings():
-            self._picture = Picture(
-                replace(diagram, boxes=boxes), width, below, tinted=False, make_figure=make_figure
-            )
-        self.figure = self._picture.figure
-        y = self._picture.bottom + LINE
-        self._picture.legend(states, y)
-        self._count = self._picture.write("", (self._picture.right, y + LINE / 2), ha="right")
-        place = self._picture.left, y + 2 * LINE
-        self._caption = self._picture.write("", place, ha="left", va="top")
-        self._texts = {
-            _cell_name(k, i): text
-            for k, box in enumerate(boxes)
-            for i, text in enumerate(self._picture.texts[k][bool(box.title) :])
-        }
-        self._into: dict[int, list[int]] = {}  # the edges into each box, in order
-        for k, (_, into) in enumerate(diagram.edges):
-            self._into.setdefault(into, []).append(k)
-        self._heads: Artist | None = None
-
-    def look(self, k: int) -> Look:
-        """How step k looks."""
-        step, diagram = self._steps[k], self._picture.diagram
-        active = set(step.active)  # as ==, which a tuple goes by, compares the numbers of Values
-        states = [0] * len(diagram.boxes)
-        cells = {}
-        for value, box in diagram.value_of.items():
-            state = 1 if value in active else 2 if value in step.finished else 0
-            states[box] = states[diagram.op_of.get(value, box)] = state
-            for i, text in enumerate(self._cells(value, step)):
-                cells[_cell_name(box, i)] = text
-        along = {self._into[diagram.op_of[node]][operand] for node, operand in step.edges}
-        along |= {self._into[diagram.value_of[node]][0] for node, _ in step.edges}
-        return Look(states, cells, along, bool(step.grads))
+    def __init__(self, diagram: Diagram, looks: list[Look], captions: bool, window: bool) -> None:
+        self.looks = looks
+        boxes = []
+        for k, box in enumerate(diagram.boxes):  # with room for the longest text of each cell
+            names = [f"cell{k}-{i}" for i in range(len(box.cells))]
+            every = [dict.fromkeys(look.cells[name] for look in looks) for name in names]
+            boxes.append(box._replace(cells=tuple(max(texts, key=text_width) for texts in every)))
+        width, rows = legend_width(STATES), 2
+        if captions:
+            texts = [look.caption.split("\n") for look in looks]
+            width += text_width(f"step {len(looks)} of {len(looks)}")
+            width = max(width, *(text_width(line) for lines in texts for line in lines))
+            rows = 3 + max(map(len, texts))
+        below = LINE * rows + drawing.SLIDER * window
+        make = drawing.window if window else drawing.new_figure
+        with drawing.own_settings():
+            picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
+        self._picture, y = picture, picture.bottom + LINE
+        self.figure = picture.figure
+        picture.legend({state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}, y)
+        self._count = picture.write("", (picture.right, y + LINE / 2), ha="right")
+        self._caption = picture.write("", (picture.left, y + 2 * LINE), ha="left", va="top")
+        cells = (x for box, texts in zip(boxes, picture.texts) for x in texts[bool(box.title) :])
+        self._cells = dict(zip(looks[0].cells, cells))
+        self._heads: Any = None  # of the edges that stand out
 
     def show(self, k: int) -> None:
         """Show step k."""
-        look, picture = self.look(k), self._picture
+        look, picture = self.looks[k], self._picture
         for box, state in zip(picture.boxes, look.states):
             box.set_facecolor(FILLS[state])
         for name, text in look.cells.items():
-            self._texts[name].set_text(text)
+            self._cells[name].set_text(text)
         for place, edge in enumerate(picture.edges):
-            stands_out = place in look.along
-            edge.set_edgecolor(ALONG if stands_out else EDGE)
-            edge.set(linewidth=2.5 if stands_out else 1.0, zorder=1.5 if stands_out else 1)
-        sizes = [0 if place in look.along else HEAD for place in range(len(picture.edges))]
-        picture.heads.set_sizes(sizes)
+            colour, width, zorder = (ALONG, 2.5, 1.5) if place in look.along else (EDGE, 1.0, 1.0)
+            edge.set(edgecolor=colour, linewidth=width, zorder=zorder)
+        picture.heads.set_sizes([HEAD * (k not in look.along) for k in range(len(picture.edges))])
         if self._heads is not None:
             self._heads.remove()
         tips = [picture.ways[edge][0 if look.backward else -1] for edge in sorted(look.along)]
         self._heads = picture.arrows(tips, ALONG, look.backward)
-        self._count.set_text(self._counts[k])
-        self._caption.set_text(self._captions[k])
+        self._count.set_text(f"step {k + 1} of {len(self.looks)}")
+        self._caption.set_text(look.caption)
 
     def name_parts(self) -> None:
-        """Give all that changes a name for SVG; heads for each edge and direction among them."""
+        """Give names in an SVG to what changes: boxes, cells, edges, and their heads both ways."""
         picture = self._picture
         picture.heads.set_gid("plain")
+        for name, text in self._cells.items():
+            text.set_gid(name)
         for k, box in enumerate(picture.boxes):
             box.set_gid(f"box{k}")
-        for name, text in self._texts.items():
-            text.set_gid(name)
         for k, (edge, way) in enumerate(zip(picture.edges, picture.ways)):
             edge.set_gid(f"edge{k}")
             picture.arrows([way[-1]], ALONG).set_gid(f"head{k}")
             picture.arrows([way[0]], ALONG, backward=True).set_gid(f"tail{k}")
 
-    def _cells(self, value: Any, step: Step) -> tuple[str, ...]:
-        return value_cells(value, step.data.get(value), step.grads.get(value), self._digits)
 
-
-def _cell_name(box: int, cell: int) -> str:
-    return f"cell{box}-{cell}"
-
-
-def _wrapped(lines: Sequence[str]) -> str:
-    """The lines of a step, those that are too long broken before each "="."""
+def _wrapped(lines: tuple[str, ...]) -> str:
+    """The lines of a step; those that are too long are broken before each "="."""
     texts = []
     for line in lines:
         long = text_width(max(line.split("\n"), key=len)) > LONG

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from reprlib import repr
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import count, whole_number
 from ..engine import Value, reachable
-from ..flat import Graph, capture
+from ..flat import Graph, KernelSummary, capture
 from ..program import Program, Runner
 from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram
 from .nodes import graph_diagram, value_diagram
-
-Ints = NDArray[Any]
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
@@ -55,44 +53,33 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
 # --- the plan ------------------------------------------------------------------------------------
 
 
-class Work(NamedTuple):
-    """The work of a kernel, or of a band of them: the nodes it computes, and those it reads."""
-
-    title: str
-    sources: int  # how many nodes of the graph it stands for
-    batched: bool
-    out: Ints
-    operands: Ints
-
-
 def overview(runner: Runner) -> Diagram:
     """The kernels of a runner from left to right, with its inputs and outputs.
 
     Parameters that the same kernels use share a box, and so do the inputs of an argument.
     """
     kernels, size, outputs = runner.first.summary()
-    works = [Work(x.title, x.sources, x.result.batched, x.nodes, x.reads) for x in kernels]
-    producer = _producer(works, size)
-    ranks = _ranks(works, producer)
-    if len(works) > MOST_KERNELS:
-        works = _bands(works, ranks)
-        producer = _producer(works, size)
-        ranks = list(range(len(works)))
+    producer = _producer(kernels, size)
+    ranks = _ranks(kernels, producer)
+    if len(kernels) > MOST_KERNELS:
+        kernels = _bands(kernels, ranks)
+        producer = _producer(kernels, size)
+        ranks = list(range(len(kernels)))
     picture = Diagram()
-    mixed = len({work.batched for work in works}) > 1
-    results: dict[int, list[int]] = {}  # the outputs that each work computes; those of none at -1
+    mixed = len({kernel.result.batched for kernel in kernels}) > 1
+    results: dict[int, list[int]] = {}  # the outputs that each kernel computes; the others at -1
     for i, k in enumerate(producer[outputs].tolist()):
         results.setdefault(k, []).append(i)
-    for k, (work, rank) in enumerate(zip(works, ranks)):
-        cells = [_several(work.sources, "node")]
-        if mixed and not work.batched:
+    for k, (kernel, rank) in enumerate(zip(kernels, ranks)):
+        cells = [_several(kernel.sources, "node")]
+        if mixed and not kernel.result.batched:
             cells.append("once per call")
         if k in results:
             cells.append(_outputs(results[k], len(outputs)))
-        picture.add(RESULT if k in results else COMPUTED, rank + 1, work.title, *cells)
-        before = np.unique(producer[work.operands])
+        picture.add(RESULT if k in results else COMPUTED, rank + 1, kernel.title, *cells)
+        before = np.unique(producer[kernel.reads])
         picture.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
-    for kind, text, users in _leaves(runner.graph, works, size):
+    for kind, text, users in _leaves(runner.graph, kernels, size):
         column = min((ranks[k] for k in users), default=0)
         box = picture.add(kind, column, text)
         picture.edges += [(box, k) for k in users]
@@ -114,37 +101,36 @@ def _several(n: int, what: str) -> str:
 # --- kernels -------------------------------------------------------------------------------------
 
 
-def _producer(works: list[Work], size: int) -> NDArray[np.intp]:
-    """(size,) the work that computes each node; -1 for a leaf."""
+def _producer(kernels: list[KernelSummary], size: int) -> NDArray[np.intp]:
+    """(size,) the kernel that computes each node; -1 for a leaf."""
     producer = np.full(size, -1)
-    for k, work in enumerate(works):
-        producer[work.out] = k
+    for k, kernel in enumerate(kernels):
+        producer[kernel.nodes] = k
     return producer
 
 
-def _ranks(works: list[Work], producer: NDArray[np.intp]) -> list[int]:
-    """How many works, at the most, stand before each."""
-    rank = np.zeros(len(works) + 1, np.intp)
+def _ranks(kernels: list[KernelSummary], producer: NDArray[np.intp]) -> list[int]:
+    """How many kernels, at the most, stand before each."""
+    rank = np.zeros(len(kernels) + 1, np.intp)
     rank[-1] = -1  # a leaf's
-    for k, work in enumerate(works):
-        rank[k] = 1 + rank[producer[work.operands]].max()
+    for k, kernel in enumerate(kernels):
+        rank[k] = 1 + rank[producer[kernel.reads]].max()
     ranks: list[int] = rank[:-1].tolist()
     return ranks
 
 
-def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
-    """Works of neighbouring ranks joined, so that at most `MOST_BANDS` are left."""
+def _bands(kernels: list[KernelSummary], ranks: list[int]) -> list[KernelSummary]:
+    """Kernels of neighbouring ranks joined, so that at most `MOST_BANDS` are left."""
     width = -(-(max(ranks) + 1) // MOST_BANDS)
-    bands: dict[int, list[Work]] = {}
-    for work, rank in zip(works, ranks):
-        bands.setdefault(rank // width, []).append(work)
+    bands: dict[int, list[KernelSummary]] = {}
+    for kernel, rank in zip(kernels, ranks):
+        bands.setdefault(rank // width, []).append(kernel)
     return [
-        Work(
-            _several(len(band), "kernel"),
-            sum(work.sources for work in band),
-            any(work.batched for work in band),
-            np.concatenate([work.out for work in band]),
-            np.concatenate([work.operands for work in band]),
+        max(band, key=lambda kernel: kernel.result.batched)._replace(
+            title=_several(len(band), "kernel"),
+            sources=sum(kernel.sources for kernel in band),
+            nodes=np.concatenate([kernel.nodes for kernel in band]),
+            reads=np.concatenate([kernel.reads for kernel in band]),
         )
         for _, band in sorted(bands.items())
     ]
@@ -153,13 +139,15 @@ def _bands(works: list[Work], ranks: list[int]) -> list[Work]:
 # --- leaves --------------------------------------------------------------------------------------
 
 
-def _leaves(graph: Graph, works: list[Work], size: int) -> Iterator[tuple[str, str, list[int]]]:
+def _leaves(
+    graph: Graph, kernels: list[KernelSummary], size: int
+) -> Iterator[tuple[str, str, list[int]]]:
     """Kind, text and users of each set of leaves that shares a box."""
     users: dict[int, list[int]] = {}
     is_leaf = np.zeros(size, bool)
     is_leaf[graph.inputs] = is_leaf[graph.parameters] = True
-    for k, work in enumerate(works):
-        for node in np.unique(work.operands[is_leaf[work.operands]]).tolist():
+    for k, kernel in enumerate(kernels):
+        for node in np.unique(kernel.reads[is_leaf[kernel.reads]]).tolist():
             users.setdefault(node, []).append(k)
     start = 0
     for i, shape in enumerate(graph.input_shapes):

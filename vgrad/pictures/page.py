@@ -1,4 +1,4 @@
-"""A web page that plays steps: one file, which asks for nothing else."""
+"""A web page that plays steps: one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -106,11 +106,10 @@ SVG
 
 
 def page(title: str, svg: str, data: dict[str, Any], seconds: float) -> str:
-    """The page's text.
+    """The page's text; `seconds` is how long a step stays when it plays.
 
-    The SVG has elements called box0, edge0, head0, tail0 and so on, "plain" for the heads of edges
-    that do not stand out, and those named in `data["cells"]`. `data` says, mostly per step, how
-    they look. `seconds` is how long a step stays when it plays.
+    `data` says, mostly per step, how elements of the SVG look: box0, edge0, head0, tail0 and so on,
+    those named in `data["cells"]`, and "plain", the heads of edges that do not stand out.
     """
     parts = {
         "TITLE": html.escape(title),

@@ -1,7 +1,7 @@
-"""Pictures: of graphs, of backpropagation step by step, and of training.
+"""Diagrams on figures, and figures in files and windows.
 
-This is the only file that imports matplotlib, and it does so where a picture is asked for, so that
-importing vgrad stays quick. Nothing here needs a window, but `show` and a live picture.
+This is the only file that imports matplotlib, and only once a picture is asked for, so that
+importing vgrad stays quick. Only `window` needs a screen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..engine import Value
 from ..flat import Graph
 from ..program import Program
-from .diagram import MORE, OP, RESULT, STYLES, Box, Diagram, dot
+from .diagram import STYLES, Box, Diagram, Kind, dot
 from .layout import Point, layout
 from .overview import LIMIT, diagram_of
 
@@ -42,13 +42,13 @@ def draw(
     """Draw a graph from left to right, and save it if a path is given.
 
     A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
-    backward pass has computed. A graph of more than `limit` nodes, and a `Program`, is drawn as
-    its plan, a box for each kernel; a program's for the arrays that were new last. `around` shows
-    what is up to `hops` edges from one node, no more than `limit` nodes: it is a `Value`, of a
-    `Graph` a node's number, or a label. Numbers have `digits` significant digits.
+    backward pass has computed. A graph of more than `limit` nodes is drawn as its plan, a box for
+    each kernel, and so is a `Program`, as it was last compiled. `around` shows only the nodes up to
+    `hops` edges from one node, at most `limit`: it is a `Value`, a node's number in a `Graph`, or a
+    label. Numbers have `digits` significant digits.
 
-    Returns a matplotlib Figure, its size in inches that of what is on it. The path ends in .svg,
-    .png or .pdf. Raises TypeError for what is no graph, ValueError for arguments out of range.
+    Returns a matplotlib Figure as large as the drawing. The path ends in .svg, .png or .pdf. Raises
+    TypeError if `root` is not a graph, ValueError for arguments out of range.
 
     >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
     >>> c = a * b
@@ -59,9 +59,7 @@ def draw(
     """
     with own_settings():
         picture = Picture(diagram_of(root, around, hops, limit, digits))
-    if path is not None:
-        save(picture.figure, path)
-    return picture.figure
+    return saved(picture.figure, path)
 
 
 def to_dot(
@@ -85,9 +83,7 @@ def to_dot(
     return dot(diagram_of(root, around, hops, limit, digits))
 
 
-# --- boxes and edges on a figure -----------------------------------------------------------------
 # Lengths are in inches, which are also the units of the axes; y grows downwards.
-
 MARGIN, PAD, CELL_PAD, LINE = 0.15, 0.09, 0.045, 0.165
 FONT, SMALL = 9, 8  # points
 ROUND = 0.3  # the height of an op, twice its radius
@@ -103,9 +99,9 @@ INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
 class Picture:
     """A diagram on a figure.
 
-    `boxes[k]` and `texts[k]` are the artists of the diagram's box k, a text per cell, `edges[k]`
-    that of its edge k, whose way is `ways[k]`. The graph and its legend reach from `left` to
-    `right`, at least `width` inches, and down to `bottom`, with `below` free inches under it.
+    `boxes[k]` and `texts[k]` are the artists of the diagram's box k, a text per cell, and
+    `edges[k]` is that of its edge k, whose path is `ways[k]`. The graph and its legend reach from
+    `left` to `right`, at least `width` inches, and down to `bottom`, with `below` inches free.
     """
 
     def __init__(
@@ -118,12 +114,12 @@ class Picture:
     ) -> None:
         from matplotlib.collections import LineCollection
 
-        self.diagram = diagram
         fills = {kind: style.fill if tinted else "white" for kind, style in STYLES.items()}
         sizes = [_size(box) for box in diagram.boxes]
-        places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, diagram.outs())
-        kinds = {box.kind for box in diagram.boxes}
-        legend = {kind: (kind, fills[kind]) for kind in STYLES if kind in kinds - {OP, MORE}}
+        outs = [k for k, box in enumerate(diagram.boxes) if box.kind == "result"]
+        places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, outs)
+        kinds = {box.kind for box in diagram.boxes} - {"op", "more"}
+        legend: dict[str, tuple[Kind, str]] = {x: (x, fills[x]) for x in STYLES if x in kinds}
         width = max(places.width, width, legend_width(legend))
         self.left = (places.width - width) / 2
         self.right = self.left + width
@@ -171,7 +167,7 @@ class Picture:
         x, y = [tip[0] for tip in tips], [tip[1] for tip in tips]
         return self.axes.scatter(x, y, s=HEAD, c=colour, marker=head, linewidth=0, zorder=2.5)
 
-    def legend(self, entries: Mapping[str, tuple[str, str]], top: float) -> None:
+    def legend(self, entries: Mapping[str, tuple[Kind, str]], top: float) -> None:
         """A row of small boxes with text, at this height; of each box the kind and the filling."""
         x, y = self.left, top + LINE / 2
         for text, look in entries.items():
@@ -179,11 +175,11 @@ class Picture:
             self.write(text, (x + 1.3 * SWATCH, y), ha="left", size=SMALL)
             x += legend_width([text])
 
-    def _frame(self, kind: str, fill: str, centre: Point, size: Point) -> Patch:
+    def _frame(self, kind: Kind, fill: str, centre: Point, size: Point) -> Patch:
         from matplotlib.patches import FancyBboxPatch
 
         style = STYLES[kind]
-        for frame in (0.0, FRAME) if kind == RESULT else (0.0,):
+        for frame in (0.0, FRAME) if kind == "result" else (0.0,):
             width, height = size[0] - 2 * frame, size[1] - 2 * frame
             patch = FancyBboxPatch(
                 (centre[0] - width / 2, centre[1] - height / 2),
@@ -201,7 +197,7 @@ class Picture:
 
     def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
         texts: list[Text] = []
-        half = size[0] / 2 - (FRAME if box.kind == RESULT else 0.0)
+        half = size[0] / 2 - (FRAME if box.kind == "result" else 0.0)
         y = centre[1] - sum(_cell_height(text) for text, _ in box.texts()) / 2
         for text, weight in box.texts():
             if texts:
@@ -230,9 +226,9 @@ def _size(box: Box) -> Point:
     """The width and height that a box needs for its text."""
     cells = box.texts()
     width = max(text_width(line, weight) for text, weight in cells for line in text.split("\n"))
-    if box.kind in (OP, MORE):
+    if box.kind in ("op", "more"):
         return max(width + 1.3 * PAD, ROUND), ROUND
-    frame = 2 * FRAME if box.kind == RESULT else 0.0
+    frame = 2 * FRAME if box.kind == "result" else 0.0
     return width + 2 * PAD + frame, sum(_cell_height(text) for text, _ in cells) + frame
 
 

@@ -1,97 +1,52 @@
 """A diagram of a graph node by node, or of the neighbourhood of one node.
 
-A computed node is an op, a small round box, with its result behind it; a result of which there is
-nothing to tell has no box of its own. Computed nodes stand in the order of their levels, and a leaf
+A computed node is an op, a small round box, with its result behind it; a result without a label
+and numbers has no box of its own. Computed nodes stand in the order of their levels, and a leaf
 stands just before its first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from .. import ops
-from ..engine import NO_GRADIENT, Value, reachable
+from ..engine import NO_GRADIENT, Value
 from ..flat import Graph
-from .diagram import (
-    COMPUTED,
-    CONSTANT,
-    INPUT,
-    MORE,
-    OP,
-    PARAMETER,
-    RESULT,
-    Diagram,
-    label_lines,
-    numeral,
-)
+from .diagram import Diagram, Kind, numeral, one_line
+
+LABEL_WIDTH = 24  # characters per line
+LEAVES: dict[ops.Op, Kind] = {ops.input: "input", ops.parameter: "parameter", ops.const: "constant"}
 
 
 class Item(NamedTuple):
     """A node of either kind of graph, as a picture needs it."""
 
+    key: Hashable  # a Value, or a node's number in a Graph
     op: ops.Op
-    parents: tuple[int, ...]
+    parents: tuple[int, ...]  # their indices in the list of items
     level: int
-    kind: str
-    label: str
+    kind: Kind
+    label: Any
     cells: tuple[str, ...]
 
 
-def value_diagram(
-    roots: Sequence[Value],
-    around: Any = None,
-    hops: int = 2,
-    limit: int = 0,
-    digits: int = 6,
-    names: Mapping[Value, str] | None = None,
-) -> Diagram:
-    """Everything that the roots were computed from, or the part within `hops` edges of `around`.
-
-    That is `limit` nodes at the most. Numbers have `digits` significant digits; `names` stand in
-    for labels. Raises ValueError if `around` is no node of it.
-    """
-    values = reachable(*roots)[::-1]  # parents before their children
-    return _diagram(values, _of_values(values, roots, digits, names or {}), around, hops, limit)
-
-
-def graph_diagram(graph: Graph, around: Any, hops: int, limit: int, digits: int) -> Diagram:
-    """The same of a recorded graph, whose nodes are numbers."""
-    return _diagram(range(len(graph)), list(_of_graph(graph, digits)), around, hops, limit)
-
-
-def _diagram(
-    keys: Sequence[Hashable], nodes: list[Item], around: Any, hops: int, limit: int
-) -> Diagram:
-    if around is None:
-        return _boxes(keys, nodes, range(len(nodes)))
-    middle = _find(around, keys, nodes)
-    result = _boxes(keys, nodes, _neighbourhood(middle, nodes, hops, limit))
-    result.focus = result.value_of[keys[middle]]
-    return result
-
-
-# --- the text of a node --------------------------------------------------------------------------
-
-
-def _of_values(
-    values: Sequence[Value], roots: Sequence[Value], digits: int, names: Mapping[Value, str]
-) -> list[Item]:
-    place = {value: k for k, value in enumerate(values)}
+def value_items(labels: Mapping[Value, Any], roots: Iterable[Value], digits: int) -> Iterator[Item]:
+    """The items of `Value`s in topological order, each given with its label."""
+    place = {value: k for k, value in enumerate(labels)}
     results = set(roots)
-    nodes = []
-    for value in values:
+    for value, label in labels.items():
+        kind: Kind
         if value.level:
-            kind = RESULT if value in results else COMPUTED
+            kind = "result" if value in results else "computed"
         elif value.op is ops.const:
-            kind = CONSTANT
+            kind = "constant"
         else:
-            kind = PARAMETER if value.trainable else INPUT
+            kind = "parameter" if value.trainable else "input"
         parents = tuple(place[x] for x in value.parents)
         cells = value_cells(value, value._data, _gradient(value), digits)
-        label = names.get(value, value.label)
-        nodes.append(Item(value.op, parents, value.level, kind, label, cells))
-    return nodes
+        yield Item(value, value.op, parents, value.level, kind, label, cells)
 
 
 def _gradient(value: Value) -> float | None:
@@ -103,15 +58,15 @@ def _gradient(value: Value) -> float | None:
 def value_cells(
     value: Value, data: float | None, grad: float | None, digits: int
 ) -> tuple[str, ...]:
-    """The cells of a value with these numbers; None stands for a number not known yet."""
+    """The cells of a value with these numbers, None if not known yet."""
     if value.op is ops.const:
         return (numeral(value._data, digits),)
     texts = ["—" if x is None else numeral(x, digits) for x in (data, grad)]
     return f"data {texts[0]}", f"grad {texts[1]}"
 
 
-def _of_graph(graph: Graph, digits: int) -> Iterator[Item]:
-    kinds = {ops.input: INPUT, ops.parameter: PARAMETER, ops.const: CONSTANT}
+def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
+    """The items of a recorded graph."""
     outputs: dict[int, str] = {}
     for k, node in enumerate(graph.outputs.tolist()):
         name = f"output {k}" if len(graph.outputs) > 1 else "output"
@@ -119,93 +74,89 @@ def _of_graph(graph: Graph, digits: int) -> Iterator[Item]:
     columns = (graph.op.tolist(), graph.parents.tolist(), graph.level.tolist())
     for i, (code, parents, level) in enumerate(zip(*columns)):
         op = ops.OPS[code]
-        kind = kinds.get(op) or (RESULT if i in outputs else COMPUTED)
+        kind = LEAVES.get(op) or ("result" if i in outputs else "computed")
         cells = [outputs[i]] if i in outputs else []
-        if kind in (PARAMETER, CONSTANT):
+        if kind in ("parameter", "constant"):
             text = numeral(float(graph.value[i]), digits)
-            cells.append(text if kind == CONSTANT else f"data {text}")
-        label = graph.labels.get(i, "") or (kind if kind == INPUT else "")
-        yield Item(op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
+            cells.append(text if kind == "constant" else f"data {text}")
+        label = graph.labels.get(i, "") or (kind if kind == "input" else "")
+        yield Item(i, op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
 
 
-# --- a neighbourhood -----------------------------------------------------------------------------
+def node_diagram(items: list[Item], around: Any = None, hops: int = 0, limit: int = 0) -> Diagram:
+    """All nodes, or the `limit` nearest within `hops` edges of `around`.
+
+    Raises ValueError if `around` is not a node: a `Value` or a number, or the label of one.
+    """
+    if around is None:
+        return _boxes(items, range(len(items)))
+    middle = _find(around, items)
+    diagram = _boxes(items, _neighbourhood(middle, items, hops, limit))
+    diagram.focus = diagram.value_of[items[middle].key]
+    return diagram
 
 
-def _find(around: Any, keys: Sequence[Hashable], nodes: list[Item]) -> int:
-    """The place of the node that `around` names: a `Value`, a node's number, or a label."""
+def _find(around: Any, items: list[Item]) -> int:
     if isinstance(around, str):
-        places = [k for k, node in enumerate(nodes) if node.label == around]
-        if len(places) != 1:
-            have = f"{len(places)} nodes have" if places else "no node has"
+        found = [k for k, item in enumerate(items) if item.label == around]
+        if len(found) != 1:
+            have = f"{len(found)} nodes have" if found else "no node has"
             raise ValueError(
                 f"around must be the label of one node (got {around!r}, which {have}); "
                 "a Value, or of a Graph a node's number, says which"
             )
-        return places[0]
+        return found[0]
     try:
-        return {key: k for k, key in enumerate(keys)}[around]
+        return {item.key: k for k, item in enumerate(items)}[around]
     except (KeyError, TypeError):
         raise ValueError(
             "around must be a node of the graph: a Value, or of a Graph its number, 0 to "
-            f"{len(nodes) - 1}, or a label (got {around!r})"
+            f"{len(items) - 1}, or a label (got {around!r})"
         ) from None
 
 
-def _neighbourhood(middle: int, nodes: list[Item], hops: int, limit: int) -> list[int]:
-    """The places of the nodes at most `hops` edges from that one, nearest first up to `limit`."""
-    children = _children(nodes)
-    near = dict.fromkeys([middle])
-    edge = [middle]
-    for _ in range(min(hops, len(nodes))):
-        edge = [x for k in edge for x in (*nodes[k].parents, *children[k])]
-        edge = list(dict.fromkeys(x for x in edge if x not in near))
-        near.update(dict.fromkeys(edge))
+def _neighbourhood(middle: int, items: list[Item], hops: int, limit: int) -> list[int]:
+    """The items at most `hops` edges from that one, nearest first up to `limit`."""
+    beside = [list(item.parents) for item in items]
+    for k, item in enumerate(items):
+        for x in item.parents:
+            beside[x].append(k)
+    near = edge = dict.fromkeys([middle])
+    for _ in range(min(hops, len(items))):
+        edge = dict.fromkeys(x for k in edge for x in beside[k] if x not in near)
+        near |= edge
     return sorted(list(near)[:limit])
 
 
-def _children(nodes: list[Item]) -> list[list[int]]:
-    children: list[list[int]] = [[] for _ in nodes]
-    for k, node in enumerate(nodes):
-        for x in node.parents:
-            children[x].append(k)
-    return children
-
-
-# --- node by node --------------------------------------------------------------------------------
-
-
-def _boxes(keys: Sequence[Hashable], nodes: list[Item], shown: Sequence[int]) -> Diagram:
-    """The nodes at these places, in topological order, and a sign wherever others are left out."""
-    result = Diagram()
-    rank = _ranks(nodes, shown)
-    children = _children(nodes) if len(shown) < len(nodes) else [[] for _ in nodes]
-    source: dict[int, int] = {}  # the box where a node's edges begin
+def _boxes(items: list[Item], shown: Sequence[int]) -> Diagram:
+    """The items shown, in topological order, and a sign wherever others are left out."""
+    diagram = Diagram()
+    rank = _ranks(items, shown)
+    leads_out = {x for k, item in enumerate(items) if k not in rank for x in item.parents}
+    source: dict[int, int] = {}  # the box where an item's edges begin
     for k in shown:
-        node, key, column = nodes[k], keys[k], 2 * rank[k]
-        if node.parents:
-            op = source[k] = result.op_of[key] = result.add(OP, column - 1, node.op.symbol)
-            for x in node.parents:
-                operand = source[x] if x in source else result.add(MORE, column - 2, "…")
-                result.edges.append((operand, op))
-        title = label_lines(node.label)
-        if title or node.cells:
-            box = result.value_of[key] = result.add(node.kind, column, title, *node.cells)
-            if node.parents:
-                result.edges.append((source[k], box))
+        item, column = items[k], 2 * rank[k]
+        if item.parents:
+            op = source[k] = diagram.op_of[item.key] = diagram.add("op", column - 1, item.op.symbol)
+            for x in item.parents:
+                operand = source[x] if x in source else diagram.add("more", column - 2, "…")
+                diagram.edges.append((operand, op))
+        title = fill(one_line(item.label), LABEL_WIDTH)
+        if title or item.cells:
+            box = diagram.add(item.kind, column, title, *item.cells)
+            if item.parents:
+                diagram.edges.append((source[k], box))
             source[k] = box
-        result.value_of.setdefault(key, source[k])
-        if any(x not in rank for x in children[k]):
-            result.edges.append((source[k], result.add(MORE, column + 1, "…")))
-    return result.close_ranks()
+        diagram.value_of[item.key] = source[k]
+        if k in leads_out:
+            diagram.edges.append((source[k], diagram.add("more", column + 1, "…")))
+    return diagram
 
 
-def _ranks(nodes: list[Item], shown: Sequence[int]) -> dict[int, int]:
-    """The levels that are shown, counted from 0; a leaf's is one before its first use."""
-    levels = sorted({nodes[k].level for k in shown if nodes[k].parents})
-    count = {level: n + 1 for n, level in enumerate(levels)}
-    rank = {k: count[nodes[k].level] for k in shown if nodes[k].parents}
-    first: dict[int, int] = {}
-    for k, n in rank.items():
-        for x in nodes[k].parents:
-            first[x] = min(first.get(x, n), n)
-    return {k: rank[k] if k in rank else first.get(k, 1) - 1 for k in shown}
+def _ranks(items: list[Item], shown: Sequence[int]) -> dict[int, int]:
+    """The levels that are shown, counted from 1; a leaf's is one before its first use."""
+    computed = sorted((items[k].level, k) for k in shown if items[k].parents)
+    count = {level: n for n, level in enumerate(dict(computed), 1)}
+    rank = {k: count[level] for level, k in computed}
+    first = {x: rank[k] for k in reversed(rank) for x in items[k].parents}
+    return {k: rank.get(k, first.get(k, 1) - 1) for k in shown}

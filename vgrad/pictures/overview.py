@@ -13,11 +13,11 @@ from ..arguments import count, whole_number
 from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
 from ..program import Program, Runner
-from .diagram import COMPUTED, INPUT, PARAMETER, RESULT, Diagram
-from .nodes import graph_diagram, value_diagram
+from .diagram import Diagram, Kind
+from .nodes import graph_items, node_diagram, value_items
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
-MOST_KERNELS = 80  # of more, those of neighbouring levels share a box
+MOST_KERNELS = 80  # if there are more, those of neighbouring ranks share a box
 MOST_BANDS = 24  # boxes that several kernels share
 MOST_SETS = 12  # of leaves, told apart by the kernels that use them
 
@@ -38,19 +38,17 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         root.check()
         if around is None and len(root) > limit:
             return overview(Runner(root))
-        return graph_diagram(root, around, hops, limit, digits)
+        return node_diagram(list(graph_items(root, digits)), around, hops, limit)
     roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
     if not roots or not all(isinstance(x, Value) for x in roots):
         raise TypeError(
             "draw takes a Value or a list of them, a Graph or a Program "
             f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
-    if around is None and len(reachable(*roots)) > limit:
+    labels = {x: x.label for x in reversed(reachable(*roots))}
+    if around is None and len(labels) > limit:
         return overview(Runner(capture(*roots)))
-    return value_diagram(roots, around, hops, limit, digits)
-
-
-# --- the plan ------------------------------------------------------------------------------------
+    return node_diagram(list(value_items(labels, roots, digits)), around, hops, limit)
 
 
 def overview(runner: Runner) -> Diagram:
@@ -59,13 +57,11 @@ def overview(runner: Runner) -> Diagram:
     Parameters that the same kernels use share a box, and so do the inputs of an argument.
     """
     kernels, size, outputs = runner.first.summary()
-    producer = _producer(kernels, size)
-    ranks = _ranks(kernels, producer)
+    producer, ranks = _producers(kernels, size)
     if len(kernels) > MOST_KERNELS:
         kernels = _bands(kernels, ranks)
-        producer = _producer(kernels, size)
-        ranks = list(range(len(kernels)))
-    picture = Diagram()
+        producer, ranks = _producers(kernels, size)
+    diagram = Diagram()
     mixed = len({kernel.result.batched for kernel in kernels}) > 1
     results: dict[int, list[int]] = {}  # the outputs that each kernel computes; the others at -1
     for i, k in enumerate(producer[outputs].tolist()):
@@ -76,16 +72,15 @@ def overview(runner: Runner) -> Diagram:
             cells.append("once per call")
         if k in results:
             cells.append(_outputs(results[k], len(outputs)))
-        picture.add(RESULT if k in results else COMPUTED, rank + 1, kernel.title, *cells)
+        diagram.add("result" if k in results else "computed", rank + 1, kernel.title, *cells)
         before = np.unique(producer[kernel.reads])
-        picture.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
-    for kind, text, users in _leaves(runner.graph, kernels, size):
-        column = min((ranks[k] for k in users), default=0)
-        box = picture.add(kind, column, text)
-        picture.edges += [(box, k) for k in users]
+        diagram.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
+    for kind, text, users in _leaves(runner.graph, kernels):
+        box = diagram.add(kind, min((ranks[k] for k in users), default=0), text)
+        diagram.edges += [(box, k) for k in users]
     if -1 in results:
-        picture.add(RESULT, 1, _outputs(results[-1], len(outputs)), "as given")
-    return picture.close_ranks()
+        diagram.add("result", 1, _outputs(results[-1], len(outputs)), "as given")
+    return diagram
 
 
 def _outputs(which: list[int], total: int) -> str:
@@ -98,25 +93,17 @@ def _several(n: int, what: str) -> str:
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
-# --- kernels -------------------------------------------------------------------------------------
+def _producers(kernels: list[KernelSummary], size: int) -> tuple[NDArray[np.intp], list[int]]:
+    """The kernel that computes each node, -1 for a leaf; and each kernel's rank.
 
-
-def _producer(kernels: list[KernelSummary], size: int) -> NDArray[np.intp]:
-    """(size,) the kernel that computes each node; -1 for a leaf."""
+    The rank is the length of the longest path that leads to the kernel.
+    """
     producer = np.full(size, -1)
+    rank = np.full(len(kernels) + 1, -1)  # the last is that of the leaves
     for k, kernel in enumerate(kernels):
         producer[kernel.nodes] = k
-    return producer
-
-
-def _ranks(kernels: list[KernelSummary], producer: NDArray[np.intp]) -> list[int]:
-    """How many kernels, at the most, stand before each."""
-    rank = np.zeros(len(kernels) + 1, np.intp)
-    rank[-1] = -1  # a leaf's
-    for k, kernel in enumerate(kernels):
         rank[k] = 1 + rank[producer[kernel.reads]].max()
-    ranks: list[int] = rank[:-1].tolist()
-    return ranks
+    return producer, rank[:-1].tolist()
 
 
 def _bands(kernels: list[KernelSummary], ranks: list[int]) -> list[KernelSummary]:
@@ -136,18 +123,11 @@ def _bands(kernels: list[KernelSummary], ranks: list[int]) -> list[KernelSummary
     ]
 
 
-# --- leaves --------------------------------------------------------------------------------------
-
-
-def _leaves(
-    graph: Graph, kernels: list[KernelSummary], size: int
-) -> Iterator[tuple[str, str, list[int]]]:
+def _leaves(graph: Graph, kernels: list[KernelSummary]) -> Iterator[tuple[Kind, str, list[int]]]:
     """Kind, text and users of each set of leaves that shares a box."""
     users: dict[int, list[int]] = {}
-    is_leaf = np.zeros(size, bool)
-    is_leaf[graph.inputs] = is_leaf[graph.parameters] = True
     for k, kernel in enumerate(kernels):
-        for node in np.unique(kernel.reads[is_leaf[kernel.reads]]).tolist():
+        for node in np.unique(kernel.reads).tolist():
             users.setdefault(node, []).append(k)
     start = 0
     for i, shape in enumerate(graph.input_shapes):
@@ -155,7 +135,7 @@ def _leaves(
         start += len(nodes)
         used = sorted({k for node in nodes for k in users.get(node, [])})
         name = graph.labels.get(nodes[0], f"input {i}").split("[")[0] if nodes else f"input {i}"
-        yield INPUT, f"{name}: {_several(len(nodes), 'input')}", used
+        yield "input", f"{name}: {_several(len(nodes), 'input')}", used
     sets: dict[tuple[int, ...], int] = {}
     for node in graph.parameters.tolist():
         key = tuple(users.get(node, []))
@@ -163,4 +143,4 @@ def _leaves(
     if len(sets) > MOST_SETS:
         sets = {tuple(sorted(set().union(*sets))): sum(sets.values())}
     for key, size in sets.items():
-        yield PARAMETER, _several(size, "parameter"), list(key)
+        yield "parameter", _several(size, "parameter"), list(key)

@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from itertools import starmap
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,28 +38,30 @@ class Call(NamedTuple):
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
-        return cast(Array, _Columns(self, "outputs", 0).settled())
+        outputs: Array = _settled(_Columns(self, "outputs", 0))
+        return outputs
 
     def gradient(self, divisor: float, aux: bool = False) -> Total:
-        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
-        every output, (M, B)."""
+        """The sum of output 0 over the batch, divided, and its gradient (P,).
+
+        With `aux` also every output, (M, B).
+        """
         runner, theta, arrays, batch, _ = self
         found = None
         if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
-            # Hot path: the usual call in training, without the cost of tasks and questions.
+            # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
                     return found
-        total = _Total(self, "gradient", FROM_PARAMETERS, found, (divisor, aux))
-        value, gradient, outputs = total.settled()
+        value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
         if aux and self.can_fuse:
-            outputs = _Columns(self, "outputs", 0, outputs).settled()
+            outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
     def input_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
-        found = _Columns(self, "input_gradients", FROM_INPUTS).settled()
+        found = _settled(_Columns(self, "input_gradients", FROM_INPUTS))
         return found[0], found[1:]
 
     def parameter_gradients(self) -> tuple[Array, Array]:
@@ -85,8 +87,8 @@ class Call(NamedTuple):
     ) -> Iterator[Any]:
         """The results of a method of the named sweep, shard by shard of the batch.
 
-        Shards are the same whoever runs them, so results are the same to the bit. `wanted` tells
-        where gradients go, and `rows` how many numbers come back for each sample. Raises
+        Shards are the same whoever runs them, so results are the same to the bit. `wanted` says
+        where gradients go, and `rows` how many numbers each sample returns. Raises
         OutOfMemoryError if the call would need too much.
         """
         sweep, batch = self.runner.sweep(name), self.batch
@@ -111,44 +113,34 @@ def is_finite(value: float, gradient: Array) -> bool:
 # --- which sweep ---------------------------------------------------------------------------------
 
 
+def _settled(question: _Columns | _Total) -> Any:
+    """The answer of the first sweep that finds it finite, or of the last.
+
+    The careful sweep goes forward as the quick one does, so it is asked only if a value is finite
+    whose gradient is not.
+    """
+    with np.errstate(all="ignore"):
+        for name in ("quick", "careful", "plain") if question.call.can_fuse else ("plain",):
+            if question.answer is None:
+                question.ask(name)
+            elif question.is_settled():
+                break
+            elif name == "plain" or (name == "careful" and question.has_value()):
+                question.ask(name)
+    return question.answer
+
+
 @dataclass
-class _Question:
-    """A method to ask of one sweep after another, until its answer is finite."""
+class _Columns:
+    """Numbers of every sample, (n, B), output 0 first; a sample that is finite is not asked again.
+
+    `wanted` says where gradients go; it is 0 if these are outputs.
+    """
 
     call: Call
     method: str
-    wanted: int  # where gradients go; 0 if these are outputs
+    wanted: int
     answer: Any = None
-    options: tuple[Any, ...] = ()
-
-    def settled(self) -> Any:
-        """The answer. The careful sweep is skipped if it can find nothing but what the quick one
-        did: their forwards are the same, so output 0 must be finite where its gradient is not."""
-        with np.errstate(all="ignore"):
-            for name in ("quick", "careful", "plain") if self.call.can_fuse else ("plain",):
-                if self.answer is None:
-                    self.ask(name)
-                elif self.is_settled():
-                    break
-                elif name == "plain" or (name == "careful" and self.has_value()):
-                    self.ask(name)
-        return self.answer
-
-    def ask(self, name: str) -> None:
-        """Ask the sweep of this name for whatever is not finite yet."""
-        raise NotImplementedError
-
-    def is_settled(self) -> bool:
-        """Whether the answer needs no other sweep."""
-        raise NotImplementedError
-
-    def has_value(self) -> bool:
-        """Whether an output 0 is finite whose gradient is not."""
-        raise NotImplementedError
-
-
-class _Columns(_Question):
-    """Numbers of every sample, (n, B), output 0 first; other sweeps get only samples in doubt."""
 
     def is_settled(self) -> bool:
         # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
@@ -164,7 +156,7 @@ class _Columns(_Question):
         if self.answer is None:
             self.answer = self._found(name, call)
         elif name == "careful" and call.batch <= call.runner.careful.tile:
-            # for all samples, as buffers of that width exist already
+            # all samples, as buffers of that width exist already
             self.answer[:, self.left] = self._found(name, call)[:, self.left]
         else:
             self.answer[:, self.left] = self._found(name, call.some(self.left))
@@ -176,12 +168,18 @@ class _Columns(_Question):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-class _Total(_Question):
-    """The sum of output 0 over the batch, its gradient, and perhaps every output.
+@dataclass
+class _Total:
+    """The sum of output 0 over the batch, its gradient, and with `aux` every output.
 
     Gradients of all samples must be added up before they pass through shared nodes: at a
     singularity there they may cancel. So the sweep with the last word gets all samples at once.
     """
+
+    call: Call
+    divisor: float
+    aux: bool
+    answer: Any
 
     def is_settled(self) -> bool:
         return is_finite(self.answer[0], self.answer[1])
@@ -190,13 +188,14 @@ class _Total(_Question):
         return isfinite(self.answer[0])
 
     def ask(self, name: str) -> None:
-        call, sweep = self.call, self.call.runner.sweep(name)
-        if self.answer is None or name != "plain":
-            self.answer = self._sum(name, call)
-            if name != "plain" or call.batch <= SHARD * sweep.width(call.batch):
-                return  # which is all of them in one piece
-        if not self.is_settled():
+        call = self.call
+        if name == "plain" and self.answer is not None:
             self.answer = self._in_two() or self._by_plain(call)
+            return
+        self.answer = self._sum(name, call)
+        in_pieces = name == "plain" and call.batch > SHARD * call.runner.plain.width(call.batch)
+        if in_pieces and not self.is_settled():
+            self.answer = self._by_plain(call)
 
     def _in_two(self) -> Total | None:
         """The answer with the doubtful samples alone from the plain sweep; None if in vain.
@@ -205,9 +204,9 @@ class _Total(_Question):
         makes no difference where gradients are added up.
         """
         call = self.call
-        if not call.can_fuse or call.batch <= FEW:
+        if call.batch <= FEW:
             return None
-        doubtful = np.concatenate([*call.shards("careful", "doubtful", self.wanted)])
+        doubtful = np.concatenate([*call.shards("careful", "doubtful", FROM_PARAMETERS)])
         if doubtful.all() or not doubtful.any():
             return None
         value, gradient, _ = self._sum("careful", call.some(~doubtful))
@@ -217,14 +216,16 @@ class _Total(_Question):
         return value + more, gradient + part, self.answer[2]
 
     def _by_plain(self, call: Call) -> Total:
+        """The answer of the plain sweep, with all samples in one piece."""
         sweep, (_, theta, arrays, batch, _) = call.runner.plain, call
-        return sweep.gradient(theta, arrays, batch, sweep.width(batch), *self.options)
+        return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
 
     def _sum(self, name: str, call: Call) -> Total:
         """The sums of values and gradients of all shards, and the outputs side by side."""
         value, gradient, columns = 0.0, None, []
-        rows = self.options[1] * len(call.runner.graph.outputs)
-        for more, part, outputs in call.shards(name, self.method, self.wanted, rows, self.options):
+        rows = len(call.runner.graph.outputs) if self.aux else 0
+        options = self.divisor, self.aux
+        for more, part, outputs in call.shards(name, "gradient", FROM_PARAMETERS, rows, options):
             value, gradient = value + more, part if gradient is None else gradient + part
             columns.append(outputs)
         assert gradient is not None

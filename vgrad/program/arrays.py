@@ -13,8 +13,10 @@ from ..errors import ShapeError
 from ..flat import require_samples
 
 
-def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
-    """The arrays as floats, each with a batch axis, and the length that these have in common."""
+def as_batch(
+    arrays: tuple[Any, ...], dtype: np.dtype[Any]
+) -> tuple[list[Array], int, tuple[Shape, ...]]:
+    """The arrays as floats, (B,) or (B, numbers); the batch size B; and the shape of one sample."""
     checked = [
         x if type(x) is np.ndarray and x.dtype is dtype and x.ndim else _as_array(x, i, dtype)
         for i, x in enumerate(arrays)
@@ -26,7 +28,9 @@ def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array]
             raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
     if not batch:
         raise ShapeError("the batch must have at least one sample (got none)")
-    return checked, batch
+    shapes = tuple([x.shape[1:] for x in checked])
+    rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
+    return rows, batch, shapes
 
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
@@ -38,13 +42,8 @@ def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     return array
 
 
-def per_sample_shapes(arrays: list[Array]) -> tuple[Shape, ...]:
-    """The arrays' shapes without the batch axis."""
-    return tuple([array.shape[1:] for array in arrays])
-
-
 def structured(outputs: Iterator[Array], structure: Structure) -> Any:
-    """Outputs, each (B,), as the function returned them: one, a tuple, or (B, ...) for an array."""
+    """Outputs, each (B,), in the structure that the function returned; an array is (B, ...)."""
     if isinstance(structure, list):
         return tuple(structured(outputs, part) for part in structure)
     if structure == ():
@@ -54,7 +53,7 @@ def structured(outputs: Iterator[Array], structure: Structure) -> Any:
 
 
 def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
-    """(K, B), cut into one array (B, *shape) per argument."""
+    """Cut rows, (K, B), into one array (B, *shape) per argument."""
     start = 0
     for shape in shapes:
         stop = start + count(shape)

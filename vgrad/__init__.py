@@ -19,52 +19,27 @@ tile's list of NumPy calls. These were bound beforehand to the buffers of `compi
 the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`.
 """
 
+# fmt: off
+# isort: off
 from . import datasets, nn, optim
 from .checks import Gradcheck, Verification, gradcheck
 from .engine import Value
 from .errors import (
-    GraphFormatError,
-    NonFiniteError,
-    OutOfMemoryError,
-    ParityError,
-    ShapeError,
-    TraceError,
-    VgradError,
-    WorkerError,
+    GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, ShapeError, TraceError,
+    VgradError, WorkerError,
 )
 from .finite import check_finite
 from .flat import Graph, capture, trace
 from .functions import clip, logsumexp, softmax, take
 from .lines import source_lines
 from .ops import (
-    abs,
-    cos,
-    exp,
-    log,
-    maximum,
-    minimum,
-    relu,
-    sigmoid,
-    sin,
-    sqrt,
-    stop_gradient,
-    tanh,
-    where,
+    abs, cos, exp, log, maximum, minimum, relu, sigmoid, sin, sqrt, stop_gradient, tanh, where,
 )
-from .pictures import (
-    Animation,
-    LivePlot,
-    animate,
-    draw,
-    plot_boundary,
-    plot_training,
-    to_dot,
-)
+from .pictures import Animation, LivePlot, animate, draw, plot_boundary, plot_training, to_dot
 from .program import Program, compile
 
 __version__ = "0.1.0"
 
-# fmt: off
 __all__ = [
     "Animation", "Gradcheck", "Graph", "GraphFormatError", "LivePlot", "NonFiniteError",
     "OutOfMemoryError", "ParityError", "Program", "ShapeError", "TraceError", "Value",

@@ -18,29 +18,23 @@ what it does in the same words (`summary`), and is refused the same memory (`mem
 This wing imports the definition, the files at the top of vgrad, and no other wing.
 """
 
+# fmt: off
+# isort: off
 from .derivatives import gradient, tangent
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
-    BATCHED,
-    FROM_INPUTS,
-    FROM_PARAMETERS,
-    SHARED,
-    STORED,
-    Graph,
-    from_stored,
-    to_stored,
+    BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
-from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
+from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, trace
 from .rows import Rows, as_slice, strides_of
 from .summary import KernelSummary, ReadSummary, SweepSummary
 from .sweep import PlainSweep
 from .tape import Tape
 
-# fmt: off
 __all__ = [
-    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Duplicates",
+    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays",
     "Graph", "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows",
     "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
     "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",

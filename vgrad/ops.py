@@ -45,9 +45,7 @@ class Op:
     ufunc: np.ufunc | None = None  # NumPy's own function for the op, if there is one
     domain: tuple[Range, ...] = ()  # where to sample each operand in tests
     vjp: tuple[Rule | None, ...] = ()  # one per operand; None if its derivative is always 0
-    fast: Rule | None = (
-        None  # the forward in other rows that NumPy runs faster; signs of 0 may differ
-    )
+    fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     code: int = field(init=False, default_factory=lambda: len(OPS))
 

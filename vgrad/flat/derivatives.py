@@ -67,7 +67,10 @@ def tangent(graph: Graph) -> Graph:
     its vjp with the operand's own change in place of g.
     """
     replay = _Replay(graph)
-    changes: dict[int, Number] = {i: replay.parameter() for i in graph.parameters.tolist()}
+    changes: dict[int, Number] = {
+        i: Node(replay.tape, replay.tape.leaf(ops.parameter, Value(0.0)))  # one of v
+        for i in graph.parameters.tolist()
+    }
     for i, parents in enumerate(graph.parents.tolist()):
         for k, parent in enumerate(parents):
             if parent in changes:
@@ -113,10 +116,6 @@ class _Replay:
         values = graph.leaves or [Value(x) for x in graph.value[graph.parameters].tolist()]
         tape.parameters.leaves = dict(zip(graph.parameters.tolist(), values))
         tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
-
-    def parameter(self) -> Node:
-        """One more parameter."""
-        return Node(self.tape, self.tape.leaf(ops.parameter, Value(0.0)))
 
     def part(self, i: int, k: int, g: Number) -> Number:
         """What node i makes of `g` for its operand k: its vjp, recorded as nodes."""

@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import math
+import operator
 import os
 import secrets
 import shutil
@@ -40,7 +41,8 @@ def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
     A file that exists is replaced at the end, in one step. Raises OSError if the file cannot be
     written, and leaves things as they were.
     """
-    header = json.dumps({"format": kind, "version": VERSION, **about}, separators=(",", ":"))
+    fields = {"format": kind, "version": VERSION, **about}
+    header = json.dumps(fields, separators=(",", ":"), default=operator.index)  # NumPy's integers
     members = {HEADER: np.frombuffer(header.encode(), np.uint8), **arrays}
     with _replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in members.items():

@@ -25,6 +25,13 @@ FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed fro
 # The bit of what comes from inputs is also the number of the buffer: origin & FROM_INPUTS.
 assert FROM_INPUTS == BATCHED
 
+# fmt: off
+STORED = {  # the arrays of a graph, which its file has too
+    "op": np.uint8, "parents": np.int32, "value": np.float64, "level": np.int32,
+    "inputs": np.int32, "parameters": np.int32, "outputs": np.int32,
+}
+# fmt: on
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -59,14 +66,11 @@ class Graph:
         return len(self.op)
 
     def __repr__(self) -> str:
-        counts = [
-            (len(self), "node"),
-            (int(self.level.max(initial=0)), "level"),
-            (len(self.inputs), "input"),
-            (len(self.parameters), "parameter"),
-            (len(self.outputs), "output"),
-        ]
-        return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
+        counts = {"node": len(self), "level": int(self.level.max(initial=0))}
+        counts |= {
+            name: len(getattr(self, f"{name}s")) for name in ("input", "parameter", "output")
+        }
+        return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for name, n in counts.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
         # as in a file: codes mean nothing elsewhere
@@ -166,19 +170,12 @@ def _problems(graph: Graph) -> Iterator[str]:
 
 def _array_problems(graph: Graph) -> Iterator[str]:
     n = getattr(graph.op, "size", 0)
-    for name, (dtype, shape) in {
-        "op": (np.uint8, (n,)),
-        "parents": (np.int32, (n, ops.MAX_ARITY)),
-        "value": (np.float64, (n,)),
-        "level": (np.int32, (n,)),
-        "inputs": (np.int32, None),
-        "parameters": (np.int32, None),
-        "outputs": (np.int32, None),
-    }.items():
+    shapes = {"op": (n,), "parents": (n, ops.MAX_ARITY), "value": (n,), "level": (n,)}
+    for name, dtype in STORED.items():
         array = getattr(graph, name)
         if not isinstance(array, np.ndarray):
             yield f"{name} must be an array (got {type(array).__name__})"
-        wanted = shape or (array.size,)
+        wanted = shapes.get(name, (array.size,))
         if array.dtype != dtype or array.shape != wanted:
             yield f"{name} must be {np.dtype(dtype)} {wanted} (got {array.dtype} {array.shape})"
 
@@ -217,13 +214,11 @@ def _is_whole(x: Any) -> bool:
 
 
 def _is_shape(x: Any) -> bool:
-    if not isinstance(x, tuple) or len(x) > MAX_AXES:
-        return False
-    return all(_is_whole(size) and size >= 0 for size in x)
+    return isinstance(x, tuple) and len(x) <= MAX_AXES and all(_is_whole(n) and n >= 0 for n in x)
 
 
 def _holds(structure: Structure, numbers: int) -> bool:
-    """Whether this is a structure of that many numbers, with at least one in every shape.
+    """Whether a structure holds this many numbers, and at least one in every shape.
 
     It looks at no more parts than that, so it ends whatever the structure is.
     """
@@ -243,7 +238,6 @@ def _holds(structure: Structure, numbers: int) -> bool:
 
 # --- what files hold -----------------------------------------------------------------------------
 
-STORED = ("op", "parents", "value", "level", "inputs", "parameters", "outputs")
 ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
 
 
@@ -255,10 +249,10 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     graph.check()
     about = {
         "ops": [op.name for op in ops.OPS],
-        "input_shapes": _sizes(list(graph.input_shapes)),
-        "output_shapes": _sizes(graph.output_shapes),
-        "labels": [(int(i), str(x)) for i, x in graph.labels.items() if x is not None],
-        "lines": [(int(i), str(x)) for i, x in graph.lines.items()],
+        "input_shapes": graph.input_shapes,
+        "output_shapes": graph.output_shapes,
+        "labels": [(i, str(x)) for i, x in graph.labels.items() if x is not None],
+        "lines": [(i, str(x)) for i, x in graph.lines.items()],
     }
     return about, {name: getattr(graph, name) for name in STORED}
 
@@ -269,7 +263,7 @@ def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     files.expect("its arrays", arrays, STORED)
     graph = Graph(
         op=_as_known(arrays["op"], about["ops"]),
-        **{name: arrays[name] for name in STORED[1:]},  # type: ignore[arg-type]
+        **{name: array for name, array in arrays.items() if name != "op"},  # type: ignore[arg-type]
         input_shapes=tuple(map(tuple, about["input_shapes"])),
         output_shapes=_structure(about["output_shapes"]),
         labels=_texts("labels", about["labels"]),
@@ -279,14 +273,8 @@ def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     return graph
 
 
-def _sizes(structure: Structure) -> Any:
-    """Shapes as JSON can hold them: a list of sizes is a shape, as no list of shapes is empty."""
-    if isinstance(structure, list):
-        return [_sizes(part) for part in structure]
-    return [int(size) for size in structure]
-
-
 def _structure(sizes: Any) -> Structure:
+    """Output shapes from JSON, where tuples are lists: one that holds no lists is a shape."""
     if not isinstance(sizes, list):
         return sizes  # which is for `check` to refuse
     return list(map(_structure, sizes)) if any(type(x) is list for x in sizes) else tuple(sizes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import OutOfMemoryError
 
-SHARE = 0.75  # of the machine's memory; a call that needs more is refused before it takes any
+SHARE = 0.75  # of the machine's memory; a call that needs more is refused
 
 
 def require_buffers(
@@ -23,11 +23,9 @@ def require_buffers(
     needed = taken + workers * (fixed + width * per_sample)
     if exceeds_share(needed):
         fits = ((_share() - taken) // workers - fixed) // per_sample
-        advice = (
-            f"compile with tile={fits}, or less"
-            if fits > 0
-            else "not even tile=1 would fit, so record a smaller function"
-        )
+        advice = f"compile with tile={fits}, or less"
+        if fits <= 0:
+            advice = "not even tile=1 would fit, so record a smaller function"
         what = f"tiles of {width:,} samples" + (f" for {workers} workers" if workers > 1 else "")
         raise _refusal(needed, what, advice)
 
@@ -62,8 +60,7 @@ def _share() -> int:
 @cache
 def machine_memory() -> int | None:
     """The bytes of memory that this process may use in all; None if unknown."""
-    known = [size for size in (_physical(), _control_group()) if size]
-    return min(known, default=None)
+    return min(filter(None, (_physical(), _control_group())), default=None)
 
 
 def _physical() -> int | None:
@@ -75,13 +72,12 @@ def _physical() -> int | None:
 
 def _windows() -> int | None:
     """The same on Windows, where Python has no os.sysconf."""
-    try:
-        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-    except AttributeError:
+    windll = getattr(ctypes, "windll", None)
+    if windll is None:
         return None
-    kilobytes = ctypes.c_ulonglong(0)
-    found = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return 1024 * kilobytes.value if found else None
+    size = ctypes.c_ulonglong(0)  # in kilobytes
+    found = windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(size))
+    return 1024 * size.value if found else None
 
 
 def _control_group() -> int | None:

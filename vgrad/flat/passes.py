@@ -132,10 +132,7 @@ def duplicates(rows: NDArray[Any]) -> Duplicates | None:
 
 
 def canonical_order(
-    outputs: list[int],
-    given: list[int],
-    parents: NDArray[np.int32],
-    level: NDArray[np.int32],
+    outputs: list[int], given: list[int], parents: NDArray[np.int32], level: NDArray[np.int32]
 ) -> NDArray[np.intp]:
     """The places that count, (n,), in the order that the structure alone decides.
 

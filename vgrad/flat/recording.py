@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -106,14 +107,10 @@ def capture(
 
 def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
     """What `fn` calls its first `count` positional arguments, or input0, input1 and so on."""
-    try:
-        known = [
-            p.name
-            for p in inspect.signature(fn).parameters.values()
-            if p.kind <= p.POSITIONAL_OR_KEYWORD
-        ]
-    except (TypeError, ValueError):
-        known = []
+    known: list[str] = []
+    with suppress(TypeError, ValueError):
+        parameters = inspect.signature(fn).parameters.values()
+        known = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
     return [*known[:count], *(f"input{i}" for i in range(len(known), count))]
 
 

@@ -84,10 +84,7 @@ class Tape:
     """The record so far: one entry per node in every list, in order of recording."""
 
     def __init__(
-        self,
-        parameters: Iterable[Value] | None = None,
-        lines: bool = False,
-        complete: bool = False,
+        self, parameters: Iterable[Value] | None = None, lines: bool = False, complete: bool = False
     ) -> None:
         # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def softmax(xs: Iterable[Any]) -> Any:
     numbers = _numbers("softmax", xs)
     highest = ops.stop_gradient(_tree(ops.maximum, numbers))
     exps = [ops.exp(x - highest) for x in numbers]
-    total = _sum(exps)
+    total = reduce(add, exps)
     result = [x / total for x in exps]
     return np.array(result) if isinstance(xs, np.ndarray) else result
 
@@ -55,7 +55,7 @@ def logsumexp(xs: Iterable[Any]) -> Any:
     highest = ops.stop_gradient(_tree(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
-    return ops.log(_sum([ops.exp(x - highest) for x in numbers])) + highest
+    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
 
 
 def take(rows: Sequence[Any], index: Any) -> Any:
@@ -73,14 +73,14 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     if not isinstance(index, Operand):
         return rows[_as_index(index, len(rows))]
     hits = [index == k for k in range(len(rows))]
-    missed = ops.where(_sum(hits), 0.0, math.nan)
+    missed = ops.where(reduce(add, hits), 0.0, math.nan)
     return _picked(hits, rows, missed)
 
 
 def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
     lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
     if lengths == {None}:
-        return _sum([ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
+        return reduce(add, [ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
     if len(lengths) != 1:
         raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
     picked = [_picked(hits, column, missed) for column in zip(*rows)]
@@ -100,10 +100,6 @@ def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
     if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     return numbers
-
-
-def _sum(xs: list[Any]) -> Any:
-    return reduce(operator.add, xs)
 
 
 def _tree(op: ops.Op, xs: list[Any]) -> Any:

@@ -209,13 +209,10 @@ def _power(x: Any, y: Any) -> Any:
     return out
 
 
-_FAST_POWERS: dict[float, Rule] = {
-    -1.0: lambda x: 1.0 / x,
+_FAST_POWERS: dict[float, Rule] = _SHORT_CUTS | {  # these as rows of the table too
     -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
     0.0: lambda x: 1.0,
-    0.5: lambda x: where(x == -math.inf, math.inf, sqrt(x + 0.0)),  # as in _SHORT_CUTS
-    1.0: lambda x: x,
-    2.0: lambda x: x * x,
+    0.5: lambda x: where(x == -math.inf, math.inf, sqrt(x + 0.0)),
     3.0: lambda x: x * x * x,
 }
 

@@ -1,7 +1,7 @@
 """The same graph as arrays: what the vector engine is, before anything makes it quick.
 
 A function is called once on nodes in place of numbers, and a tape writes down what it does with
-them (`recording`, `tape`, `parameters`; `refusals` says what cannot be written down). What its
+them (`recording`, `tape`; `refusals` says what cannot be written down). What its
 outputs need of that becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of
 `Value`s becomes one in the same way. The graph is plain data, which is checked, stored in files
 (`graph`, `files`) and differentiated into another graph (`derivatives`).

@@ -92,9 +92,6 @@ def expect(what: str, found: Any, wanted: Collection[str]) -> None:
         raise GraphFormatError(f"{what} must be {', '.join(wanted)} (got {name!r} too)")
 
 
-# --- writing -------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file beside `path`, which takes its place once the `with` block has filled it."""
@@ -129,9 +126,6 @@ def _target(path: Path) -> str:
             raise OSError(errno.EINVAL, "must be a file, not a device or a pipe", target)
         open(target, "r+b").close()
     return target
-
-
-# --- reading -------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -136,17 +136,13 @@ class Graph:
         for i, (code, number) in enumerate(zip(self.op.tolist(), numbers.tolist())):
             op = ops.OPS[code]
             if op.arity:
-                parents = self.parents[i, : op.arity].tolist()
-                value = op(*[values[p] for p in parents])
+                value = op(*[values[p] for p in self.parents[i, : op.arity].tolist()])
             else:
                 value = Value(number, trainable=op is ops.parameter)
                 value.op = ops.const if op is ops.const else ops.parameter
             value.label = self.labels.get(i, "")
             values.append(value)
         return values
-
-
-# --- the invariants ------------------------------------------------------------------------------
 
 
 def _problems(graph: Graph) -> Iterator[str]:
@@ -235,8 +231,6 @@ def _holds(structure: Structure, numbers: int) -> bool:
             numbers -= count(part)
     return numbers == 0
 
-
-# --- what files hold -----------------------------------------------------------------------------
 
 ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
 

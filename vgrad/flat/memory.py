@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -64,20 +65,13 @@ def machine_memory() -> int | None:
 
 
 def _physical() -> int | None:
-    try:
+    with suppress(AttributeError, ValueError, OSError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return _windows()
-
-
-def _windows() -> int | None:
-    """The same on Windows, where Python has no os.sysconf."""
-    windll = getattr(ctypes, "windll", None)
-    if windll is None:
-        return None
+    windll = getattr(ctypes, "windll", None)  # Windows has no sysconf
     size = ctypes.c_ulonglong(0)  # in kilobytes
-    found = windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(size))
-    return 1024 * size.value if found else None
+    if windll and windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(size)):
+        return 1024 * size.value
+    return None
 
 
 def _control_group() -> int | None:

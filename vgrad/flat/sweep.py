@@ -32,8 +32,6 @@ from .passes import origins, spans
 from .rows import Rows, as_slice
 from .summary import KernelSummary, ReadSummary, SweepSummary
 
-# --- the kernel of a group ------------------------------------------------------------------------
-
 Inputs = Sequence[Array]  # one per argument of a call, (B, ...)
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
 Taken = list[list[Array] | None]  # the arguments of each kernel, if all are views
@@ -102,9 +100,6 @@ class Map:
         return KernelSummary(*head, self.nodes, reads, result, operands)
 
 
-# --- layout ---------------------------------------------------------------------------------------
-
-
 class Layout(NamedTuple):
     """The rows of the buffers, and the kernels, level by level."""
 
@@ -141,8 +136,6 @@ def lay_out(graph: Graph) -> Layout:
     batched = int(buffer.sum())
     return Layout(buffer, row, (len(graph) - batched, batched), kernels)
 
-
-# --- sweeps ---------------------------------------------------------------------------------------
 
 BUFFER_BYTES = 1 << 24  # what one tile's buffers may take, so that memory does not grow with B
 MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers

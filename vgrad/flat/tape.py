@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Shape, Structure
+from ..arguments import Shape, Structure, distinct_leaves
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import user_line
 from ..operand import Operand
 from .graph import Graph
-from .parameters import Parameters
 from .passes import canonical_order
 from .refusals import refusal
 
@@ -78,6 +77,69 @@ class Node(Operand):
         if hasattr(Value, name):
             self.tape.refuse(name)
         raise AttributeError(f"a traced value has no attribute {name!r}")
+
+
+class Parameters:
+    """Which leaves are parameters: the given ones, or with None every trainable one that is met.
+
+    Every other leaf is a constant. With `complete` a trainable constant is an error.
+    """
+
+    def __init__(self, given: Iterable[Value] | None = None, complete: bool = False) -> None:
+        self.given = None if given is None else distinct_leaves("parameters", given)
+        self.leaves: dict[int, Value] = {}  # those recorded so far by place, in the order of theta
+        self._complete = complete
+        self._wanted = frozenset(self.given or ())
+        self._frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
+        self._clean: set[Value] = set()  # looked at, and computed from no parameter
+
+    def op_of(self, leaf: Value) -> ops.Op:
+        """What a leaf is recorded as: `parameter` or `const`."""
+        wanted = leaf.trainable if self.given is None else leaf in self._wanted
+        return ops.parameter if wanted else ops.const
+
+    def note(self, op: ops.Op, place: int, leaf: Value) -> None:
+        """Remember a leaf that was recorded at this place, as a parameter or a constant."""
+        if op is ops.parameter:
+            self.leaves[place] = leaf
+        elif leaf.trainable:
+            self._frozen[place] = leaf
+
+    def reach(self, value: Value) -> bool:
+        """Whether `value` was computed from a parameter, so that its number depends on theta."""
+        stack = [value]
+        while stack:
+            x = stack.pop()
+            if x not in self._clean:
+                if x.op is ops.parameter and self.op_of(x) is ops.parameter:
+                    return True
+                self._clean.add(x)
+                stack += x.parents
+        return False
+
+    def check(self, parents: NDArray[np.int32], outputs: list[int], name: str) -> None:
+        """Raise TraceError if a trainable leaf is a constant by what must be a mistake.
+
+        `parents` and `outputs` are the places that the graph reads.
+        """
+        if not self._frozen:
+            return
+        read = np.append(parents, outputs)
+        frozen = np.isin(list(self._frozen), read)
+        if not frozen.any():
+            return
+        leaf = list(self._frozen.values())[frozen.argmax()]
+        if self._complete:
+            raise TraceError(
+                f"{name} must depend on no other parameters than in its first call (got {leaf}); "
+                "give compile the parameters, and use a plain number for a Value that the function "
+                "itself creates"
+            )
+        if self.leaves and not np.isin(list(self.leaves), read).any():
+            raise TraceError(
+                f"{name} must use one of the parameters given (got {leaf}, trainable but not among "
+                "them); give those that it uses, or an empty list for none"
+            )
 
 
 class Tape:

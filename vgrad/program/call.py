@@ -47,15 +47,15 @@ class Call(NamedTuple):
         With `aux` also every output, (M, B).
         """
         runner, theta, arrays, batch, _ = self
-        found = None
-        if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
+        found, can_fuse = None, runner.can_fuse(theta)
+        if can_fuse and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
                     return found
         value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
-        if aux and self.can_fuse:
+        if aux and can_fuse:
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
@@ -71,11 +71,6 @@ class Call(NamedTuple):
         call = Call(twin, none, [*self.arrays, everywhere], self.batch, self.executor)
         objective, gradients = call.input_gradients()
         return objective, gradients[len(self.runner.graph.inputs) :]
-
-    @property
-    def can_fuse(self) -> bool:
-        """Whether the fused sweeps may run."""
-        return self.runner.can_fuse(self.theta)
 
     def some(self, samples: Any) -> Call:
         """The call with these samples alone."""
@@ -119,8 +114,9 @@ def _settled(question: _Columns | _Total) -> Any:
     The careful sweep goes forward as the quick one does, so it is asked only if a value is finite
     whose gradient is not.
     """
+    can_fuse = question.call.runner.can_fuse(question.call.theta)
     with np.errstate(all="ignore"):
-        for name in ("quick", "careful", "plain") if question.call.can_fuse else ("plain",):
+        for name in ("quick", "careful", "plain") if can_fuse else ("plain",):
             if question.answer is None:
                 question.ask(name)
             elif question.is_settled():

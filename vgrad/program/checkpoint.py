@@ -130,4 +130,4 @@ def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:
             "the optimiser must have a name and its number of steps "
             f"(got {kind!r:.50} and {steps!r:.50})"
         )
-    return {"kind": kind, "steps": steps, "arrays": list(rows)}
+    return {**about, "arrays": list(rows)}

@@ -93,6 +93,8 @@ class Call(NamedTuple):
         require_samples(batch, per_sample, "results")
         workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
         sweep.admit(tile, wanted, workers, batch * per_sample)
+        if batch <= size:
+            return iter([_run(self, name, method, tile, *options)])
         whole = self._replace(executor=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
         return _results([(part, name, method, tile, *options) for part in parts], self.executor)
@@ -141,8 +143,9 @@ class _Columns:
     def is_settled(self) -> bool:
         # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
         first = int(self.wanted and not self.call.runner.plan.fused.unguarded)
-        self.left = np.flatnonzero(~np.isfinite(self.answer[first:]).all(axis=0))
-        return not self.left.size
+        finite = np.isfinite(self.answer[first:])
+        self.left: Any = [] if finite.all() else np.flatnonzero(~finite.all(axis=0))
+        return not len(self.left)
 
     def has_value(self) -> bool:
         return bool(self.wanted and np.isfinite(self.answer[0, self.left]).any())
@@ -240,7 +243,7 @@ def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
 
 def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterator[Any]:
     """What `_run` returns for each task, in order; the executor, if there is one, runs them."""
-    if executor is None or len(tasks) == 1:
+    if executor is None:
         yield from starmap(_run, tasks)
         return
     waiting: deque[Future[Any]] = deque()

@@ -59,7 +59,7 @@ class Replay:
 
 
 def check_outputs(call: Call, outputs: Array) -> None:
-    """Raise NonFiniteError if one of the outputs, (M, B), is not finite."""
+    """Raise NonFiniteError if any output, (M, B), is not finite."""
     wrong = ~np.isfinite(outputs)
     if not wrong.any():
         return
@@ -139,7 +139,6 @@ def parameter_name(graph: Graph, k: int) -> str:
 
 def _shortened(array: Array) -> Any:
     """An array as a list of at most eight numbers."""
-    numbers = array.tolist()
     if array.size <= 8:
-        return numbers
+        return array.tolist()
     return f"[{', '.join(map(str, array.ravel()[:8].tolist()))}, ... {array.size} numbers]"

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..arguments import Array
 
-EPSILON = float(np.finfo(np.float64).eps)
 TOLERANCE = 1e-6
 SCALES = 1.0, 1 / 32, 1 / 1024  # of the step; the size of the number itself is the last
 ROUGH, LEAST = 1e-3, 1e-3  # the error that differences may have, relative to their size or LEAST
@@ -26,7 +25,7 @@ class Claims(NamedTuple):
     f: Callable[[list[Any]], Any]
     point: list[Any]  # floats, and columns (B,)
     gradient: list[Any]  # of the same shapes; None if there is nothing to compare
-    epsilon: float = EPSILON  # the relative rounding error of the results of `f`
+    epsilon: float = 2.0**-52  # the relative rounding error of the results of `f`
 
     def moved(self, k: int, change: Any) -> Any:
         """The function's result after a change of number k."""
@@ -85,7 +84,7 @@ def _slope(claims: Claims, k: int, step: float, scale: Any) -> tuple[Any, ...]:
     coarse, fine = (up - down) / (2 * step), (high - low) / step
     noise = 8 * claims.epsilon * np.maximum.reduce([abs(here), abs(up), abs(down)]) / step
     jump, smaller = abs(up + down - 2 * here) / step, 2 * abs(high + low - 2 * here) / step
-    # The slopes on either side differ by as much after halving the step, instead of half of it.
+    # At a kink the slopes on either side stay as far apart when the step is halved.
     kink = (smaller > 0.75 * jump) & (smaller > 100 * noise)
     value, error = (4 * fine - coarse) / 3 / scale, (abs(fine - coarse) + noise) / scale
     got = claims.gradient[k]

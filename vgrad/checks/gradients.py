@@ -17,7 +17,6 @@ from ..flat import Graph, argument_names
 from ..program import Program, Replay, compile, parameter_name, split
 from .differences import TOLERANCE, Claims, Derivative, compare
 
-STEP = 1e-3
 REPLAYED = 16  # samples, at most, that are searched for a wrong rule
 
 Suspects = Callable[[list[Derivative]], Iterable[Value]]  # the nodes whose rules may be wrong
@@ -70,7 +69,7 @@ class Gradcheck:
 def gradcheck(
     fn: Callable[..., Any] | Program | Graph,
     *args: Any,
-    step: float = STEP,
+    step: float = 1e-3,
     tolerance: float = TOLERANCE,
 ) -> Gradcheck:
     """Compare gradients with central differences, and report the worst.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +12,7 @@ from ..errors import ShapeError
 from ..flat import require_samples
 
 
-def as_batch(
-    arrays: tuple[Any, ...], dtype: np.dtype[Any]
-) -> tuple[list[Array], int, tuple[Shape, ...]]:
+def as_batch(arrays: Any, dtype: np.dtype[Any]) -> tuple[list[Array], int, tuple[Shape, ...]]:
     """The arrays as floats, (B,) or (B, numbers); the batch size B; and the shape of one sample."""
     checked = [
         x if type(x) is np.ndarray and x.dtype is dtype and x.ndim else _as_array(x, i, dtype)
@@ -35,7 +32,7 @@ def as_batch(
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
-        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
+        require_samples(len(x), count(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
     array = as_numbers(x, f"array {i}", dtype)
     if array.ndim == 0:
         raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")

@@ -47,15 +47,15 @@ class Call(NamedTuple):
         With `aux` also every output, (M, B).
         """
         runner, theta, arrays, batch, _ = self
-        found = None
-        if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
+        found, can_fuse = None, runner.can_fuse(theta)
+        if can_fuse and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
                     return found
         value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
-        if aux and self.can_fuse:
+        if aux and can_fuse:
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
@@ -71,11 +71,6 @@ class Call(NamedTuple):
         call = Call(twin, none, [*self.arrays, everywhere], self.batch, self.executor)
         objective, gradients = call.input_gradients()
         return objective, gradients[len(self.runner.graph.inputs) :]
-
-    @property
-    def can_fuse(self) -> bool:
-        """Whether the fused sweeps may run."""
-        return self.runner.can_fuse(self.theta)
 
     def some(self, samples: Any) -> Call:
         """The call with these samples alone."""
@@ -98,6 +93,8 @@ class Call(NamedTuple):
         require_samples(batch, per_sample, "results")
         workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
         sweep.admit(tile, wanted, workers, batch * per_sample)
+        if batch <= size:
+            return iter([_run(self, name, method, tile, *options)])
         whole = self._replace(executor=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
         return _results([(part, name, method, tile, *options) for part in parts], self.executor)
@@ -119,8 +116,9 @@ def _settled(question: _Columns | _Total) -> Any:
     The careful sweep goes forward as the quick one does, so it is asked only if a value is finite
     whose gradient is not.
     """
+    can_fuse = question.call.runner.can_fuse(question.call.theta)
     with np.errstate(all="ignore"):
-        for name in ("quick", "careful", "plain") if question.call.can_fuse else ("plain",):
+        for name in ("quick", "careful", "plain") if can_fuse else ("plain",):
             if question.answer is None:
                 question.ask(name)
             elif question.is_settled():
@@ -145,8 +143,9 @@ class _Columns:
     def is_settled(self) -> bool:
         # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
         first = int(self.wanted and not self.call.runner.plan.fused.unguarded)
-        self.left = np.flatnonzero(~np.isfinite(self.answer[first:]).all(axis=0))
-        return not self.left.size
+        finite = np.isfinite(self.answer[first:])
+        self.left: Any = [] if finite.all() else np.flatnonzero(~finite.all(axis=0))
+        return not len(self.left)
 
     def has_value(self) -> bool:
         return bool(self.wanted and np.isfinite(self.answer[0, self.left]).any())
@@ -244,7 +243,7 @@ def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
 
 def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterator[Any]:
     """What `_run` returns for each task, in order; the executor, if there is one, runs them."""
-    if executor is None or len(tasks) == 1:
+    if executor is None:
         yield from starmap(_run, tasks)
         return
     waiting: deque[Future[Any]] = deque()

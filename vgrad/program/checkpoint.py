@@ -38,8 +38,8 @@ def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
     options["dtype"] = options["dtype"].name
     about: Header = {"graphs": [], "options": options, "optimiser": None}
     arrays = {"theta": numbers, "optimiser": np.zeros((0, len(numbers)))}
+    _require_optimiser(optimiser)
     if optimiser is not None:
-        _require_optimiser(optimiser)
         about["optimiser"] = steps = optimiser.state()
         arrays["optimiser"] = _rows(steps.pop("arrays"), len(numbers))
     for i, runner in enumerate(state["runners"].values()):
@@ -55,8 +55,7 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
     Raises GraphFormatError for a file that is not whole, TypeError if the optimiser is not one, and
     ValueError if it does not fit.
     """
-    if optimiser is not None:
-        _require_optimiser(optimiser)
+    _require_optimiser(optimiser)
     with loading_arrays(path, KIND) as (about, arrays):
         graphs, theta, steps = _parts(about, arrays)
         # The options are for `compile` to judge: its errors count as the file's.
@@ -76,7 +75,7 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
 
 
 def _require_optimiser(x: Any) -> None:
-    if not isinstance(x, Optimiser):
+    if not isinstance(x, Optimiser | None):
         kind = type(x).__name__
         raise TypeError(f"optimiser must be one of vgrad.optim (got {x!r}, a {kind})")
 
@@ -130,4 +129,4 @@ def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:
             "the optimiser must have a name and its number of steps "
             f"(got {kind!r:.50} and {steps!r:.50})"
         )
-    return {"kind": kind, "steps": steps, "arrays": list(rows)}
+    return {**about, "arrays": list(rows)}

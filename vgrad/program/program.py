@@ -154,7 +154,7 @@ class Program:
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
-        With `aux=True` the value is a pair: the value, and every output as a call would give it.
+        With `aux=True` a pair takes the value's place: the value, and every output as from a call.
         """
         call = self.prepared(theta, arrays, scalar=True)
         value, gradient, outputs = self._gradient(call, aux)
@@ -183,9 +183,8 @@ class Program:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
 
         It takes as long as two or three gradients, and no Hessian is made. At an infinity or a
-        singularity it may be nan where the second derivative of `Graph.gradient` is 0, as changes
-        of 0 are kept, and not gradients of 0. Raises as a call does, also for a v of the wrong
-        length.
+        singularity it may be nan where the second derivative of `Graph.gradient` is 0. Raises as a
+        call does, also for a v of the wrong length.
 
         >>> import vgrad
         >>> w = vgrad.Value(3.0)
@@ -229,8 +228,8 @@ class Program:
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
 
-        A program that finds its parameters itself must record its function first, so it needs the
-        `arrays` of a call, once; raises ValueError if it has not had them.
+        A program that finds its parameters itself needs the `arrays` of a call, once, to record
+        its function; raises ValueError if it has not had them.
         """
         if arrays:
             self._runner(as_batch(arrays, self._options.dtype)[2])
@@ -256,9 +255,9 @@ class Program:
     def save(self, path: Path, theta: Any = None, optimiser: Optimiser | None = None) -> None:
         """Write the graphs recorded so far to a file, with theta (P,), by default the present one.
 
-        So are the options, except the executor, and of the optimiser its steps and state. An old
-        file of that name stays whole until the new one is. Raises TypeError if nothing is
-        recorded yet, ValueError if sizes differ, and OSError if the file cannot be written.
+        The options go along, except the executor, and so do the optimiser's steps and state. An old
+        file of that name stays whole until the new one is. Raises TypeError if nothing is recorded
+        yet, ValueError if sizes differ, and OSError if the file cannot be written.
 
         >>> import tempfile, vgrad
         >>> w, adam = vgrad.Value(3.0), vgrad.optim.Adam()
@@ -292,9 +291,8 @@ class Program:
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
-        numbers = None if self._parameters is None else self.theta()
         options = self._options._replace(executor=None)
-        return {"runners": self.runners, "numbers": numbers, "options": options}
+        return {"runners": self.runners, "numbers": self.theta(), "options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, [], state["options"])  # type: ignore[misc]

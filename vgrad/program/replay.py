@@ -59,7 +59,7 @@ class Replay:
 
 
 def check_outputs(call: Call, outputs: Array) -> None:
-    """Raise NonFiniteError if one of the outputs, (M, B), is not finite."""
+    """Raise NonFiniteError if any output, (M, B), is not finite."""
     wrong = ~np.isfinite(outputs)
     if not wrong.any():
         return
@@ -78,10 +78,11 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     with np.errstate(all="ignore"):
         if is_finite(value, gradient):
             return
-    check_outputs(call, call.outputs()[:1])
+    objective = call.outputs()[:1]
+    check_outputs(call, objective)
     for first in range(0, call.batch, PART):
         _, gradients = call.some(slice(first, first + PART)).parameter_gradients()
-        _check_gradients(call, gradients, call.runner.graph.parameters, first)
+        check_per_sample(call, objective, gradients, call.runner.graph.parameters, first)
     if not isfinite(value):
         raise _only_together(f"output 0 over the batch is {value}")
     k = int(np.isfinite(gradient).argmin())
@@ -90,18 +91,14 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
 
 
 def check_per_sample(
-    call: Call, objective: Array, gradients: Array, nodes: NDArray[np.int32]
+    call: Call, objective: Array, gradients: Array, nodes: NDArray[np.int32], first: int = 0
 ) -> None:
-    """Raise NonFiniteError if output 0, (B,), or its gradient to nodes, (n, B), is not finite."""
+    """Raise NonFiniteError if output 0, or its gradient to some nodes, is not finite.
+
+    The gradients, (n, b), are those of the samples from `first` on.
+    """
     if not np.isfinite(objective).all():
         check_outputs(call, call.outputs()[:1])
-    _check_gradients(call, gradients, nodes)
-
-
-def _check_gradients(
-    call: Call, gradients: Array, nodes: NDArray[np.int32], first: int = 0
-) -> None:
-    """The same for gradients alone, of the samples from `first` on."""
     wrong = ~np.isfinite(gradients)
     if not wrong.any():
         return
@@ -142,7 +139,6 @@ def parameter_name(graph: Graph, k: int) -> str:
 
 def _shortened(array: Array) -> Any:
     """An array as a list of at most eight numbers."""
-    numbers = array.tolist()
     if array.size <= 8:
-        return numbers
+        return array.tolist()
     return f"[{', '.join(map(str, array.ravel()[:8].tolist()))}, ... {array.size} numbers]"

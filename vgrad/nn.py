@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,16 +16,7 @@ __all__ = ["MLP", "Layer", "Module", "Neuron"]
 
 Activation = Literal["relu", "tanh"]
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
-
-
-class Uniform(Protocol):
-    """A source of random weights: a `random.Random`, or the `random` module."""
-
-    def uniform(self, a: float, b: float) -> float:
-        """A number between a and b."""
-
-
-Source = Uniform | None  # None is the `random` module
+Source = random.Random | None  # of the weights; None is the `random` module
 
 
 class Module:

@@ -117,9 +117,8 @@ def named(name: Any) -> Op:
     for op in OPS:
         if op.name == name:
             return op
-    raise GraphFormatError(
-        f"every op must be known (got {name!r:.50}, which must be defined first)"
-    )
+    got = f"{name!r:.50}, which must be defined first"
+    raise GraphFormatError(f"every op must be known (got {got})")
 
 
 def is_number(x: Any) -> bool:

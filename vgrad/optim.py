@@ -45,9 +45,8 @@ class Optimiser:
             return
         parameters = list(parameters)
         if not all(isinstance(p, Value) for p in parameters):
-            raise TypeError(
-                f"parameters must be a float64 array or a list of Values (got {parameters!r})"
-            )
+            kinds = "a float64 array or a list of Values"
+            raise TypeError(f"parameters must be {kinds} (got {parameters!r})")
         if grad is not None:
             raise TypeError("grad must be left out for Values, which have their own")
         values = [p for p in parameters if p.trainable]
@@ -100,11 +99,10 @@ class Optimiser:
             raise TypeError(f"theta must be float64 (P,) (got {theta.dtype} {theta.shape})")
         if grad.shape != theta.shape:
             raise ShapeError(f"grad must have theta's shape {theta.shape} (got {grad.shape})")
-        for array in self._state:
-            if array.shape != theta.shape:
-                raise ShapeError(
-                    f"theta must keep its shape {array.shape} from step to step (got {theta.shape})"
-                )
+        for shape in {array.shape for array in self._state} - {theta.shape}:
+            raise ShapeError(
+                f"theta must keep its shape {shape} from step to step (got {theta.shape})"
+            )
         if not theta.flags.writeable:
             raise TypeError("theta must be writeable, to be changed in place")
         rate = number(self.rate(self.steps) if callable(self.rate) else self.rate)

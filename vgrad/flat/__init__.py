@@ -34,12 +34,11 @@ from .sweep import PlainSweep
 from .tape import Tape
 
 __all__ = [
-    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays",
-    "Graph", "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows",
-    "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
-    "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
-    "loading_arrays", "origins", "reached", "record", "recorded", "require_buffers",
-    "require_samples", "save_arrays", "short", "span_lengths", "spans", "strides_of", "tangent",
-    "to_stored", "trace",
+    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
+    "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows", "SweepSummary",
+    "Tape", "argument_names", "as_slice", "capture", "duplicates", "exceeds_share", "expect",
+    "from_stored", "gradient", "hash64", "interpret", "loading_arrays", "origins", "reached",
+    "record", "recorded", "require_buffers", "require_samples", "save_arrays", "short",
+    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace",
 ]
 # fmt: on

@@ -67,10 +67,9 @@ def tangent(graph: Graph) -> Graph:
     its vjp with the operand's own change in place of g.
     """
     replay = _Replay(graph)
-    changes: dict[int, Number] = {
-        i: Node(replay.tape, replay.tape.leaf(ops.parameter, Value(0.0)))  # one of v
-        for i in graph.parameters.tolist()
-    }
+    changes: dict[int, Number] = {}
+    for i in graph.parameters.tolist():
+        changes[i] = Node(replay.tape, replay.tape.leaf(ops.parameter, Value(0.0)))  # of v
     for i, parents in enumerate(graph.parents.tolist()):
         for k, parent in enumerate(parents):
             if parent in changes:

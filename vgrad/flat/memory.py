@@ -18,8 +18,8 @@ def require_buffers(
 ) -> None:
     """Raise OutOfMemoryError if tiles of this width are too large.
 
-    Each of the workers has a tile, of `fixed` bytes and `per_sample` bytes for each sample;
-    `taken` bytes go to other things.
+    Each worker has a tile of `fixed` bytes and `per_sample` bytes for each sample; `taken` bytes
+    go to other things.
     """
     needed = taken + workers * (fixed + width * per_sample)
     if exceeds_share(needed):
@@ -32,10 +32,8 @@ def require_buffers(
 
 
 def require_samples(batch: int, per_sample: int, *what: object) -> None:
-    """Raise OutOfMemoryError if one array of a call takes more than half of the share.
-
-    It has `per_sample` bytes for each sample; the other half is for computing it.
-    """
+    """Raise OutOfMemoryError if an array of `per_sample` bytes for each sample takes more than
+    half of the share; computing it takes the other half."""
     if exceeds_share(2 * batch * per_sample):
         advice = f"call it with {_share() // 2 // per_sample:,} samples at a time, or fewer"
         words = " ".join(map(str, what))  # only now, as a dtype is slow to format

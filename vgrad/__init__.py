@@ -1,14 +1,14 @@
 """vgrad: write scalar code, run it at array speed.
 
-Micrograd stands in front: `ops` is the table of operations, `operand` gives them Python's
-operators, `engine` is the scalar engine, `Value`, and `nn`, `optim` and `functions` are built on
-it. Behind it stands the same graph as arrays. Each of the wings has a door, its `__init__`, which
-says what it is for and how data goes through it:
+Micrograd comes first: `ops` is the table of operations, `operand` gives them Python's operators,
+`engine` is the scalar engine, `Value`, and `nn`, `optim` and `functions` are built on it. Behind it
+is the same graph as arrays, in wings. Each has a door, its `__init__`, which says what the wing is
+for and how data goes through it:
 
     flat        records a function as arrays, differentiates it, and sweeps it level by level
     compiler    sums become matrix products, and levels lists of NumPy calls
     program     `compile`: arguments, batches, executors, files
-    checks      `gradcheck` and `verify`: results held against what they must be
+    checks      `gradcheck` and `verify`: are the results right?
     pictures    drawings, the steps of backpropagation, plots
     export      the plan as the text of a NumPy function
 

@@ -34,8 +34,7 @@ def make_moons(
     X = np.column_stack([across, up])
     y = np.append(np.zeros(len(outer), np.int64), np.ones(len(inner), np.int64))
     random = np.random.RandomState(seed)
-    order = np.arange(n_samples)
-    random.shuffle(order)
+    order = random.permutation(n_samples)
     X, y = X[order], y[order]
     if noise is not None:
         X += random.normal(scale=noise, size=X.shape)

@@ -68,7 +68,7 @@ def backward_cause(
     root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
 ) -> Cause | None:
     """Run `backpropagate(root)`, and say where the first leaf's unfit gradient began, if any is."""
-    parts: dict[Node, tuple[Node, float]] = {}  # the first bad part that goes to this node
+    parts: dict[Node, tuple[Node, float]] = {}  # the first unfit part for each node
 
     def watch(node: Node, x: Node, part: float) -> None:
         if not fits(part):
@@ -86,8 +86,7 @@ def backward_cause(
 
 
 def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
-    """Run `backpropagate(root)`; if the root or a leaf's gradient is not finite, undo it and raise
-    NonFiniteError."""
+    """Run `backpropagate(root)`; raise NonFiniteError, and undo it, if the result is not finite."""
     check_finite(root)
     before = [x.grad for x in leaves]
     watched = [x for x in leaves if isfinite(x.grad)]  # not since an older pass
@@ -105,7 +104,7 @@ def error(
     sample: int | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> NonFiniteError:
-    """The error for a cause, with what else is known of the place."""
+    """The error for a cause, at a place of which more may be known."""
     label, line = cause.node.label, line or getattr(cause.node, "line", "")
     name = [f"node {node}"] * (node is not None) + [repr(label)] * bool(label)
     if line:

@@ -29,7 +29,7 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
-    The highest x is subtracted first, so that nothing overflows; as that changes no result, no
+    The highest x is subtracted first, so that nothing overflows. That changes no result, so no
     gradient goes through it. Raises ShapeError for an empty sequence, or more than one axis.
 
     >>> softmax([0.0, 1000.0])
@@ -61,8 +61,8 @@ def logsumexp(xs: Iterable[Any]) -> Any:
 def take(rows: Sequence[Any], index: Any) -> Any:
     """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
 
-    The index may be a `Value` or traced node; then every row takes part, and the result is nan if
-    there is no such row. For a plain number that raises IndexError. Rows are numbers, or lists or
+    If the index is a `Value` or traced node, every row takes part, and the result is nan if there
+    is no such row; if it is a plain number, that raises IndexError. Rows are numbers, or lists or
     arrays of one length; raises ShapeError if their lengths differ.
 
     >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
@@ -71,7 +71,10 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     if not len(rows):
         raise ShapeError("take needs one row or more (got none)")
     if not isinstance(index, Operand):
-        return rows[_as_index(index, len(rows))]
+        k = ops.number(index)
+        if not (k.is_integer() and 0 <= k < len(rows)):
+            raise IndexError(f"index must be an integer from 0 to {len(rows) - 1} (got {index!r})")
+        return rows[int(k)]
     hits = [index == k for k in range(len(rows))]
     missed = ops.where(reduce(add, hits), 0.0, math.nan)
     return _picked(hits, rows, missed)
@@ -85,13 +88,6 @@ def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
         raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
     picked = [_picked(hits, column, missed) for column in zip(*rows)]
     return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
-
-
-def _as_index(index: Any, size: int) -> int:
-    k = ops.number(index)
-    if not (k.is_integer() and 0 <= k < size):
-        raise IndexError(f"index must be an integer from 0 to {size - 1} (got {index!r})")
-    return int(k)
 
 
 def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:

@@ -1,10 +1,10 @@
-"""The same graph as arrays: what the vector engine is, before anything makes it quick.
+"""The same graph as arrays: the vector engine, before anything makes it quick.
 
-A function is called once on nodes in place of numbers, and a tape writes down what it does with
-them (`recording`, `tape`; `refusals` says what cannot be written down). What its
-outputs need of that becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of
-`Value`s becomes one in the same way. The graph is plain data, which is checked, stored in files
-(`graph`, `files`) and differentiated into another graph (`derivatives`).
+A function is called once on nodes in place of numbers, and a tape records every op on them
+(`recording`, `tape`; `refusals` says what cannot be recorded). Whatever the outputs need becomes a
+`Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s becomes one in the same way.
+The graph is plain data, which is checked, stored in files (`graph`, `files`) and differentiated
+into another graph (`derivatives`).
 
 `sweep` runs it over a batch and is the file to read first. Every node has a row of a buffer, and
 nodes of one level and one op are computed by one call of NumPy:
@@ -12,8 +12,8 @@ nodes of one level and one op are computed by one call of NumPy:
     fn  --trace-->  Tape  -->  Graph  --lay_out-->  groups of rows  --forward, backward-->  results
 
 The plain sweep is the definition in arrays: it computes what the scalar engine does, in the same
-order. The compiler's sweep has the same methods, describes its rows in the same way (`rows`), tells
-what it does in the same words (`summary`), and is refused the same memory (`memory`).
+order. The compiler's sweep has the same methods, description of rows (`rows`), summary (`summary`)
+and limit of memory (`memory`).
 
 This wing imports the definition, the files at the top of vgrad, and no other wing.
 """

@@ -73,7 +73,7 @@ class Graph:
         return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for name, n in counts.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # as in a file: codes mean nothing elsewhere
+        # names as in a file, since codes mean nothing elsewhere
         return {**self.__dict__, "ops": [op.name for op in ops.OPS]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Graph:
     def save(self, path: files.Path) -> None:
         """Write the graph to a file that `Graph.load` reads, in one step if it replaces another.
 
-        It is an uncompressed .npz, whatever its name, without the `Value`s behind the parameters.
+        The file is an uncompressed .npz, whatever its name, without the parameters' `Value`s.
         Raises OSError if it cannot be written, GraphFormatError if the graph breaks an invariant.
 
         >>> import tempfile, vgrad
@@ -102,11 +102,10 @@ class Graph:
 
     @staticmethod
     def load(path: files.Path) -> Graph:
-        """Read a graph that `save` wrote, without trust in the file.
+        """Read a graph that `save` wrote; nothing in the file is run, and its size bounds memory.
 
-        Nothing in it is run, and reading takes no more memory than its size warrants. Raises
-        GraphFormatError if it is damaged, of another version or not a graph; OSError if it cannot
-        be read.
+        Raises GraphFormatError if it is damaged, of another version or not a graph, OSError if it
+        cannot be read.
         """
         with files.loading_arrays(path, "vgrad.Graph") as (about, arrays):
             return from_stored(about, arrays)
@@ -133,8 +132,8 @@ class Graph:
             raise ShapeError(f"the sample must have shapes {self.input_shapes} (got {shapes})")
         numbers[self.inputs] = [x for array in arrays for x in array.flat]
         values: list[Value] = []
-        for i, (code, number) in enumerate(zip(self.op.tolist(), numbers.tolist())):
-            op = ops.OPS[code]
+        for i, number in enumerate(numbers.tolist()):
+            op = ops.OPS[self.op[i]]
             if op.arity:
                 value = op(*[values[p] for p in self.parents[i, : op.arity].tolist()])
             else:
@@ -146,7 +145,7 @@ class Graph:
 
 
 def _problems(graph: Graph) -> Iterator[str]:
-    """Problems of a graph; a later one may be asked for only if there was none before it."""
+    """Problems of a graph; each may be asked for only if there was none before it."""
     yield from _array_problems(graph)
     yield from _node_problems(graph)
     n = len(graph)
@@ -232,13 +231,10 @@ def _holds(structure: Structure, numbers: int) -> bool:
     return numbers == 0
 
 
-ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
-
-
 def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     """A graph as a header for JSON, and arrays; raises GraphFormatError if it is broken.
 
-    The names of all ops go with the codes, which mean other ops where the table is another.
+    The names of all ops go with the codes, which another process may use for other ops.
     """
     graph.check()
     about = {
@@ -253,7 +249,7 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
 
 def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     """The graph that `to_stored` took apart; raises an error if they do not fit together."""
-    files.expect("its header", about, ABOUT)
+    files.expect("its header", about, ("ops", "input_shapes", "output_shapes", "labels", "lines"))
     files.expect("its arrays", arrays, STORED)
     graph = Graph(
         op=_as_known(arrays["op"], about["ops"]),

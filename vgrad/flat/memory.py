@@ -84,8 +84,7 @@ def _control_group() -> int | None:
 
 def in_bytes(size: float) -> str:
     """A size in words: 1.5 GB."""
-    text = short(size)
-    return f"{text}B" if " " in text else f"{text} bytes"
+    return f"{short(size)}B" if size >= 1000 else f"{size:.3g} bytes"
 
 
 def short(number: float) -> str:

@@ -53,12 +53,12 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:
-        # in a context of its own, which even an interrupt cannot fail to leave
+        # in a context of its own, which ends even at an interrupt
         outputs = copy_context().run(_watched, fn, arguments, tape)
         return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
     except Exception as error:
         if tape.refusal is not None and error is not tape.refusal:
-            raise tape.refusal from error  # which somebody, NumPy perhaps, has put in other words
+            raise tape.refusal from error  # which NumPy, perhaps, has put in other words
         raise
     finally:
         tape.close()

@@ -82,9 +82,8 @@ def as_slice(rows: NDArray[Any]) -> Index:
     >>> as_slice(np.array([4, 5, 6])), as_slice(np.array([4, 6]))
     (slice(4, 7, None), array([4, 6]))
     """
-    if not len(rows):
+    n = len(rows)
+    if not n or (n > 1 and (rows[-1] - rows[0] != n - 1 or (rows[1:] - rows[:-1] != 1).any())):
         return rows
-    n, first = len(rows), int(rows[0])
-    if n > 1 and (rows[-1] != first + n - 1 or (rows[1:] - rows[:-1] != 1).any()):
-        return rows
+    first = int(rows[0])
     return slice(first, first + n)

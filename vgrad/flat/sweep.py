@@ -1,7 +1,7 @@
 """The plain sweep: one call per group of equal ops, exactly what the scalar engine computes.
 
-`fuse=False` runs it, and the fused sweep falls back on it after inf or nan. Read it first: the
-kernel of a group, the layout, and the two sweeps over a batch, tile by tile.
+`fuse=False` runs it, and it has the last word after inf or nan. Read it first: the kernel of a
+group, the layout, and the sweeps over a batch, tile by tile.
 
 Nodes that no input reaches are shared: computed once, in a buffer of shape (rows, 1). The others
 are batched, in a buffer of shape (rows, samples). Nodes of one level, one op and one kind of
@@ -44,8 +44,7 @@ class Map:
         self, level: int, op: ops.Op, nodes: NDArray[np.intp], out: Rows, operands: list[Rows]
     ) -> None:
         self.level, self.op, self.nodes, self.out, self.operands = level, op, nodes, out, operands
-        # looked up once, for the hot paths below
-        self.ufunc = op.operator
+        self.ufunc = op.operator  # this and the rest is looked up once, for the hot paths below
         self.places = [(x.buffer, x.rows) for x in (out, *operands)]
         self.views = all(isinstance(rows, slice) for _, rows in self.places)
         self.rules = [(vjp, x) for vjp, x in zip(op.vjp, operands) if vjp is not None and x.origin]
@@ -185,8 +184,7 @@ class PlainSweep:
                 self._read(values, outputs[:, samples])
                 grads = self._backward(values, taken, shared, 1 / divisor, FROM_PARAMETERS, careful)
             for kernel in reversed(self._shared):
-                if kernel.out.origin:
-                    kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
+                kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
             gradient = shared[: len(theta), 0]
             if np.isfinite(gradient).all():
                 break
@@ -261,10 +259,7 @@ class PlainSweep:
         return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError if tiles of this width would take too much, whatever is wanted.
-
-        `workers` is how many run at once, `taken` how many bytes the call needs besides.
-        """
+        """Raise OutOfMemoryError unless `workers` tiles of this width and `taken` bytes fit."""
         require_buffers(width, *self._at_most, workers, taken)
 
     def summary(self) -> SweepSummary:

@@ -1,4 +1,4 @@
-"""The tape: nodes in place of numbers, and a record of what is done with them."""
+"""The tape: nodes in place of numbers, and a record of the ops on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Node(Operand):
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
-        # Hot path. First what is most of all work: two nodes, or a node and a known parameter.
+        # Hot path. The usual operands first: two nodes, or a node and a parameter met before.
         if len(operands) == 2:
             x, y = operands
             if x.__class__ is Node:
@@ -80,30 +80,23 @@ class Node(Operand):
 
 
 class Parameters:
-    """Which leaves are parameters: the given ones, or with None every trainable one that is met.
+    """Which leaves are parameters: those `given`, or if None every trainable one.
 
     Every other leaf is a constant. With `complete` a trainable constant is an error.
     """
 
     def __init__(self, given: Iterable[Value] | None = None, complete: bool = False) -> None:
         self.given = None if given is None else distinct_leaves("parameters", given)
-        self.leaves: dict[int, Value] = {}  # those recorded so far by place, in the order of theta
+        self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
         self._complete = complete
         self._wanted = frozenset(self.given or ())
-        self._frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
-        self._clean: set[Value] = set()  # looked at, and computed from no parameter
+        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
+        self._clean: set[Value] = set()  # known to depend on no parameter
 
     def op_of(self, leaf: Value) -> ops.Op:
-        """What a leaf is recorded as: `parameter` or `const`."""
+        """The op that records a leaf: `parameter` or `const`."""
         wanted = leaf.trainable if self.given is None else leaf in self._wanted
         return ops.parameter if wanted else ops.const
-
-    def note(self, op: ops.Op, place: int, leaf: Value) -> None:
-        """Remember a leaf that was recorded at this place, as a parameter or a constant."""
-        if op is ops.parameter:
-            self.leaves[place] = leaf
-        elif leaf.trainable:
-            self._frozen[place] = leaf
 
     def reach(self, value: Value) -> bool:
         """Whether `value` was computed from a parameter, so that its number depends on theta."""
@@ -118,17 +111,17 @@ class Parameters:
         return False
 
     def check(self, parents: NDArray[np.int32], outputs: list[int], name: str) -> None:
-        """Raise TraceError if a trainable leaf is a constant by what must be a mistake.
+        """Raise TraceError if a trainable leaf became a constant, by what must be a mistake.
 
         `parents` and `outputs` are the places that the graph reads.
         """
-        if not self._frozen:
+        if not self.frozen:
             return
         read = np.append(parents, outputs)
-        frozen = np.isin(list(self._frozen), read)
+        frozen = np.isin(list(self.frozen), read)
         if not frozen.any():
             return
-        leaf = list(self._frozen.values())[frozen.argmax()]
+        leaf = list(self.frozen.values())[frozen.argmax()]
         if self._complete:
             raise TraceError(
                 f"{name} must depend on no other parameters than in its first call (got {leaf}); "
@@ -206,8 +199,10 @@ class Tape:
             self.labels[place] = value.label
         if op is ops.input:
             self.inputs.append(place)
-        else:
-            self.parameters.note(op, place, value)
+        elif op is ops.parameter:
+            self.parameters.leaves[place] = value
+        elif value.trainable:
+            self.parameters.frozen[place] = value
         return place
 
     def argument(self, shape: Shape, name: str) -> Any:
@@ -223,7 +218,7 @@ class Tape:
         return nodes[()]
 
     def lift(self, x: Any) -> int:
-        """The place of a node, number or `Value`; the latter with all it was computed from."""
+        """The place of a node, a number, or a `Value` with all that it was computed from."""
         if isinstance(x, Value):
             return self._lift_value(x)
         if not isinstance(x, Node):
@@ -261,15 +256,15 @@ class Tape:
         return index[root]
 
     def refuse_look(self, value: Value, means: str) -> None:
-        """Raise TraceError if the number looked at depends on a parameter, as theta may differ.
+        """Raise TraceError if the number depends on a parameter, whose value may change.
 
-        Setting any number is refused, since what was recorded before would change with it.
+        Setting any number is refused, since nodes recorded before would change with it.
         """
         if means == "set" or self.parameters.reach(value):
             self.refuse(means)
 
     def refuse(self, means: str) -> NoReturn:
-        """Raise TraceError, and keep it, in case the function catches it as a TypeError."""
+        """Raise TraceError, and keep it in case the function catches it as a TypeError."""
         self.refusal = refusal(means)
         raise self.refusal
 

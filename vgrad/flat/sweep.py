@@ -34,11 +34,11 @@ from .summary import KernelSummary, ReadSummary, SweepSummary
 
 Inputs = Sequence[Array]  # one per argument of a call, (B, ...)
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
-Taken = list[list[Array] | None]  # the arguments of each kernel, if all are views
+Views = list[list[Array] | None]  # the arguments of each kernel; None if some are copies
 
 
 class Map:
-    """A group: n nodes of one op on one level, computed element by element."""
+    """The kernel of a group: n nodes of one op on one level, computed element by element."""
 
     def __init__(
         self, level: int, op: ops.Op, nodes: NDArray[np.intp], out: Rows, operands: list[Rows]
@@ -46,7 +46,7 @@ class Map:
         self.level, self.op, self.nodes, self.out, self.operands = level, op, nodes, out, operands
         self.ufunc = op.operator  # this and the rest is looked up once, for the hot paths below
         self.places = [(x.buffer, x.rows) for x in (out, *operands)]
-        self.views = all(isinstance(rows, slice) for _, rows in self.places)
+        self.has_views = all(isinstance(rows, slice) for _, rows in self.places)
         self.rules = [(vjp, x) for vjp, x in zip(op.vjp, operands) if vjp is not None and x.origin]
 
     def arguments(self, values: Buffers) -> list[Array]:
@@ -60,7 +60,7 @@ class Map:
             self.ufunc(*operands, out)
         else:
             out[...] = self.op.forward(*operands)
-        return arguments if self.views else None
+        return arguments if self.has_views else None
 
     def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
         """Add the group's gradient to that of each operand computed from the wanted leaves.
@@ -180,9 +180,9 @@ class PlainSweep:
         outputs = np.empty((len(self._outputs), batch), self.dtype)
         for careful in self._attempts:
             shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
-            for samples, values, taken in self._forward(theta, arrays, batch, tile):
+            for samples, values, views in self._forward(theta, arrays, batch, tile):
                 self._read(values, outputs[:, samples])
-                grads = self._backward(values, taken, shared, 1 / divisor, FROM_PARAMETERS, careful)
+                grads = self._backward(values, views, shared, 1 / divisor, FROM_PARAMETERS, careful)
             for kernel in reversed(self._shared):
                 kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
             gradient = shared[: len(theta), 0]
@@ -197,11 +197,11 @@ class PlainSweep:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.graph.inputs), batch), self.dtype)
         buffer, row = self._outputs[0]
-        for samples, values, taken in self._forward(theta, arrays, batch, tile):
+        for samples, values, views in self._forward(theta, arrays, batch, tile):
             result[0, samples] = values[buffer][row]
             for careful in self._attempts:
                 shared = np.zeros_like(values[SHARED])
-                grads = self._backward(values, taken, shared, 1.0, FROM_INPUTS, careful)
+                grads = self._backward(values, views, shared, 1.0, FROM_INPUTS, careful)
                 result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
                 if np.isfinite(result[1:, samples]).all():
                     break
@@ -209,8 +209,8 @@ class PlainSweep:
 
     def _forward(
         self, theta: Array, arrays: Inputs, batch: int, tile: int
-    ) -> Iterator[tuple[slice, Buffers, Taken]]:
-        """The samples of each tile, and the values of all nodes for them."""
+    ) -> Iterator[tuple[slice, Buffers, Views]]:
+        """The samples of each tile, the values of all nodes for them, and views for the adjoints."""
         self.admit(min(tile, batch), 0)
         shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
         leaves = np.concatenate([theta, self._constants])
@@ -227,21 +227,15 @@ class PlainSweep:
             yield samples, values, [kernel.forward(values) for kernel in self._batched]
 
     def _backward(
-        self,
-        values: Buffers,
-        taken: Taken,
-        shared: Array,
-        weight: float,
-        wanted: int,
-        careful: bool,
+        self, values: Buffers, views: Views, shared: Array, seed: float, wanted: int, careful: bool
     ) -> Buffers:
-        """The gradients of `weight` times output 0 for one tile; those of shared nodes are added to
+        """The gradients for one tile, if output 0's is `seed`; those of shared nodes are added to
         the column `shared`, and go on from there only once all tiles are done."""
         grads = shared, np.zeros_like(values[BATCHED])
         buffer, row = self._outputs[0]
         # the one column of the shared buffer sums over all samples
-        grads[buffer][row] += weight * (values[BATCHED].shape[1] // grads[buffer].shape[1])
-        for kernel, arguments in zip(reversed(self._batched), reversed(taken)):
+        grads[buffer][row] += seed * (values[BATCHED].shape[1] // grads[buffer].shape[1])
+        for kernel, arguments in zip(reversed(self._batched), reversed(views)):
             if kernel.out.origin & wanted:
                 kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
         return grads

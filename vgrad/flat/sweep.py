@@ -210,7 +210,7 @@ class PlainSweep:
     def _forward(
         self, theta: Array, arrays: Inputs, batch: int, tile: int
     ) -> Iterator[tuple[slice, Buffers, Views]]:
-        """The samples of each tile, the values of all nodes for them, and views for the adjoints."""
+        """The samples of each tile, the values of all nodes for them, views for the adjoints."""
         self.admit(min(tile, batch), 0)
         shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
         leaves = np.concatenate([theta, self._constants])

@@ -51,10 +51,12 @@ def with_zeros(batch, places):
     return x
 
 
-def both(fn, parameters, theta, x, call, **options):
-    """What a fused and a plain program give."""
-    programs = [vgrad.compile(fn, parameters, fuse=fuse, **options) for fuse in (True, False)]
-    return [getattr(program, call)(theta, x) for program in programs]
+def both(asked, fn, parameters, theta, x, call, tile=None, **options):
+    """The results of a fused and of a plain program; `asked` keeps what the fused one asked."""
+    programs = [vgrad.compile(fn, parameters, fuse=fuse, tile=tile) for fuse in (False, True)]
+    want = getattr(programs[0], call)(theta, x, **options)
+    asked.clear()
+    return getattr(programs[1], call)(theta, x, **options), want
 
 
 def agree(got, want):
@@ -69,19 +71,26 @@ def test_what_is_finite_is_asked_for_once(asked):
     program(theta, x)
     program.value_and_grad(theta, x)
     program.input_grads(theta, x)
-    assert asked == [
-        (("quick"), method, 7) for method in ("outputs", "gradient", "input_gradients")
-    ]
+    assert asked == [("quick", method, 7) for method in ("outputs", "gradient", "input_gradients")]
 
 
 @pytest.mark.parametrize("call", ["__call__", "input_grads", "per_sample_grads"])
 def test_only_the_samples_that_are_not_finite_are_asked_for_again(call, asked):
     """By the plain sweep at once, as the careful one goes forward in the same way."""
     theta, x = vgrad.compile(loss, PARAMETERS).theta(), with_zeros(50, [3, 41])
-    got, want = both(loss, PARAMETERS, theta, x, call)
+    got, want = both(asked, loss, PARAMETERS, theta, x, call)
     agree(got, want)
     method = "outputs" if call == "__call__" else "input_gradients"
-    assert asked[:2] == [("quick", method, 50), ("plain", method, 2)]
+    assert asked == [("quick", method, 50), ("plain", method, 2)]
+
+
+@pytest.mark.parametrize("call", ["input_grads", "per_sample_grads"])
+def test_a_finite_gradient_stands_beside_a_value_that_is_not(call, asked):
+    w = Value(10.0)
+    x = np.array([1.0, 1e308, 2.0])
+    got, want = both(asked, lambda x: w + 10 * x, [w], [10.0], x, call)
+    agree(got, want)
+    assert asked == [("quick", "input_gradients", 3)]
 
 
 def test_samples_whose_gradient_alone_is_lost_go_to_the_careful_sweep_first(asked):
@@ -90,23 +99,54 @@ def test_samples_whose_gradient_alone_is_lost_go_to_the_careful_sweep_first(aske
     x = np.array([0.0, 1.0, 4.0])
     assert vgrad.compile(fn, []).input_grads([], x)[0].tolist() == [0.0, 0.5, 0.25]
     assert asked == [("quick", "input_gradients", 3), ("careful", "input_gradients", 3)]
+    asked.clear()
+    assert vgrad.compile(fn, [], tile=2).input_grads([], x)[0].tolist() == [0.0, 0.5, 0.25]
+    assert asked == [("quick", "input_gradients", 3), ("careful", "input_gradients", 1)]
+
+
+def test_the_careful_sweep_may_settle_a_gradient(asked):
+    w = Value(1.0)
+    fn = lambda x: w * vgrad.where(x > 0, vgrad.sqrt(w * x), 0.0)  # noqa: E731
+    got, want = both(asked, fn, [w], [1.0], np.array([0.0, 1.0, 4.0]), "value_and_grad")
+    agree(got, want)
+    assert asked == [("quick", "gradient", 3), ("careful", "gradient", 3)]
 
 
 def test_a_value_that_is_lost_skips_the_careful_sweep(asked):
     theta, x = vgrad.compile(loss, PARAMETERS).theta(), with_zeros(50, [3])
-    (value, grad), want = both(loss, PARAMETERS, theta, x, "value_and_grad")
+    (value, grad), want = both(asked, loss, PARAMETERS, theta, x, "value_and_grad")
     agree((value, grad), want)
     assert not np.isfinite(value)
-    assert [name for name, *_ in asked][:2] == ["quick", "plain"]
+    assert asked == [("quick", "gradient", 50), ("plain", "gradient", 50)]
 
 
-def test_of_a_large_batch_the_plain_sweep_has_those_in_doubt_alone(asked):
-    theta, x = vgrad.compile(loss, PARAMETERS).theta(), with_zeros(3000, [0, 7, 1500, 1501, 2999])
-    got, want = both(loss, PARAMETERS, theta, x, "value_and_grad")
+FIVE = [0, 7, 1500, 1501, 2999]
+
+
+@pytest.mark.parametrize("tile", [None, 200])
+def test_of_a_large_batch_the_plain_sweep_has_those_in_doubt_alone(tile, asked):
+    v = Value(0.5)  # whose gradient is finite in all samples
+    fn, parameters = lambda x: loss(x) + v * x[1] ** 2, [*PARAMETERS, v]
+    theta, x = vgrad.compile(fn, parameters).theta(), with_zeros(3000, FIVE)
+    got, want = both(asked, fn, parameters, theta, x, "value_and_grad", tile)
     agree(got, want)
-    assert np.isinf(want[0]) and np.isnan(want[1]).any()
-    fused = asked[: asked.index(("plain", "gradient", 3000))]
-    assert fused[-2:] == [("careful", "gradient", 2995), ("plain", "gradient", 5)]
+    assert np.isinf(want[0]) and np.isnan(want[1]).any() and 0.25 < want[1][-1] < 4
+    assert totals(asked) == [
+        ("quick", "gradient", 3000),
+        ("careful", "doubtful", 3000),
+        ("careful", "gradient", 2995),
+        ("plain", "gradient", 5),
+    ]
+
+
+def totals(asked):
+    """What was asked, with the shards of one sweep added up."""
+    found = []
+    for name, method, batch in asked:
+        if found and found[-1][:2] == (name, method):
+            batch += found.pop()[2]
+        found.append((name, method, batch))
+    return found
 
 
 def test_where_gradients_must_meet_the_plain_sweep_has_all(asked):
@@ -117,10 +157,35 @@ def test_where_gradients_must_meet_the_plain_sweep_has_all(asked):
     x = np.append(x, [-1.0] * 750)
     x[0], x[-1] = 2.0, -2.0
     assert abs(x.sum()) < 1e-12
-    got, want = both(fn, [w], [0.0], x, "value_and_grad")
-    assert [name for name, *_ in asked].count("plain") >= 2
+    got, want = both(asked, fn, [w], [0.0], x, "value_and_grad")
     assert same_bits(got[1], want[1])
-    assert ("plain", "gradient", len(x)) in asked
+    assert asked == [
+        ("quick", "gradient", 3750),
+        ("careful", "doubtful", 3750),
+        ("careful", "gradient", 3000),
+        ("plain", "gradient", 3750),
+    ]
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_gradients_of_all_shards_meet_in_one_piece(fuse, asked):
+    """They add up to 0 in front of a singularity, though those of each shard do not."""
+    w, x = Value(0.0), np.repeat([1.0, -1.0], 20)
+    program = vgrad.compile(lambda x: x * vgrad.sqrt(w), [w], tile=5, fuse=fuse)
+    value, grad = program.value_and_grad([0.0], x)
+    assert value == 0 and grad.tolist() == [0.0]
+    assert asked[-1] == ("plain", "gradient", 40)
+
+
+@pytest.mark.parametrize("batch", [50, 3000])
+def test_with_aux_the_outputs_that_are_lost_are_asked_for_again(batch, asked):
+    """The value is finite, so the totals are those of the quick sweep."""
+    fn = lambda x: (MODEL(x), vgrad.log(x[0]), x[1] * 2)  # noqa: E731
+    theta, x = vgrad.compile(loss, PARAMETERS).theta(), with_zeros(batch, [1, batch - 1])
+    got, want = both(asked, fn, PARAMETERS, theta, x, "value_and_grad", aux=True)
+    for a, b in zip([got[0][0], got[1], *got[0][1]], [want[0][0], want[1], *want[0][1]]):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+    assert asked == [("quick", "gradient", batch), ("plain", "outputs", 2)]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -139,15 +204,18 @@ def test_further_outputs_are_right_where_some_samples_are_lost(dtype, batch):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_executors_give_what_none_gives_where_samples_are_lost():
+def test_executors_give_what_none_gives_where_samples_are_lost(asked):
     theta, x = vgrad.compile(loss, PARAMETERS).theta(), with_zeros(3000, [5, 2000])
     with ThreadPoolExecutor(2) as pool:
         results = []
         for executor in (None, pool):
+            asked.clear()
             program = vgrad.compile(loss, PARAMETERS, tile=100, executor=executor)
             (value, outputs), grad = program.value_and_grad(theta, x, aux=True)
             results.append([value, outputs, grad, *program.input_grads(theta, x)])
     assert all(map(same_bits, *results))
+    plain = [(method, batch) for name, method, batch in asked if name == "plain"]
+    assert plain == [("gradient", 2), ("outputs", 2), ("input_gradients", 2)]
 
 
 def test_what_overflows_in_another_order_alone_is_finite():

@@ -123,7 +123,7 @@ def test_dir_shows_what_is_public_and_nothing_else():
         own = {
             k for k, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__
         }
-        assert {name for name in own if not name.startswith("_")} - {"Uniform"} == set(dir(module))
+        assert {name for name in own if not name.startswith("_")} == set(dir(module))
 
 
 def test_no_module_hides_behind_a_function_of_its_name():

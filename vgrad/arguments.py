@@ -24,9 +24,8 @@ def as_theta(theta: Any, size: int, dtype: np.dtype[Any] = FLOAT64, name: str = 
     """`theta` as an array (size,); raises ShapeError or TypeError if it is not."""
     array = as_numbers(theta, name, dtype)
     if array.shape != (size,):
-        raise ShapeError(
-            f"{name} must have shape ({size},), one number per parameter (got {array.shape})"
-        )
+        wanted = f"shape ({size},), one number per parameter"
+        raise ShapeError(f"{name} must have {wanted} (got {array.shape})")
     return array
 
 
@@ -80,7 +79,6 @@ def distinct_leaves(name: str, values: Any) -> list[Value]:
         if value.parents:
             raise ValueError(f"{name} must be leaves (got {value}, which is computed from others)")
     if len(set(leaves)) < len(leaves):
-        raise ValueError(
-            f"{name} must be distinct (got {len(leaves)}, {len(set(leaves))} distinct)"
-        )
+        got = f"{len(leaves)}, {len(set(leaves))} distinct"
+        raise ValueError(f"{name} must be distinct (got {got})")
     return leaves

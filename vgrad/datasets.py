@@ -29,16 +29,12 @@ def make_moons(
         raise ValueError(f"noise must not be negative (got {noise})")
     outer = np.linspace(0, np.pi, n_samples // 2)
     inner = np.linspace(0, np.pi, n_samples - n_samples // 2)
-    X = np.column_stack(
-        [
-            np.append(np.cos(outer), 1 - np.cos(inner)),
-            np.append(np.sin(outer), 1 - np.sin(inner) - 0.5),
-        ]
-    )
+    across = np.append(np.cos(outer), 1 - np.cos(inner))
+    up = np.append(np.sin(outer), 1 - np.sin(inner) - 0.5)
+    X = np.column_stack([across, up])
     y = np.append(np.zeros(len(outer), np.int64), np.ones(len(inner), np.int64))
     random = np.random.RandomState(seed)
-    order = np.arange(n_samples)
-    random.shuffle(order)
+    order = random.permutation(n_samples)
     X, y = X[order], y[order]
     if noise is not None:
         X += random.normal(scale=noise, size=X.shape)

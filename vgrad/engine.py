@@ -209,16 +209,12 @@ def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
         elif isinstance(x, Operand):
             return x._apply(op, *operands)
         elif ops.is_number(x):
-            parents.append(_constant(x))
+            constant = Value(x, trainable=False)
+            constant.op = ops.const
+            parents.append(constant)
         else:
             return NotImplemented
     return computed(op, tuple(parents))
-
-
-def _constant(x: Any) -> Value:
-    value = Value(x, trainable=False)
-    value.op = ops.const
-    return value
 
 
 _new = object.__new__

@@ -1,7 +1,6 @@
 """Where a number that is not finite comes from: the op that made it from finite operands.
 
 An infinity that does not reach a result, as in a branch that `where` did not take, is ignored.
-Nodes are those of the scalar engine, which imports this file.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from . import ops
 from .errors import NonFiniteError
 from .operand import Operand
 
-Node = Any  # a Value
+Node = Any  # a Value; `engine` imports this file
 Fits = Callable[[float], bool]
 Backpropagate = Callable[[Node, Callable[[Node, Node, float], None]], None]
 
@@ -25,7 +24,7 @@ class Cause(NamedTuple):
     node: Node
     got: float
     sweep: str
-    arrived: float | None = None  # the gradient it was made from; None if it is a sum of several
+    arrived: float | None = None  # the gradient it was made from; None for a sum of several
 
 
 def check_finite(*values: Any) -> None:
@@ -47,7 +46,7 @@ def check_finite(*values: Any) -> None:
 
 
 def forward_cause(root: Node, fits: Fits = isfinite) -> Cause:
-    """Where the number of `root`, which is not finite or else does not fit, began."""
+    """Where the number of `root` began to be what it is: not finite, or else not fit."""
     node, before = root, root
     while node is not None:
         node, before = next(_to_blame(node, fits), None), node
@@ -55,7 +54,7 @@ def forward_cause(root: Node, fits: Fits = isfinite) -> Cause:
 
 
 def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
-    """The operands that are not finite and make the result so; first those that do it alone."""
+    """The operands that do not fit, first those that alone spoil the result."""
     finite = [x._data if fits(x._data) else 1.0 for x in node.parents]
     wrong = [k for k, x in enumerate(node.parents) if not fits(x._data)]
     for k in wrong:
@@ -68,8 +67,8 @@ def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
 def backward_cause(
     root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
 ) -> Cause | None:
-    """`backpropagate(root)`, and where the first leaf's gradient that is not finite began."""
-    parts: dict[Node, tuple[Node, float]] = {}  # the first bad part that goes to this node
+    """Run `backpropagate(root)`, and say where the first leaf's unfit gradient began, if any is."""
+    parts: dict[Node, tuple[Node, float]] = {}  # the first unfit part for each node
 
     def watch(node: Node, x: Node, part: float) -> None:
         if not fits(part):
@@ -87,10 +86,7 @@ def backward_cause(
 
 
 def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
-    """`backpropagate(root)`; if that is not finite raise NonFiniteError, and undo it.
-
-    It watches the number of the root, and the gradients of the leaves.
-    """
+    """Run `backpropagate(root)`; raise NonFiniteError, and undo it, if the result is not finite."""
     check_finite(root)
     before = [x.grad for x in leaves]
     watched = [x for x in leaves if isfinite(x.grad)]  # not since an older pass
@@ -108,19 +104,16 @@ def error(
     sample: int | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> NonFiniteError:
-    """The error for a cause, with what else is known of the place."""
+    """The error for a cause, at a place of which more may be known."""
     label, line = cause.node.label, line or getattr(cause.node, "line", "")
-    name = f"{'' if node is None else f'node {node}'} {label and repr(label)}".strip()
-    line_of = f" ({line})" if line else ""
-    parts = [
-        _sentence(cause) + (f" at sample {sample}" if sample is not None else ""),
-        (name or (line_of and "a node")) + line_of,
-        f"{cause.sweep} sweep",
-    ]
-    message = ", ".join(part for part in parts if part)
+    name = [f"node {node}"] * (node is not None) + [repr(label)] * bool(label)
+    if line:
+        name = [*(name or ["a node"]), f"({line})"]
+    at = "" if sample is None else f" at sample {sample}"
+    parts = [_sentence(cause) + at, " ".join(name), f"{cause.sweep} sweep"]
+    message = ", ".join(filter(None, parts))
     if inputs:
-        numbers = ", ".join(f"{name} = {x}" for name, x in inputs.items())
-        message += f"; inputs there: {numbers}"
+        message += "; inputs there: " + ", ".join(f"{name} = {x}" for name, x in inputs.items())
     result = NonFiniteError(message)
     result.op, result.got, result.sweep = cause.node.op.name, cause.got, cause.sweep
     result.operands = tuple(x._data for x in cause.node.parents)

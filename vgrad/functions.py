@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
-    The highest x is subtracted first, so that nothing overflows; as that changes no result, no
+    The highest x is subtracted first, so that nothing overflows. That changes no result, so no
     gradient goes through it. Raises ShapeError for an empty sequence, or more than one axis.
 
     >>> softmax([0.0, 1000.0])
@@ -38,7 +38,7 @@ def softmax(xs: Iterable[Any]) -> Any:
     numbers = _numbers("softmax", xs)
     highest = ops.stop_gradient(_tree(ops.maximum, numbers))
     exps = [ops.exp(x - highest) for x in numbers]
-    total = _sum(exps)
+    total = reduce(add, exps)
     result = [x / total for x in exps]
     return np.array(result) if isinstance(xs, np.ndarray) else result
 
@@ -55,14 +55,14 @@ def logsumexp(xs: Iterable[Any]) -> Any:
     highest = ops.stop_gradient(_tree(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
-    return ops.log(_sum([ops.exp(x - highest) for x in numbers])) + highest
+    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
 
 
 def take(rows: Sequence[Any], index: Any) -> Any:
     """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
 
-    The index may be a `Value` or traced node; then every row takes part, and the result is nan if
-    there is no such row. For a plain number that raises IndexError. Rows are numbers, or lists or
+    If the index is a `Value` or traced node, every row takes part, and the result is nan if there
+    is no such row; if it is a plain number, that raises IndexError. Rows are numbers, or lists or
     arrays of one length; raises ShapeError if their lengths differ.
 
     >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
@@ -71,27 +71,23 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     if not len(rows):
         raise ShapeError("take needs one row or more (got none)")
     if not isinstance(index, Operand):
-        return rows[_as_index(index, len(rows))]
+        k = ops.number(index)
+        if not (k.is_integer() and 0 <= k < len(rows)):
+            raise IndexError(f"index must be an integer from 0 to {len(rows) - 1} (got {index!r})")
+        return rows[int(k)]
     hits = [index == k for k in range(len(rows))]
-    missed = ops.where(_sum(hits), 0.0, math.nan)
+    missed = ops.where(reduce(add, hits), 0.0, math.nan)
     return _picked(hits, rows, missed)
 
 
 def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
     lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
     if lengths == {None}:
-        return _sum([ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
+        return reduce(add, [ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
     if len(lengths) != 1:
         raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
     picked = [_picked(hits, column, missed) for column in zip(*rows)]
     return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
-
-
-def _as_index(index: Any, size: int) -> int:
-    k = ops.number(index)
-    if not (k.is_integer() and 0 <= k < size):
-        raise IndexError(f"index must be an integer from 0 to {size - 1} (got {index!r})")
-    return int(k)
 
 
 def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
@@ -100,10 +96,6 @@ def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
     if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     return numbers
-
-
-def _sum(xs: list[Any]) -> Any:
-    return reduce(operator.add, xs)
 
 
 def _tree(op: ops.Op, xs: list[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,13 +16,7 @@ __all__ = ["MLP", "Layer", "Module", "Neuron"]
 
 Activation = Literal["relu", "tanh"]
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
-
-
-class Uniform(Protocol):
-    """A source of random weights: the `random` module, or a `random.Random`."""
-
-    def uniform(self, a: float, b: float) -> float:
-        """A number between a and b."""
+Source = random.Random | None  # of the weights; None is the `random` module
 
 
 class Module:
@@ -45,16 +39,11 @@ class Neuron(Module):
     """
 
     def __init__(
-        self,
-        nin: int,
-        nonlin: bool = True,
-        activation: Activation = "relu",
-        rng: Uniform | None = None,
+        self, nin: int, nonlin: bool = True, activation: Activation = "relu", rng: Source = None
     ) -> None:
         if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {sorted(ACTIVATIONS)} (got {activation!r})"
-            )
+            known = sorted(ACTIVATIONS)
+            raise ValueError(f"activation must be one of {known} (got {activation!r})")
         draw = (rng or random).uniform
         self.w = [Value(draw(-1, 1)) for _ in range(nin)]
         self.b = Value(0.0)
@@ -92,7 +81,7 @@ class Layer(Module):
         nout: int,
         nonlin: bool = True,
         activation: Activation = "relu",
-        rng: Uniform | None = None,
+        rng: Source = None,
     ) -> None:
         self.neurons = [Neuron(nin, nonlin, activation, rng) for _ in range(nout)]
 
@@ -128,7 +117,7 @@ class MLP(Module):
         nouts: Sequence[int],
         activation: Activation = "relu",
         last: Literal["linear", "relu", "tanh"] = "linear",
-        rng: Uniform | None = None,
+        rng: Source = None,
     ) -> None:
         if not isinstance(nouts, Iterable):
             raise TypeError(f"nouts must be the layers' sizes, such as [16, 1] (got {nouts!r})")

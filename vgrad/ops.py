@@ -45,9 +45,7 @@ class Op:
     ufunc: np.ufunc | None = None  # NumPy's own function for the op, if there is one
     domain: tuple[Range, ...] = ()  # where to sample each operand in tests
     vjp: tuple[Rule | None, ...] = ()  # one per operand; None if its derivative is always 0
-    fast: Rule | None = (
-        None  # the forward in other rows that NumPy runs faster; signs of 0 may differ
-    )
+    fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
@@ -119,9 +117,8 @@ def named(name: Any) -> Op:
     for op in OPS:
         if op.name == name:
             return op
-    raise GraphFormatError(
-        f"every op must be known (got {name!r:.50}, which must be defined first)"
-    )
+    got = f"{name!r:.50}, which must be defined first"
+    raise GraphFormatError(f"every op must be known (got {got})")
 
 
 def is_number(x: Any) -> bool:
@@ -211,13 +208,10 @@ def _power(x: Any, y: Any) -> Any:
     return out
 
 
-_FAST_POWERS: dict[float, Rule] = {
-    -1.0: lambda x: 1.0 / x,
+_FAST_POWERS: dict[float, Rule] = _SHORT_CUTS | {  # these as rows of the table too
     -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
     0.0: lambda x: 1.0,
-    0.5: lambda x: where(x == -math.inf, math.inf, sqrt(x + 0.0)),  # as in _SHORT_CUTS
-    1.0: lambda x: x,
-    2.0: lambda x: x * x,
+    0.5: lambda x: where(x == -math.inf, math.inf, sqrt(x + 0.0)),
     3.0: lambda x: x * x * x,
 }
 

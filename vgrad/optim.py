@@ -22,10 +22,10 @@ Rate = float | Callable[[int], float]
 class Optimiser:
     """Steps parameters downhill; a subclass supplies `_descent` and its own state.
 
-    `rate`, the learning rate, is a number or a function of the step, which counts from 0.
+    `rate`, the learning rate, is a number, or a function of the step's number, from 0.
     """
 
-    _arrays: int | None = None  # how many arrays its state has after a step; None if it varies
+    _arrays: int | None = None  # how many its state has after a step; None if that varies
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -45,9 +45,8 @@ class Optimiser:
             return
         parameters = list(parameters)
         if not all(isinstance(p, Value) for p in parameters):
-            raise TypeError(
-                f"parameters must be a float64 array or a list of Values (got {parameters!r})"
-            )
+            kinds = "a float64 array or a list of Values"
+            raise TypeError(f"parameters must be {kinds} (got {parameters!r})")
         if grad is not None:
             raise TypeError("grad must be left out for Values, which have their own")
         values = [p for p in parameters if p.trainable]
@@ -57,9 +56,9 @@ class Optimiser:
             value.data = data
 
     def state(self) -> dict[str, Any]:
-        """What the steps have changed: how many there were, and copies of its arrays (P,).
+        """What the steps so far have changed: their number, and copies of the arrays (P,).
 
-        The name of its class is there as well; its rate and other settings are not.
+        With them the name of the class; the rate and other settings are left out.
 
         >>> adam, theta = Adam(rate=0.5), np.array([1.0])
         >>> adam.step(theta, [4.0])
@@ -67,7 +66,7 @@ class Optimiser:
         >>> state["kind"], state["steps"], len(state["arrays"])
         ('Adam', 1, 2)
         >>> twin = Adam(rate=0.5)
-        >>> twin.restore(state)  # from here on it steps as the other does
+        >>> twin.restore(state)  # and goes on as the other does
         """
         arrays = [array.copy() for array in self._state]
         return {"kind": type(self).__name__, "steps": self.steps, "arrays": arrays}
@@ -75,14 +74,12 @@ class Optimiser:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from the `state` of another optimiser, with the rate and settings of this one.
 
-        Raises ValueError, and changes nothing, if the other one was of another kind, or if its
-        arrays differ from those here in number or length.
+        Raises ValueError, and changes nothing, if the other is of another kind, or if its arrays
+        differ from those here in number or length.
         """
-        kind = type(self).__name__
-        if state["kind"] != kind:
-            raise ValueError(
-                f"the state must be of the optimiser's kind, {kind} (got {state['kind']})"
-            )
+        kind, got = type(self).__name__, state["kind"]
+        if got != kind:
+            raise ValueError(f"the state must be of the optimiser's kind, {kind} (got {got})")
         arrays = [as_numbers(array, "state").copy() for array in state["arrays"]]
         if self._arrays is not None and len(arrays) not in (0, self._arrays):
             raise ValueError(
@@ -102,8 +99,7 @@ class Optimiser:
             raise TypeError(f"theta must be float64 (P,) (got {theta.dtype} {theta.shape})")
         if grad.shape != theta.shape:
             raise ShapeError(f"grad must have theta's shape {theta.shape} (got {grad.shape})")
-        if any(array.shape != theta.shape for array in self._state):
-            shape = self._state[0].shape
+        for shape in {array.shape for array in self._state} - {theta.shape}:
             raise ShapeError(
                 f"theta must keep its shape {shape} from step to step (got {theta.shape})"
             )
@@ -138,8 +134,7 @@ class SGD(Optimiser):
     def _descent(self, grad: Array) -> Array:
         if not self.momentum:
             return grad
-        if not self._state:
-            self._state = [np.zeros_like(grad)]
+        self._state = self._state or [np.zeros_like(grad)]
         (velocity,) = self._state
         velocity *= self.momentum
         velocity += grad
@@ -161,13 +156,10 @@ class Adam(Optimiser):
         self, rate: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
     ) -> None:
         super().__init__(rate)
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.eps = eps
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def _descent(self, grad: Array) -> Array:
-        if not self._state:
-            self._state = [np.zeros_like(grad), np.zeros_like(grad)]
+        self._state = self._state or [np.zeros_like(grad), np.zeros_like(grad)]
         mean, square = self._state
         mean += (1 - self.beta1) * (grad - mean)
         square += (1 - self.beta2) * (grad * grad - square)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,19 @@ from ..arguments import Array, as_numbers
 from ..engine import Value, reachable
 from ..finite import listed
 from ..flat import Graph, argument_names
-from ..program import Call, Program, Replay, compile, parameter_name, split
+from ..program import Program, Replay, compile, parameter_name, split
 from .differences import TOLERANCE, Claims, Derivative, compare
 
-STEP = 1e-3
 REPLAYED = 16  # samples, at most, that are searched for a wrong rule
 
-Nodes = Callable[[list[Derivative]], Iterable[Value]]  # where to look for the reason
+Suspects = Callable[[list[Derivative]], Iterable[Value]]  # the nodes whose rules may be wrong
 
 
 @dataclass(frozen=True, repr=False)
 class Gradcheck:
-    """What `gradcheck` found: true if nothing is wrong, and as text it says what is.
+    """The report of `gradcheck`: true if nothing is wrong and something could be judged.
 
-    It is false, too, if differences could judge nothing.
+    Its text says what is wrong.
     """
 
     derivatives: list[Derivative]
@@ -38,18 +36,18 @@ class Gradcheck:
 
     @property
     def wrong(self) -> list[Derivative]:
-        """Those further from the differences than allowed, the worst first."""
+        """The derivatives further from the differences than allowed, the worst first."""
         wrong = [x for x in self.derivatives if x.gap(self.tolerance) > 1]
         return sorted(wrong, key=lambda x: -x.gap(self.tolerance))
 
     @property
     def unsure(self) -> list[Derivative]:
-        """Those that differences cannot judge: at kinks, or where they are far too rough."""
+        """Those that differences cannot judge: at kinks, or where they are too rough."""
         return [x for x in self.derivatives if not x.judged]
 
     def __bool__(self) -> bool:
-        nothing_judged = self.unsure and len(self.unsure) == len(self.derivatives)
-        return not self.wrong and not nothing_judged
+        some_judged = not self.unsure or len(self.unsure) < len(self.derivatives)
+        return some_judged and not self.wrong
 
     def __str__(self) -> str:
         how = f"central differences (step {self.step:g}, tolerance {self.tolerance:g})"
@@ -71,17 +69,16 @@ class Gradcheck:
 def gradcheck(
     fn: Callable[..., Any] | Program | Graph,
     *args: Any,
-    step: float = STEP,
+    step: float = 1e-3,
     tolerance: float = TOLERANCE,
 ) -> Gradcheck:
     """Compare gradients with central differences, and report the worst.
 
-    A function is checked on the scalar engine, at the numbers and arrays `args`, together with the
-    trainable `Value`s it uses; it may return a tuple that begins with the objective. A `Program`
-    or a `Graph` is checked on the vector engine, at theta (P,) and the arrays of a batch. A
-    derivative is wrong if its distance from the differences exceeds `tolerance` times its size
-    plus the error of the differences themselves. If one is, every op behind the result is checked
-    by itself, and those whose rule is wrong are named.
+    A function is checked on the scalar engine, at the numbers and arrays `args` and the trainable
+    `Value`s it uses; it may return a tuple that begins with the objective. A `Program` or a `Graph`
+    is checked on the vector engine, at theta (P,) and the arrays of a batch. A derivative is wrong
+    if its distance from the differences exceeds `tolerance` times its size plus the differences'
+    own error. If one is, every op of the graph is checked by itself, and wrong rules are named.
 
     >>> import vgrad
     >>> print(vgrad.gradcheck(lambda x, y: vgrad.exp(x) / y, 1.0, 2.0))
@@ -96,51 +93,46 @@ def gradcheck(
     if isinstance(fn, Graph):
         fn = compile(fn)
     if isinstance(fn, Program):
-        claims, nodes = _of_program(fn, *args)
+        claims, suspects = _of_program(fn, *args)
     elif callable(fn):
-        claims, nodes = _of_function(fn, *args)
+        claims, suspects = _of_function(fn, *args)
     else:
         raise TypeError(f"gradcheck takes a function, a Program or a Graph (got {fn!r})")
-    report = Gradcheck(compare(claims, step), tolerance, step)
-    if report:
-        return report
-    return replace(report, rules=_wrong_rules(nodes(report.derivatives), step, tolerance))
+    found = compare(claims, step)
+    report = Gradcheck(found, tolerance, step)
+    return report or replace(report, rules=_wrong_rules(suspects(found), step, tolerance))
 
 
 # --- what is claimed: by a program, a function, the rules of a single op ------------------------
 
 
-def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims, Nodes]:
+def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims, Suspects]:
     """The mean gradient to each parameter, and the gradient to each input in every sample."""
     call = program.prepared(program.theta(*args) if theta is None else theta, args, scalar=True)
     graph, batch, count = call.runner.graph, call.batch, len(call.theta)
-    names = [[parameter_name(graph, k)] for k in range(count)]
+    names: list[Any] = [parameter_name(graph, k) for k in range(count)]
     for i, shape in enumerate(graph.input_shapes):
-        inputs = [f"input {i}{list(index) if index else ''}" for index in np.ndindex(shape)]
+        inputs = [f"input {i}{list(index) or ''}" for index in np.ndindex(shape)]
         names += [[f"{name} of sample {b}" for b in range(batch)] for name in inputs]
 
     def objective(point: list[Any]) -> Any:
-        columns = np.reshape(point[count:], (-1, batch))
-        moved = program.prepared(point[:count], tuple(split(columns, graph.input_shapes)))
-        return moved.outputs()[0]
+        arrays = split(np.reshape(point[count:], (-1, batch)), graph.input_shapes)
+        return program.prepared(point[:count], tuple(arrays)).outputs()[0]
+
+    def suspects(found: list[Derivative]) -> Iterator[Value]:
+        """The nodes of the samples in which most of the gradients to inputs are wrong."""
+        wrong = np.reshape([x.gap(TOLERANCE) > 1 for x in found[count:]], (-1, batch)).sum(axis=0)
+        for sample in np.argsort(-wrong, kind="stable")[:REPLAYED].tolist():
+            yield from Replay(call, sample).values
 
     _, gradient, _ = call.gradient(divisor=batch)
     _, by_input = call.input_gradients()
     point = [*call.theta, *(column for x in call.arrays for column in x.reshape(batch, -1).T)]
     epsilon = float(np.finfo(call.runner.dtype).eps)
-    claims = Claims(names, objective, point, [*gradient.tolist(), *by_input], epsilon)
-    return claims, partial(_replayed, call)
+    return Claims(names, objective, point, [*gradient.tolist(), *by_input], epsilon), suspects
 
 
-def _replayed(call: Call, derivatives: list[Derivative]) -> Iterator[Value]:
-    """The nodes of the samples in which most of the gradients to inputs are wrong."""
-    by_input = derivatives[len(call.theta) :]
-    wrong = np.reshape([x.gap(TOLERANCE) > 1 for x in by_input], (-1, call.batch)).sum(axis=0)
-    for sample in np.argsort(-wrong, kind="stable")[:REPLAYED].tolist():
-        yield from Replay(call, sample).values
-
-
-def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Nodes]:
+def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Suspects]:
     """The gradient to each number of `args`, and to each trainable `Value` that `fn` uses."""
     given = [
         _as_values(as_numbers(x, f"argument {i}"), name)
@@ -149,8 +141,8 @@ def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Nodes]:
     inputs = [x for values in given for x in values.flat]
     nodes = reachable(_objective(fn, given))
     parameters = [x for x in nodes if x.trainable]
-    names = [[x.label] for x in inputs]
-    names += [[f"parameter {(p.label and repr(p.label)) or k}"] for k, p in enumerate(parameters)]
+    names = [x.label for x in inputs]
+    names += [f"parameter {(p.label and repr(p.label)) or k}" for k, p in enumerate(parameters)]
     leaves = [*inputs, *parameters]
 
     def objective(point: list[Any]) -> float:
@@ -169,14 +161,13 @@ def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Nodes]:
 def _as_values(array: Array, name: str) -> Any:
     values = np.empty(array.shape, dtype=object)
     for index in np.ndindex(array.shape):
-        label = f"{name}{list(index) if index else ''}"
-        values[index] = Value(array[index], label, trainable=False)
+        values[index] = Value(array[index], f"{name}{list(index) or ''}", trainable=False)
     return values
 
 
 @contextmanager
 def _restored(values: list[Value]) -> Iterator[None]:
-    """In the end these have the same numbers and gradients as before."""
+    """Give these their numbers and gradients back after the `with` block."""
     before = [(x, x.data, x.grad) for x in values]
     try:
         yield
@@ -186,7 +177,7 @@ def _restored(values: list[Value]) -> Iterator[None]:
 
 
 def _objective(fn: Callable[..., Any], given: list[Any]) -> Value:
-    """The first thing that `fn` returns; it gets copies of the arrays, as it may change them."""
+    """The first thing that `fn` returns, given copies of the arrays, as it may change them."""
     result = fn(*(values.copy()[()] for values in given))
     while isinstance(result, (tuple, list)) and result:
         result = result[0]
@@ -200,7 +191,7 @@ def _objective(fn: Callable[..., Any], given: list[Any]) -> Value:
 def _of_op(node: Value) -> Claims:
     """The derivatives of a node's op to its operands, as its rules have them."""
     op, point = node.op, [x.data for x in node.parents]
-    names = [[f"the rule of {op.name} for operand {k}"] for k in range(op.arity)]
+    names = [f"the rule of {op.name} for operand {k}" for k in range(op.arity)]
     gradient = [vjp and ops.evaluate(vjp, 1.0, node.data, *point) for vjp in op.vjp]
     return Claims(names, lambda xs: ops.evaluate(op.forward, *map(float, xs)), point, gradient)
 

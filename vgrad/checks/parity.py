@@ -14,10 +14,9 @@ from ..engine import Value, backpropagate
 from ..errors import ParityError
 from ..program import Call, Program, Replay
 
-# How large a gap may be, relative to what the number would be if nothing cancelled: to the sum of
-# the sizes of all the terms that it is made of. Rounding errors are relative to that. In float64 it
-# is 4,500 roundings, which sums in another order stay below even where 1 - tanh**2 loses digits,
-# and the same number of roundings in float32.
+# How large a gap may be, relative to the sum of the sizes of all terms that the number is made of,
+# as rounding errors are. It is 4,500 roundings, of float64 or float32: sums in another order stay
+# below that even where 1 - tanh**2 loses digits.
 BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
 ADVICE = {
@@ -29,17 +28,17 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Gap:
-    """A number from the vector engine, and the same from the scalar engine."""
+    """A number from the vector engine, and the same number from the scalar engine."""
 
     where: str
     got: float
     want: float
-    allowed: float  # the largest gap between them that the bound permits
+    allowed: float  # how far apart they may be
     spacing: float  # a unit in the last place of `want`
 
     @property
     def ulps(self) -> float:
-        """The gap in units in the last place; inf where one is not finite."""
+        """The gap in units in the last place; inf if either is not finite."""
         return self._per(self.spacing)
 
     @property
@@ -62,11 +61,11 @@ class Gap:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `Program.verify` found; its text is one line."""
+    """The report of `Program.verify`; its text is one line."""
 
     samples: int
     numbers: int
-    worst: Gap  # by share of its bound
+    worst: Gap  # the largest share of its bound
 
     def __str__(self) -> str:
         where = f", at {self.worst.where}" if self.worst.ulps else ""
@@ -83,7 +82,7 @@ def verify(
     """Compare the results for some samples with the scalar engine's, and report the worst gap.
 
     Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`. Raises
-    ParityError if a gap exceeds its bound, which `BOUNDS` sets, and what a call raises.
+    ParityError if a gap exceeds the bound in `BOUNDS`, and what a call raises.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -94,8 +93,7 @@ def verify(
     call = program.prepared(theta, arrays, scalar=True)
     if not ops.is_count(samples):
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
-    chosen = np.random.default_rng(seed).permutation(call.batch)[:samples]
-    chosen.sort()
+    chosen = np.sort(np.random.default_rng(seed).permutation(call.batch)[:samples])
     gaps = _gaps(call.some(chosen), chosen.tolist())
     worst = max(gaps, key=lambda gap: gap.share)
     if worst.share > 1:
@@ -109,37 +107,31 @@ def verify(
 
 def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
     """The gaps of all outputs and gradients of each sample, then those of the mean gradient."""
-    runner, graph = call.runner, call.runner.graph
-    names = [f"output {k}" for k in range(len(graph.outputs))]
-    exact = 0 if runner.fuse or runner.dtype != np.float64 else len(names)  # in the plain sweep
-    names += [f"gradient to input {k}" for k in range(len(graph.inputs))]
-    first = len(names)  # of the parameters
-    names += [f"gradient to parameter {k}" for k in range(len(graph.parameters))]
-    got, mean = _by_sweeps(call)
-    want, scale = _by_values(call)
-    where = [f"{name}, sample {number}" for number in numbers for name in names]
-    gaps = _paired(where, got, want, scale, runner.dtype, exact)
-    with np.errstate(all="ignore"):
-        want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
-    where = [f"mean {name}" for name in names[first:]]
-    means = _paired(where, mean, want, scale, runner.dtype)
-    # An infinite mean says nothing: shared gradients may be finite once those of all samples meet.
-    return gaps + [gap for gap, finite in zip(means, np.isfinite(want)) if finite]
-
-
-def _by_sweeps(call: Call) -> tuple[Array, Array]:
-    """The outputs and gradients of each sample from the vector engine, (B, N), and the mean."""
+    graph, dtype = call.runner.graph, call.runner.dtype
+    counts = len(graph.outputs), len(graph.inputs), len(graph.parameters)
+    kinds = zip(("output", "gradient to input", "gradient to parameter"), counts)
+    names = [f"{kind} {k}" for kind, count in kinds for k in range(count)]
     _, by_input = call.input_gradients()
     _, by_parameter = call.parameter_gradients()
     _, mean, _ = call.gradient(divisor=call.batch)
-    return np.concatenate([call.outputs(), by_input, by_parameter]).T, mean
+    got = np.concatenate([call.outputs(), by_input, by_parameter]).T
+    want, scale = _by_values(call)
+    where = [f"{name}, sample {number}" for number in numbers for name in names]
+    exact = 0 if call.runner.fuse or dtype != np.float64 else counts[0]
+    gaps = _paired(where, got, want, scale, dtype, exact)
+    first = sum(counts[:2])
+    with np.errstate(all="ignore"):
+        want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
+    means = _paired([f"mean {name}" for name in names[first:]], mean, want, scale, dtype)
+    # An infinite mean says nothing: gradients may cancel before they pass through shared nodes.
+    return gaps + [gap for gap, finite in zip(means, np.isfinite(want)) if finite]
 
 
 def _by_values(call: Call) -> tuple[Array, Array]:
-    """The same from the scalar engine, (B, N), and what their rounding errors are relative to."""
+    """The same numbers from the scalar engine, (B, N), and the scales of their rounding errors."""
     graph, want, scale = call.runner.graph, [], []
     leaves = np.concatenate([graph.inputs, graph.parameters])
-    # How errors spread is read off the graph of the gradients: the same numbers are its outputs.
+    # The graph of the gradients, whose outputs are the same numbers, tells how errors spread.
     derived = graph.gradient(leaves) if len(leaves) else graph
     for i in range(call.batch):
         replay = Replay(call, i)
@@ -154,7 +146,7 @@ def _by_values(call: Call) -> tuple[Array, Array]:
 def _paired(
     where: list[str], got: Array, want: Array, scale: Array, dtype: np.dtype[Any], exact: int = 0
 ) -> list[Gap]:
-    """The gap of each number, of which the first in each row must be exact."""
+    """The gap of each number; the first `exact` numbers of each row must be equal."""
     allowed = BOUNDS[dtype] * np.minimum(scale, 1e308) + LEAST[dtype]
     allowed[..., :exact] = 0.0
     with np.errstate(all="ignore"):
@@ -168,7 +160,7 @@ def _paired(
 def error_scales(nodes: list[Value]) -> list[float]:
     """For each node of a graph, in order, the size that its rounding errors are relative to.
 
-    It is the effect, to first order, of a relative error of 1 in every node on the way: the sum of
+    It is the effect, to first order, of a relative error of 1 in every node before it: the sum of
     their sizes, each carried on by the derivatives of the ops.
     """
     scale: dict[Value, float] = {}

@@ -186,7 +186,7 @@ class Calls:
             rows.shape + memory.shape[1:],
             self.dtype,
             memory.data if memory.size else memory,
-            rows.base * memory.strides[0],
+            int(rows.flat[0]) * memory.strides[0],
             tuple(step * memory.strides[0] for step in rows.strides) + memory.strides[1:],
         )
 

@@ -86,17 +86,9 @@ class Kernel:
             ReadSummary(x.strides is not None, x.shape, bool(x.buffer))
             for x in (self.out, *self.operands)
         )
-        return KernelSummary(
-            level=self.level,
-            name=self.name,
-            title=self.title(fused.one),
-            sources=int(fused.sources[self.nodes].sum()),
-            flops=self.flops,
-            nodes=self.nodes,
-            reads=reads[reads >= 0],
-            result=result,
-            operands=operands,
-        )
+        sources = int(fused.sources[self.nodes].sum())
+        head = self.level, self.name, self.title(fused.one), sources, self.flops
+        return KernelSummary(*head, self.nodes, reads[reads >= 0], result, operands)
 
 
 def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:

@@ -1,10 +1,10 @@
-"""The same graph as arrays: what the vector engine is, before anything makes it quick.
+"""The same graph as arrays: the vector engine, before anything makes it quick.
 
-A function is called once on nodes in place of numbers, and a tape writes down what it does with
-them (`recording`, `tape`, `parameters`; `refusals` says what cannot be written down). What its
-outputs need of that becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of
-`Value`s becomes one in the same way. The graph is plain data, which is checked, stored in files
-(`graph`, `files`) and differentiated into another graph (`derivatives`).
+A function is called once on nodes in place of numbers, and a tape records every op on them
+(`recording`, `tape`; `refusals` says what cannot be recorded). Whatever the outputs need becomes a
+`Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s becomes one in the same way.
+The graph is plain data, which is checked, stored in files (`graph`, `files`) and differentiated
+into another graph (`derivatives`).
 
 `sweep` runs it over a batch and is the file to read first. Every node has a row of a buffer, and
 nodes of one level and one op are computed by one call of NumPy:
@@ -12,40 +12,33 @@ nodes of one level and one op are computed by one call of NumPy:
     fn  --trace-->  Tape  -->  Graph  --lay_out-->  groups of rows  --forward, backward-->  results
 
 The plain sweep is the definition in arrays: it computes what the scalar engine does, in the same
-order. The compiler's sweep has the same methods, describes its rows in the same way (`rows`), tells
-what it does in the same words (`summary`), and is refused the same memory (`memory`).
+order. The compiler's sweep has the same methods, description of rows (`rows`), summary (`summary`)
+and limit of memory (`memory`).
 
 This wing imports the definition, the files at the top of vgrad, and no other wing.
 """
 
+# fmt: off
+# isort: off
 from .derivatives import gradient, tangent
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
-    BATCHED,
-    FROM_INPUTS,
-    FROM_PARAMETERS,
-    SHARED,
-    STORED,
-    Graph,
-    from_stored,
-    to_stored,
+    BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
-from .passes import Duplicates, duplicates, hash64, origins, reached, span_lengths, spans
+from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, trace
 from .rows import Rows, as_slice, strides_of
 from .summary import KernelSummary, ReadSummary, SweepSummary
 from .sweep import PlainSweep
 from .tape import Tape
 
-# fmt: off
 __all__ = [
-    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Duplicates",
-    "Graph", "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows",
-    "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
-    "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
-    "loading_arrays", "origins", "reached", "record", "recorded", "require_buffers",
-    "require_samples", "save_arrays", "short", "span_lengths", "spans", "strides_of", "tangent",
-    "to_stored", "trace",
+    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
+    "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows", "SweepSummary",
+    "Tape", "argument_names", "as_slice", "capture", "duplicates", "exceeds_share", "expect",
+    "from_stored", "gradient", "hash64", "interpret", "loading_arrays", "origins", "reached",
+    "record", "recorded", "require_buffers", "require_samples", "save_arrays", "short",
+    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace",
 ]
 # fmt: on

@@ -61,13 +61,15 @@ def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
 
 
 def tangent(graph: Graph) -> Graph:
-    """The derivative of output 0 along a direction v: of theta, as a graph of theta and v, (2 P,).
+    """The derivative of output 0 along a direction v of theta, as a graph of theta and v, (2 P,).
 
     It is computed forward, node by node, from the same rules: along one operand an op changes by
     its vjp with the operand's own change in place of g.
     """
     replay = _Replay(graph)
-    changes: dict[int, Number] = {i: replay.parameter() for i in graph.parameters.tolist()}
+    changes: dict[int, Number] = {}
+    for i in graph.parameters.tolist():
+        changes[i] = Node(replay.tape, replay.tape.leaf(ops.parameter, Value(0.0)))  # of v
     for i, parents in enumerate(graph.parents.tolist()):
         for k, parent in enumerate(parents):
             if parent in changes:
@@ -100,7 +102,7 @@ def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
 
 
 class _Replay:
-    """A graph once more, on a tape that goes on: with nodes that compute its derivatives."""
+    """A graph on a new tape, to which nodes that compute its derivatives are added."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -114,12 +116,8 @@ class _Replay:
         tape.parameters.leaves = dict(zip(graph.parameters.tolist(), values))
         tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
 
-    def parameter(self) -> Node:
-        """One more parameter."""
-        return Node(self.tape, self.tape.leaf(ops.parameter, Value(0.0)))
-
     def part(self, i: int, k: int, g: Number) -> Number:
-        """What node i makes of `g` for its operand k: its vjp, recorded as nodes."""
+        """The vjp of node i for its operand k and the gradient `g`, recorded as nodes."""
         op = ops.OPS[int(self.graph.op[i])]
         vjp = op.vjp[k]
         if vjp is None:
@@ -141,7 +139,7 @@ class _Replay:
         return float(self.graph.value[i]) if self.graph.op[i] == ops.const.code else self.nodes[i]
 
     def graph_of(self, results: Sequence[Number]) -> Graph:
-        """The graph that computes these."""
+        """The graph whose outputs are these."""
         outputs = [x if isinstance(x, Node) else Value(x, trainable=False) for x in results]
         return self.tape.graph(outputs, self.graph.input_shapes, "a derivative")
 

@@ -1,8 +1,8 @@
-"""Files of arrays: written whole or not at all, and read without trust in what they hold.
+"""Files of arrays: written whole or not at all, and read without trust in their contents.
 
-A file is an uncompressed .npz, which `np.load` reads too: arrays of numbers, and a header, which is
-JSON text. Nothing in it is ever run. Its members are stored as they are, so the size of the file
-bounds the memory that reading takes, whatever the file claims.
+A file is an uncompressed .npz, which `np.load` reads too: arrays of numbers, and a header of JSON
+text. Nothing in it is ever run. As it is uncompressed, its size bounds the memory that reading
+takes, whatever it claims.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import math
+import operator
 import os
 import secrets
 import shutil
@@ -35,12 +36,13 @@ LONGEST = 300  # characters: of an array's header, and of what an error quotes f
 
 
 def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
-    """Write a file of this kind, such as "vgrad.Graph": what JSON can hold, and named arrays.
+    """Write a file of this kind, such as "vgrad.Graph": a header for JSON, and named arrays.
 
-    A file that exists is replaced at the end, in one step. Raises OSError if the file cannot be
-    written, and leaves things as they were.
+    An older file is replaced at the end, in one step. Raises OSError, and leaves things as they
+    were, if the file cannot be written.
     """
-    header = json.dumps({"format": kind, "version": VERSION, **about}, separators=(",", ":"))
+    fields = {"format": kind, "version": VERSION, **about}
+    header = json.dumps(fields, separators=(",", ":"), default=operator.index)  # NumPy's integers
     members = {HEADER: np.frombuffer(header.encode(), np.uint8), **arrays}
     with _replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in members.items():
@@ -54,8 +56,8 @@ def save_arrays(path: Path, kind: str, about: Header, arrays: Arrays) -> None:
 def loading_arrays(path: Path, kind: str) -> Iterator[tuple[Header, Arrays]]:
     """The contents of a file of this kind, for a `with` block that builds something from them.
 
-    Raises GraphFormatError, which names the file, if the file is of another kind or version, is
-    damaged, or makes the block fail; OSError if it cannot be read.
+    Raises GraphFormatError, which names the file, if it is of another kind or version, is damaged,
+    or makes the block fail; OSError if it cannot be read.
     """
     path = os.fsdecode(path)
     with open(path, "rb") as file:
@@ -90,12 +92,9 @@ def expect(what: str, found: Any, wanted: Collection[str]) -> None:
         raise GraphFormatError(f"{what} must be {', '.join(wanted)} (got {name!r} too)")
 
 
-# --- writing -------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file beside `path`, which takes its place once the `with` block has filled it."""
+    """A new file beside `path`, which replaces it once the `with` block has filled it."""
     target = _target(path)
     temporary = f"{target}.{secrets.token_hex(4)}.tmp"
     try:
@@ -122,14 +121,11 @@ def _target(path: Path) -> str:
     """The file that `path` leads to, through links; raises OSError if it may not be written."""
     target = os.path.realpath(os.fsdecode(path))
     if os.path.exists(target):
-        # A rename asks for less than a write does: it would replace even a device.
+        # A rename needs fewer rights than a write: it would replace even a device.
         if not os.path.isfile(target) and not os.path.isdir(target):
             raise OSError(errno.EINVAL, "must be a file, not a device or a pipe", target)
         open(target, "r+b").close()
     return target
-
-
-# --- reading -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -137,11 +133,13 @@ def _naming(path: str, kind: str) -> Iterator[None]:
     """Turn every error caused by the contents of a file into a GraphFormatError that names it."""
     try:
         yield
-    except MemoryError:
-        raise  # a file is never read beyond its size, so it is the machine that is too small
     except Exception as error:
-        # For impossible positions in a file the system says EINVAL.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        # No file is read beyond its size, so it is the machine that lacks memory. For impossible
+        # positions in a file the system says EINVAL.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (
+            None,
+            errno.EINVAL,
+        ):
             raise
         known = isinstance(error, GraphFormatError | zipfile.BadZipFile)
         problem = str(error) if known else f"{type(error).__name__}: {error}"
@@ -152,7 +150,7 @@ def _naming(path: str, kind: str) -> Iterator[None]:
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members of a file of this size by name; no two of them can share bytes."""
+    """The members of a file of this size, by name; checked not to share bytes."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
@@ -168,7 +166,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
 
 
 def _header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> Header:
-    """The header, taken out of the members: a dict with a string called format."""
+    """The header, taken out of the members: a dict with a string called "format"."""
     if HEADER not in members:
         raise GraphFormatError(f"it must have a member {HEADER!r}")
     header = json.loads(_array(archive, members.pop(HEADER)).tobytes().decode())
@@ -178,26 +176,21 @@ def _header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> He
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """The array of a member, once its header is found to be true."""
+    """The array of a member, whose header must be true."""
     data = archive.read(info)  # which looks at the checksum
-    stream = io.BytesIO(data)
+    stream, member = io.BytesIO(data), f"member {info.filename!r}"
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise GraphFormatError(f"member {info.filename!r} must be in version 1.0 of .npy")
+        raise GraphFormatError(f"{member} must be in version 1.0 of .npy")
     if int.from_bytes(data[8:10], "little") > LONGEST:  # NumPy parses it as Python code
-        raise GraphFormatError(
-            f"member {info.filename!r} must have a header of at most {LONGEST} bytes"
-        )
+        raise GraphFormatError(f"{member} must have a header of at most {LONGEST} bytes")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.str not in DTYPES or fortran:
-        raise GraphFormatError(
-            f"member {info.filename!r} must be uint8, int32 or float64, row after row (got {dtype})"
-        )
+        kinds = "uint8, int32 or float64, row after row"
+        raise GraphFormatError(f"{member} must be {kinds} (got {dtype})")
     start, left = stream.tell(), len(data) - stream.tell()
     if not all(type(k) is int and k >= 0 for k in shape) or len(shape) > 2:
-        raise GraphFormatError(f"member {info.filename!r} must have one or two axes (got {shape})")
+        raise GraphFormatError(f"{member} must have one or two axes (got {shape})")
     if math.prod(shape) * dtype.itemsize != left:
-        raise GraphFormatError(
-            f"member {info.filename!r}, {dtype} {shape}, must fill its {left} bytes"
-        )
+        raise GraphFormatError(f"{member}, {dtype} {shape}, must fill its {left} bytes")
     array = np.frombuffer(data, dtype, offset=start) if left else np.empty(0, dtype)
     return array.reshape(shape).astype(dtype.newbyteorder("="))

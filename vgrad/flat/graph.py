@@ -25,6 +25,13 @@ FROM_INPUTS, FROM_PARAMETERS = 1, 2  # bits that say what a node is computed fro
 # The bit of what comes from inputs is also the number of the buffer: origin & FROM_INPUTS.
 assert FROM_INPUTS == BATCHED
 
+# fmt: off
+STORED = {  # the arrays of a graph, which its file has too
+    "op": np.uint8, "parents": np.int32, "value": np.float64, "level": np.int32,
+    "inputs": np.int32, "parameters": np.int32, "outputs": np.int32,
+}
+# fmt: on
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -59,17 +66,14 @@ class Graph:
         return len(self.op)
 
     def __repr__(self) -> str:
-        counts = [
-            (len(self), "node"),
-            (int(self.level.max(initial=0)), "level"),
-            (len(self.inputs), "input"),
-            (len(self.parameters), "parameter"),
-            (len(self.outputs), "output"),
-        ]
-        return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for n, name in counts)})"
+        counts = {"node": len(self), "level": int(self.level.max(initial=0))}
+        counts |= {
+            name: len(getattr(self, f"{name}s")) for name in ("input", "parameter", "output")
+        }
+        return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for name, n in counts.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # as in a file: codes mean nothing elsewhere
+        # names as in a file, since codes mean nothing elsewhere
         return {**self.__dict__, "ops": [op.name for op in ops.OPS]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,7 +88,7 @@ class Graph:
     def save(self, path: files.Path) -> None:
         """Write the graph to a file that `Graph.load` reads, in one step if it replaces another.
 
-        It is an uncompressed .npz, whatever its name, without the `Value`s behind the parameters.
+        The file is an uncompressed .npz, whatever its name, without the parameters' `Value`s.
         Raises OSError if it cannot be written, GraphFormatError if the graph breaks an invariant.
 
         >>> import tempfile, vgrad
@@ -98,11 +102,10 @@ class Graph:
 
     @staticmethod
     def load(path: files.Path) -> Graph:
-        """Read a graph that `save` wrote, without trust in the file.
+        """Read a graph that `save` wrote; nothing in the file is run, and its size bounds memory.
 
-        Nothing in it is run, and reading takes no more memory than its size warrants. Raises
-        GraphFormatError if it is damaged, of another version or not a graph; OSError if it cannot
-        be read.
+        Raises GraphFormatError if it is damaged, of another version or not a graph, OSError if it
+        cannot be read.
         """
         with files.loading_arrays(path, "vgrad.Graph") as (about, arrays):
             return from_stored(about, arrays)
@@ -129,11 +132,10 @@ class Graph:
             raise ShapeError(f"the sample must have shapes {self.input_shapes} (got {shapes})")
         numbers[self.inputs] = [x for array in arrays for x in array.flat]
         values: list[Value] = []
-        for i, (code, number) in enumerate(zip(self.op.tolist(), numbers.tolist())):
-            op = ops.OPS[code]
+        for i, number in enumerate(numbers.tolist()):
+            op = ops.OPS[self.op[i]]
             if op.arity:
-                parents = self.parents[i, : op.arity].tolist()
-                value = op(*[values[p] for p in parents])
+                value = op(*[values[p] for p in self.parents[i, : op.arity].tolist()])
             else:
                 value = Value(number, trainable=op is ops.parameter)
                 value.op = ops.const if op is ops.const else ops.parameter
@@ -142,11 +144,8 @@ class Graph:
         return values
 
 
-# --- the invariants ------------------------------------------------------------------------------
-
-
 def _problems(graph: Graph) -> Iterator[str]:
-    """Problems of a graph; a later one may be asked for only if there was none before it."""
+    """Problems of a graph; each may be asked for only if there was none before it."""
     yield from _array_problems(graph)
     yield from _node_problems(graph)
     n = len(graph)
@@ -166,19 +165,12 @@ def _problems(graph: Graph) -> Iterator[str]:
 
 def _array_problems(graph: Graph) -> Iterator[str]:
     n = getattr(graph.op, "size", 0)
-    for name, (dtype, shape) in {
-        "op": (np.uint8, (n,)),
-        "parents": (np.int32, (n, ops.MAX_ARITY)),
-        "value": (np.float64, (n,)),
-        "level": (np.int32, (n,)),
-        "inputs": (np.int32, None),
-        "parameters": (np.int32, None),
-        "outputs": (np.int32, None),
-    }.items():
+    shapes = {"op": (n,), "parents": (n, ops.MAX_ARITY), "value": (n,), "level": (n,)}
+    for name, dtype in STORED.items():
         array = getattr(graph, name)
         if not isinstance(array, np.ndarray):
             yield f"{name} must be an array (got {type(array).__name__})"
-        wanted = shape or (array.size,)
+        wanted = shapes.get(name, (array.size,))
         if array.dtype != dtype or array.shape != wanted:
             yield f"{name} must be {np.dtype(dtype)} {wanted} (got {array.dtype} {array.shape})"
 
@@ -217,13 +209,11 @@ def _is_whole(x: Any) -> bool:
 
 
 def _is_shape(x: Any) -> bool:
-    if not isinstance(x, tuple) or len(x) > MAX_AXES:
-        return False
-    return all(_is_whole(size) and size >= 0 for size in x)
+    return isinstance(x, tuple) and len(x) <= MAX_AXES and all(_is_whole(n) and n >= 0 for n in x)
 
 
 def _holds(structure: Structure, numbers: int) -> bool:
-    """Whether this is a structure of that many numbers, with at least one in every shape.
+    """Whether a structure holds this many numbers, and at least one in every shape.
 
     It looks at no more parts than that, so it ends whatever the structure is.
     """
@@ -241,35 +231,29 @@ def _holds(structure: Structure, numbers: int) -> bool:
     return numbers == 0
 
 
-# --- what files hold -----------------------------------------------------------------------------
-
-STORED = ("op", "parents", "value", "level", "inputs", "parameters", "outputs")
-ABOUT = ("ops", "input_shapes", "output_shapes", "labels", "lines")
-
-
 def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     """A graph as a header for JSON, and arrays; raises GraphFormatError if it is broken.
 
-    The names of all ops go with the codes, which mean other ops where the table is another.
+    The names of all ops go with the codes, which another process may use for other ops.
     """
     graph.check()
     about = {
         "ops": [op.name for op in ops.OPS],
-        "input_shapes": _sizes(list(graph.input_shapes)),
-        "output_shapes": _sizes(graph.output_shapes),
-        "labels": [(int(i), str(x)) for i, x in graph.labels.items() if x is not None],
-        "lines": [(int(i), str(x)) for i, x in graph.lines.items()],
+        "input_shapes": graph.input_shapes,
+        "output_shapes": graph.output_shapes,
+        "labels": [(i, str(x)) for i, x in graph.labels.items() if x is not None],
+        "lines": [(i, str(x)) for i, x in graph.lines.items()],
     }
     return about, {name: getattr(graph, name) for name in STORED}
 
 
 def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     """The graph that `to_stored` took apart; raises an error if they do not fit together."""
-    files.expect("its header", about, ABOUT)
+    files.expect("its header", about, ("ops", "input_shapes", "output_shapes", "labels", "lines"))
     files.expect("its arrays", arrays, STORED)
     graph = Graph(
         op=_as_known(arrays["op"], about["ops"]),
-        **{name: arrays[name] for name in STORED[1:]},  # type: ignore[arg-type]
+        **{name: array for name, array in arrays.items() if name != "op"},  # type: ignore[arg-type]
         input_shapes=tuple(map(tuple, about["input_shapes"])),
         output_shapes=_structure(about["output_shapes"]),
         labels=_texts("labels", about["labels"]),
@@ -279,14 +263,8 @@ def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     return graph
 
 
-def _sizes(structure: Structure) -> Any:
-    """Shapes as JSON can hold them: a list of sizes is a shape, as no list of shapes is empty."""
-    if isinstance(structure, list):
-        return [_sizes(part) for part in structure]
-    return [int(size) for size in structure]
-
-
 def _structure(sizes: Any) -> Structure:
+    """Output shapes from JSON, where tuples are lists: one that holds no lists is a shape."""
     if not isinstance(sizes, list):
         return sizes  # which is for `check` to refuse
     return list(map(_structure, sizes)) if any(type(x) is list for x in sizes) else tuple(sizes)

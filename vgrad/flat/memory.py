@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from ..errors import OutOfMemoryError
 
-SHARE = 0.75  # of the machine's memory; a call that needs more is refused before it takes any
+SHARE = 0.75  # of the machine's memory; a call that needs more is refused
 
 
 def require_buffers(
@@ -17,26 +18,22 @@ def require_buffers(
 ) -> None:
     """Raise OutOfMemoryError if tiles of this width are too large.
 
-    Each of the workers has a tile, of `fixed` bytes and `per_sample` bytes for each sample;
-    `taken` bytes go to other things.
+    Each worker has a tile of `fixed` bytes and `per_sample` bytes for each sample; `taken` bytes
+    go to other things.
     """
     needed = taken + workers * (fixed + width * per_sample)
     if exceeds_share(needed):
         fits = ((_share() - taken) // workers - fixed) // per_sample
-        advice = (
-            f"compile with tile={fits}, or less"
-            if fits > 0
-            else "not even tile=1 would fit, so record a smaller function"
-        )
+        advice = f"compile with tile={fits}, or less"
+        if fits <= 0:
+            advice = "not even tile=1 would fit, so record a smaller function"
         what = f"tiles of {width:,} samples" + (f" for {workers} workers" if workers > 1 else "")
         raise _refusal(needed, what, advice)
 
 
 def require_samples(batch: int, per_sample: int, *what: object) -> None:
-    """Raise OutOfMemoryError if one array of a call takes more than half of the share.
-
-    It has `per_sample` bytes for each sample; the other half is for computing it.
-    """
+    """Raise OutOfMemoryError if an array of `per_sample` bytes for each sample takes more than
+    half of the share; computing it takes the other half."""
     if exceeds_share(2 * batch * per_sample):
         advice = f"call it with {_share() // 2 // per_sample:,} samples at a time, or fewer"
         words = " ".join(map(str, what))  # only now, as a dtype is slow to format
@@ -62,26 +59,17 @@ def _share() -> int:
 @cache
 def machine_memory() -> int | None:
     """The bytes of memory that this process may use in all; None if unknown."""
-    known = [size for size in (_physical(), _control_group()) if size]
-    return min(known, default=None)
+    return min(filter(None, (_physical(), _control_group())), default=None)
 
 
 def _physical() -> int | None:
-    try:
+    with suppress(AttributeError, ValueError, OSError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return _windows()
-
-
-def _windows() -> int | None:
-    """The same on Windows, where Python has no os.sysconf."""
-    try:
-        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-    except AttributeError:
-        return None
-    kilobytes = ctypes.c_ulonglong(0)
-    found = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return 1024 * kilobytes.value if found else None
+    windll = getattr(ctypes, "windll", None)  # Windows has no sysconf
+    size = ctypes.c_ulonglong(0)  # in kilobytes
+    if windll and windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(size)):
+        return 1024 * size.value
+    return None
 
 
 def _control_group() -> int | None:
@@ -96,8 +84,7 @@ def _control_group() -> int | None:
 
 def in_bytes(size: float) -> str:
     """A size in words: 1.5 GB."""
-    text = short(size)
-    return f"{text}B" if " " in text else f"{text} bytes"
+    return f"{short(size)}B" if size >= 1000 else f"{size:.3g} bytes"
 
 
 def short(number: float) -> str:

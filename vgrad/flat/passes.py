@@ -1,7 +1,7 @@
-"""Passes over many nodes at once: over a graph level by level, over rows that are named twice.
+"""Passes over all nodes of a graph, level by level, and over arrays of rows.
 
-NumPy does all nodes of a wide level at once. Python does a narrow one, as a graph may be a chain,
-with as many levels as nodes.
+NumPy does a wide level in one go, Python a narrow one node by node: a graph may be a chain, with as
+many levels as nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WIDE = 32  # nodes; a narrower level is quicker in Python than by calls to NumPy
 
 
 def origins(graph: Graph) -> NDArray[np.uint8]:
-    """(n + 1,) what each node is computed from, as FROM_... bits; the last stands for no parent.
+    """(n + 1,) FROM_... bits: what each node is computed from; the last entry is for no parent.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -51,9 +51,9 @@ def reached(graph: Graph, marks: dict[int, NDArray[Any]]) -> NDArray[np.uint8]:
 
 
 def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]]:
-    """The computed nodes, level by level; narrow levels that follow each other come as one.
+    """The computed nodes of each wide level, and of narrow levels in a row; and whether it is wide.
 
-    With each piece comes whether it is one wide level. Here are levels of 1, 1 and 32 nodes:
+    Here are levels of 1, 1 and 32 nodes:
 
     >>> level = np.array([0, 1, 2, *[3] * 32], np.int32)
     >>> [(len(nodes), wide) for nodes, wide in by_level(level)]
@@ -70,9 +70,7 @@ def by_level(level: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.intp], bool]
 
 
 def hash64(x: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number for each that looks random, so that sums of them tell lists apart.
-
-    The finaliser of MurmurHash3, by Austin Appleby.
+    """Numbers that look random, so that sums of them tell lists apart: MurmurHash3's finaliser.
 
     >>> lists = np.array([[1, 4], [4, 1], [2, 3]])
     >>> a, b, c = hash64(lists).sum(axis=1)
@@ -114,10 +112,10 @@ Duplicates = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]
 
 
 def duplicates(rows: NDArray[Any]) -> Duplicates | None:
-    """How to sum what goes to rows (n,) that are named more than once; None if none is.
+    """How to add up the parts of rows (n,) that are named more than once; None if none is.
 
-    The order that brings equal rows together, where each row's run of them begins, and the rows
-    themselves. Summing runs is deterministic, and several times faster than `np.add.at`.
+    The order that brings equal rows together, where each row's parts begin, and the rows. Summing
+    so is deterministic, and several times faster than `np.add.at`.
 
     >>> order, starts, rows = duplicates(np.array([5, 3, 5]))
     >>> rows, np.add.reduceat(np.array([1.0, 10.0, 100.0])[order], starts)
@@ -132,19 +130,16 @@ def duplicates(rows: NDArray[Any]) -> Duplicates | None:
 
 
 def canonical_order(
-    outputs: list[int],
-    given: list[int],
-    parents: NDArray[np.int32],
-    level: NDArray[np.int32],
+    outputs: list[int], given: list[int], parents: NDArray[np.int32], level: NDArray[np.int32]
 ) -> NDArray[np.intp]:
-    """The places that count, (n,), in the order that the structure alone decides.
+    """The places that count, (n,), in an order that depends on the structure alone.
 
     Level by level from the highest down, each node's parents from the last to the first, and
-    then all of it reversed: what was recorded in another order, or from `Value`s, comes out
+    then all of it reversed: a function recorded in another order, or from `Value`s, comes out
     the same, and a chain keeps its order of evaluation. Dead nodes drop out, except those
     `given`, which come first. Parents are (m, 3), -1 for none.
 
-    Here (x * y) + y, of which y was recorded first and a dead node before the product:
+    Here (x * y) + y, where y was recorded first, and a dead node before the product:
 
         level 2             4 add           4
         level 1    2 exp    3 mul           3          read upwards: 1 0 3 4
@@ -176,7 +171,7 @@ def canonical_order(
 
 
 class _Found:
-    """Places that were found, each once, level by level, in the order of finding."""
+    """Places found so far, each once, level by level in the order of finding."""
 
     def __init__(self, level: NDArray[np.int32]) -> None:
         self.level = level
@@ -186,7 +181,7 @@ class _Found:
         self.seen[-1] = True  # no parent
 
     def add(self, places: NDArray[Any]) -> None:
-        """Add those that are new."""
+        """Add the new ones among these."""
         places = places[~self.seen[places]]
         _, first = np.unique(places, return_index=True)
         places = places[np.sort(first)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -52,12 +53,12 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:
-        # in a context of its own, which even an interrupt cannot fail to leave
+        # in a context of its own, which ends even at an interrupt
         outputs = copy_context().run(_watched, fn, arguments, tape)
         return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
     except Exception as error:
         if tape.refusal is not None and error is not tape.refusal:
-            raise tape.refusal from error  # which somebody, NumPy perhaps, has put in other words
+            raise tape.refusal from error  # which NumPy, perhaps, has put in other words
         raise
     finally:
         tape.close()
@@ -106,14 +107,10 @@ def capture(
 
 def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
     """What `fn` calls its first `count` positional arguments, or input0, input1 and so on."""
-    try:
-        known = [
-            p.name
-            for p in inspect.signature(fn).parameters.values()
-            if p.kind <= p.POSITIONAL_OR_KEYWORD
-        ]
-    except (TypeError, ValueError):
-        known = []
+    known: list[str] = []
+    with suppress(TypeError, ValueError):
+        parameters = inspect.signature(fn).parameters.values()
+        known = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
     return [*known[:count], *(f"input{i}" for i in range(len(known), count))]
 
 

@@ -60,7 +60,9 @@ _REFUSALS = {
 def refusal(means: str) -> TraceError:
     """The error for looking at the number of a value that is being traced, by `means`."""
     frame = user_frame()
-    text = _code_of(getline(frame.f_code.co_filename, frame.f_lineno))
+    line = getline(frame.f_code.co_filename, frame.f_lineno)
+    # without strings and comments, as far as that is easy
+    text = re.sub(r"#.*", "", re.sub(r"'[^']*'|\"[^\"]*\"", "''", line))
     if means == "bool":
         operation, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
         known = [*_askers(opname[operation], argument), *_ANY]
@@ -84,8 +86,3 @@ def _askers(operation: str, argument: int) -> list[tuple[str, str, str]]:
     if operation == "COMPARE_OP" and version_info >= (3, 13) and argument & 16:
         return _STATEMENTS  # as of this version the comparison itself asks for the truth
     return {"COMPARE_OP": _ARRAYS, "CONTAINS_OP": _IN}.get(operation, _STATEMENTS)
-
-
-def _code_of(line: str) -> str:
-    """A line of Python without its comment and the text of its strings, as far as that is easy."""
-    return re.sub(r"#.*", "", re.sub(r"'[^']*'|\"[^\"]*\"", "''", line))

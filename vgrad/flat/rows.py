@@ -1,4 +1,4 @@
-"""Rows of a buffer: where the values or the gradients of some nodes lie, and how to reach them."""
+"""Rows of a buffer: where the values or gradients of some nodes are, and how to read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Index = slice | NDArray[Any]
 class Rows:
     """Rows of one of the two buffers, arranged in any shape.
 
-    If along each axis they grow by one stride, a view reads them; else they are gathered, a copy.
+    A view reads them if their numbers grow by one stride along each axis; else they are gathered.
 
     >>> rows = Rows(0, np.array([[2, 3], [6, 7]]))
     >>> rows, rows.strides, Rows(0, np.array([2, 3, 6, 7]))
@@ -26,20 +26,20 @@ class Rows:
 
     def __init__(self, buffer: int, rows: Index, origin: int = 0) -> None:
         self.buffer = buffer  # SHARED or BATCHED
-        self.rows = rows  # what selects them
-        self.origin = origin  # FROM_... bits: what the nodes there are computed from
-        # by how much they grow along each axis; None if they are not affine
+        self.rows = rows  # the index that selects them
+        self.origin = origin  # FROM_... bits: where their nodes come from
+        # by how much the numbers grow along each axis; None if they are not affine
         self.strides = (1,) if isinstance(rows, slice) else strides_of(rows)
 
     @property
     def array(self) -> NDArray[Any]:
-        """The row numbers, in their shape."""
+        """The row numbers, in that shape."""
         rows = self.rows
         return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
     @property
     def shape(self) -> Shape:
-        """The shape in which they are arranged."""
+        """How they are arranged."""
         return self.array.shape
 
     @property
@@ -47,14 +47,9 @@ class Rows:
         """(n,) the row numbers, in order."""
         return self.array.reshape(-1)
 
-    @property
-    def base(self) -> int:
-        """The first row number."""
-        return int(self.array.flat[0])
-
     @cached_property
     def duplicates(self) -> Duplicates | None:
-        """How to sum what goes to rows that are named more than once; None if none is."""
+        """How to add up the parts of rows that are named more than once; None if none is."""
         return None if isinstance(self.rows, slice) else duplicates(self.flat)
 
     def __repr__(self) -> str:
@@ -87,9 +82,8 @@ def as_slice(rows: NDArray[Any]) -> Index:
     >>> as_slice(np.array([4, 5, 6])), as_slice(np.array([4, 6]))
     (slice(4, 7, None), array([4, 6]))
     """
-    if not len(rows):
+    n = len(rows)
+    if not n or (n > 1 and (rows[-1] - rows[0] != n - 1 or (rows[1:] - rows[:-1] != 1).any())):
         return rows
-    n, first = len(rows), int(rows[0])
-    if n > 1 and (rows[-1] != first + n - 1 or (rows[1:] - rows[:-1] != 1).any()):
-        return rows
+    first = int(rows[0])
     return slice(first, first + n)

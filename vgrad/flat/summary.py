@@ -1,4 +1,4 @@
-"""A sweep in summary: its kernels, as `explain` lists them and pictures draw them."""
+"""A sweep in summary: its kernels, as `explain` lists and pictures draw them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ReadSummary(NamedTuple):
     batched: bool
 
     def size(self, batch: int) -> int:
-        """How many numbers that is for a batch."""
+        """How many numbers a batch has there."""
         return count(self.shape) * (batch if self.batched else 1)
 
     def __str__(self) -> str:
-        """As in "16 x B", with the lengths of 1 left out."""
+        """As in "16 x B", without lengths of 1."""
         lengths = [str(n) for n in self.shape if n > 1] or ["1"]
         return " x ".join([*lengths, *["B"] * self.batched])
 
@@ -32,10 +32,10 @@ class KernelSummary(NamedTuple):
     level: int
     name: str  # as in "matmul"
     title: str  # as in "16 × dot of 3, matmul"
-    sources: int  # how many computed nodes of the graph it stands for
+    sources: int  # how many computed nodes of the graph it replaces
     flops: int  # of a forward, per sample if it is batched
-    nodes: NDArray[Any]  # those that it computes,
-    reads: NDArray[Any]  # and those that it reads
+    nodes: NDArray[Any]  # nodes that it computes
+    reads: NDArray[Any]  # nodes that it reads
     result: ReadSummary
     operands: list[ReadSummary]
 
@@ -47,10 +47,7 @@ class KernelSummary(NamedTuple):
 
 
 class SweepSummary(NamedTuple):
-    """The kernels in the order in which they run.
-
-    Nodes are numbered as in the graph; what the compiler adds comes after those.
-    """
+    """The kernels in running order; nodes that the compiler adds come after those of the graph."""
 
     kernels: list[KernelSummary]
     nodes: int  # how many there are

@@ -1,7 +1,7 @@
 """The plain sweep: one call per group of equal ops, exactly what the scalar engine computes.
 
-`fuse=False` runs it, and the fused sweep falls back on it after inf or nan. Read it first: the
-kernel of a group, the layout, and the two sweeps over a batch, tile by tile.
+`fuse=False` runs it, and it has the last word after inf or nan. Read it first: the kernel of a
+group, the layout, and the sweeps over a batch, tile by tile.
 
 Nodes that no input reaches are shared: computed once, in a buffer of shape (rows, 1). The others
 are batched, in a buffer of shape (rows, samples). Nodes of one level, one op and one kind of
@@ -18,9 +18,8 @@ and three groups: rows 2:4 are shared 0 times 0:2, rows 4:6 are tanh of 2:4, row
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,96 +28,82 @@ from .. import ops
 from ..arguments import Array
 from .graph import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Graph
 from .memory import require_buffers
-from .passes import Duplicates, origins, spans
-from .rows import Index, Rows, as_slice
+from .passes import origins, spans
+from .rows import Rows, as_slice
 from .summary import KernelSummary, ReadSummary, SweepSummary
 
-# --- the kernel of a group ------------------------------------------------------------------------
-
+Inputs = Sequence[Array]  # one per argument of a call, (B, ...)
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
-Taken = list[list[Array] | None]  # the arguments of each kernel, where these are views
+Views = list[list[Array] | None]  # the arguments of each kernel; None if some are copies
 
 
 class Map:
-    """A group: n nodes of one op on one level, computed element by element.
-
-    What a sweep needs to know of the rows is looked up beforehand: the sweeps are hot paths.
-    """
-
-    __slots__ = ("level", "op", "ufunc", "nodes", "out", "operands", "places", "gathers", "rules")
+    """The kernel of a group: n nodes of one op on one level, computed element by element."""
 
     def __init__(
         self, level: int, op: ops.Op, nodes: NDArray[np.intp], out: Rows, operands: list[Rows]
     ) -> None:
         self.level, self.op, self.nodes, self.out, self.operands = level, op, nodes, out, operands
-        self.ufunc = op.operator
+        self.ufunc = op.operator  # this and the rest is looked up once, for the hot paths below
         self.places = [(x.buffer, x.rows) for x in (out, *operands)]
-        self.gathers = not all(isinstance(rows, slice) for _, rows in self.places)
-        self.rules = {
-            wanted: [
-                (vjp, x.buffer, x.rows, _duplicates(x), x.buffer < out.buffer)
-                for vjp, x in zip(op.vjp, operands)
-                if vjp is not None and x.origin & wanted
-            ]
-            for wanted in (FROM_INPUTS, FROM_PARAMETERS)
-        }
+        self.has_views = all(isinstance(rows, slice) for _, rows in self.places)
+        self.rules = [(vjp, x) for vjp, x in zip(op.vjp, operands) if vjp is not None and x.origin]
 
     def arguments(self, values: Buffers) -> list[Array]:
         """The group's rows and those of its operands."""
         return [values[buffer][rows] for buffer, rows in self.places]
 
     def forward(self, values: Buffers) -> list[Array] | None:
-        """Compute the group's rows; returns what the adjoint wants, unless these are copies."""
+        """Compute the group's rows; returns the arguments for the adjoint if all are views."""
         out, *operands = arguments = self.arguments(values)
         if self.ufunc is not None:
             self.ufunc(*operands, out)
         else:
             out[...] = self.op.forward(*operands)
-        return None if self.gathers else arguments
+        return arguments if self.has_views else None
 
     def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
         """Add the group's gradient to that of each operand computed from the wanted leaves.
 
-        If `careful`, a gradient of 0 gives 0, even times inf or nan. What goes to a shared operand
-        of a batched group is summed over the samples.
+        If `careful`, a gradient of 0 gives 0, even times inf or nan. Hot path.
         """
-        buffer, rows = self.places[0]
-        g = grads[buffer][rows]
+        g = grads[self.out.buffer][self.out.rows]
         some_zero = careful and np.count_nonzero(g) < g.size
-        for vjp, buffer, rows, duplicates, is_summed in self.rules[wanted]:
+        for vjp, x in self.rules:
+            if not x.origin & wanted:
+                continue
             part = vjp(g, *arguments)
             if some_zero:
                 part = np.where(g == 0, 0.0, part)
-            if is_summed:
-                part = part.sum(axis=1, keepdims=True)
-            if duplicates is None and isinstance(rows, slice):
-                target = grads[buffer][rows]
-                target += part  # without the copy that follows in `grads[buffer][rows] += part`
+            if x.buffer < self.out.buffer:  # a shared operand's gradient sums over the samples
+                part = np.add.reduce(part, axis=1, keepdims=True)
+            target, rows = grads[x.buffer], x.rows
+            if isinstance(rows, slice):
+                view = target[rows]
+                view += part  # `target[rows] += part` would copy the view onto itself
+            elif x.duplicates is None:
+                target[rows] += part
             else:
-                _add(grads[buffer], rows, duplicates, part)
+                order, starts, rows = x.duplicates
+                target[rows] += np.add.reduceat(part[order], starts, axis=0)
+
+    def summary(self, graph: Graph) -> KernelSummary:
+        """The kernel as `explain` and pictures show it."""
+        n, name = len(self.nodes), self.op.name
+        result, *operands = (
+            ReadSummary(isinstance(x.rows, slice), (n,), bool(x.buffer))
+            for x in (self.out, *self.operands)
+        )
+        head = self.level, name, f"{n:,} × {name}", n, n
+        reads = graph.parents[self.nodes, : self.op.arity].reshape(-1)
+        return KernelSummary(*head, self.nodes, reads, result, operands)
 
 
-def _duplicates(x: Rows) -> Duplicates | None:
-    return None if isinstance(x.rows, slice) else x.duplicates
-
-
-def _add(buffer: Array, rows: Index, duplicates: Duplicates | None, part: Array) -> None:
-    """buffer[rows] += part, where a row that is named more than once gets the sum of its parts."""
-    if duplicates is not None:
-        order, starts, rows = duplicates
-        part = np.add.reduceat(part[order], starts, axis=0)
-    buffer[rows] += part
-
-
-# --- layout ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """The rows of the buffers, and the kernels in the order in which they run."""
+class Layout(NamedTuple):
+    """The rows of the buffers, and the kernels, level by level."""
 
     buffer: NDArray[np.uint8]  # (n,) SHARED or BATCHED
-    row: NDArray[np.int32]  # (n,) its row there: inputs and parameters come first, in order
+    row: NDArray[np.int32]  # (n,) its row there: inputs, parameters and constants come first
     rows: tuple[int, int]  # how many rows each buffer has
     kernels: list[Map]
 
@@ -127,7 +112,7 @@ def lay_out(graph: Graph) -> Layout:
     """Give the nodes of `graph` their rows, and group them, level by level."""
     origin = origins(graph)
     buffer = (origin[:-1] & FROM_INPUTS).astype(np.uint8)
-    kind = origin[graph.parents] @ np.array([1, 4, 16])  # (n,) what its operands come from
+    kind = origin[graph.parents] @ np.array([1, 4, 16])  # (n,) where its operands come from
     constants = np.flatnonzero(graph.op == ops.const.code)
     computed = np.flatnonzero(graph.level)
     computed = computed[np.lexsort((kind[computed], graph.op[computed], graph.level[computed]))]
@@ -151,8 +136,6 @@ def lay_out(graph: Graph) -> Layout:
     return Layout(buffer, row, (len(graph) - batched, batched), kernels)
 
 
-# --- sweeps ---------------------------------------------------------------------------------------
-
 BUFFER_BYTES = 1 << 24  # what one tile's buffers may take, so that memory does not grow with B
 MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers
 
@@ -160,21 +143,19 @@ MIN_TILE = 16  # samples; fewer would spend more time on calls than on numbers
 class PlainSweep:
     """A graph, laid out and ready to run; it holds no state between calls.
 
-    P parameters, K inputs, M outputs and a batch of B samples, cut into tiles: theta is (P,), and
-    `arrays` are the arguments of a call, (B, ...) each. In the buffers the samples lie along the
-    last axis. Shared kernels run once in each direction, batched ones once per tile. Results follow
-    IEEE 754; the caller silences NumPy's warnings.
+    P parameters, K inputs, M outputs and a batch of B samples, cut into tiles; theta is (P,).
+    Shared kernels run once in each direction, batched ones once per tile. A careful backward sweep
+    is slower, so unless `careful` it runs only if the gradients of a quick one are not finite.
+    Results follow IEEE 754; the caller silences NumPy's warnings.
     """
 
     def __init__(
         self, graph: Graph, tile: int | None, dtype: np.dtype[Any], careful: bool = False
     ) -> None:
-        self.graph, self.dtype = graph, dtype
+        self.graph, self.dtype, self.layout = graph, dtype, lay_out(graph)
         self._attempts = (True,) if careful else (False, True)
-        self.layout = lay_out(graph)
-        item, (shared, batched) = dtype.itemsize, self.layout.rows
+        item, (shared, batched), kernels = dtype.itemsize, self.layout.rows, self.layout.kernels
         self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
-        kernels = self.layout.kernels
         largest = max((len(kernel.nodes) for kernel in kernels), default=0)
         # the most bytes that a tile can take: for the shared rows, and for each sample
         self._at_most = 2 * item * shared, item * (2 * batched + 8 * largest)
@@ -182,9 +163,9 @@ class PlainSweep:
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
         places = self.layout.buffer[graph.outputs], self.layout.row[graph.outputs]
         self._outputs = list(zip(*(place.tolist() for place in places)))
-        self._constants = np.flatnonzero(graph.op == ops.const.code)
+        self._constants = graph.value[graph.op == ops.const.code]
 
-    def outputs(self, theta: Array, arrays: Sequence[Array], batch: int, tile: int) -> Array:
+    def outputs(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
         outputs = np.empty((len(self._outputs), batch), self.dtype)
         for samples, values, _ in self._forward(theta, arrays, batch, tile):
@@ -192,28 +173,18 @@ class PlainSweep:
         return outputs
 
     def gradient(
-        self,
-        theta: Array,
-        arrays: Sequence[Array],
-        batch: int,
-        tile: int,
-        divisor: float,
-        aux: bool = False,
+        self, theta: Array, arrays: Inputs, batch: int, tile: int, divisor: float, aux: bool = False
     ) -> tuple[float, Array, Array | None]:
-        """The sum of output 0 over the batch, by `divisor`, and the gradient of that, (P,).
-
-        And with `aux` every output, (M, B).
-        """
+        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
+        every output, (M, B)."""
         outputs = np.empty((len(self._outputs), batch), self.dtype)
         for careful in self._attempts:
             shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
-            for samples, values, taken in self._forward(theta, arrays, batch, tile):
+            for samples, values, views in self._forward(theta, arrays, batch, tile):
                 self._read(values, outputs[:, samples])
-                grads = shared, np.zeros_like(values[BATCHED])
-                self._backward(values, taken, grads, 1 / divisor, FROM_PARAMETERS, careful)
+                grads = self._backward(values, views, shared, 1 / divisor, FROM_PARAMETERS, careful)
             for kernel in reversed(self._shared):
-                if kernel.out.origin:
-                    kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
+                kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
             gradient = shared[: len(theta), 0]
             if np.isfinite(gradient).all():
                 break
@@ -222,53 +193,28 @@ class PlainSweep:
             value = np.add.reduce(outputs[0] / divisor)
         return float(value), gradient.copy(), outputs if aux else None
 
-    def input_gradients(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
-    ) -> Array:
+    def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
         result = np.empty((1 + len(self.graph.inputs), batch), self.dtype)
         buffer, row = self._outputs[0]
-        for samples, values, taken in self._forward(theta, arrays, batch, tile):
+        for samples, values, views in self._forward(theta, arrays, batch, tile):
             result[0, samples] = values[buffer][row]
             for careful in self._attempts:
-                grads = np.zeros_like(values[SHARED]), np.zeros_like(values[BATCHED])
-                self._backward(values, taken, grads, 1.0, FROM_INPUTS, careful)
+                shared = np.zeros_like(values[SHARED])
+                grads = self._backward(values, views, shared, 1.0, FROM_INPUTS, careful)
                 result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
                 if np.isfinite(result[1:, samples]).all():
                     break
         return result
 
-    def width(self, batch: int) -> int:
-        """How many samples each tile of a batch has, save the last."""
-        return min(self.tile, batch)
-
-    def memory(self, width: int) -> int:
-        """The bytes that the buffers of one tile take."""
-        return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
-
-    def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
-        """Raise OutOfMemoryError if tiles of this width would take too much, whatever is wanted.
-
-        `workers` is how many run at once, `taken` how many bytes the call needs besides.
-        """
-        require_buffers(width, *self._at_most, workers, taken)
-
-    def summary(self) -> SweepSummary:
-        """What there is to tell of the groups."""
-        return SweepSummary(
-            [_summary(kernel, self.graph) for kernel in self.layout.kernels],
-            len(self.graph),
-            self.graph.outputs,
-        )
-
     def _forward(
-        self, theta: Array, arrays: Sequence[Array], batch: int, tile: int
-    ) -> Iterator[tuple[slice, Buffers, Taken]]:
-        """The samples of each tile, the values of all nodes for them, and what forwards return."""
+        self, theta: Array, arrays: Inputs, batch: int, tile: int
+    ) -> Iterator[tuple[slice, Buffers, Views]]:
+        """The samples of each tile, the values of all nodes for them, views for the adjoints."""
         self.admit(min(tile, batch), 0)
         shared = np.empty((self.layout.rows[SHARED], 1), self.dtype)
-        shared[: len(theta), 0] = theta
-        shared[self.layout.row[self._constants], 0] = self.graph.value[self._constants]
+        leaves = np.concatenate([theta, self._constants])
+        shared[: len(leaves), 0] = leaves
         for kernel in self._shared:
             kernel.forward((shared, shared))
         for start in range(0, batch, tile):
@@ -280,41 +226,37 @@ class PlainSweep:
                 values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
             yield samples, values, [kernel.forward(values) for kernel in self._batched]
 
+    def _backward(
+        self, values: Buffers, views: Views, shared: Array, seed: float, wanted: int, careful: bool
+    ) -> Buffers:
+        """The gradients for one tile, if output 0's is `seed`; those of shared nodes are added to
+        the column `shared`, and go on from there only once all tiles are done."""
+        grads = shared, np.zeros_like(values[BATCHED])
+        buffer, row = self._outputs[0]
+        # the one column of the shared buffer sums over all samples
+        grads[buffer][row] += seed * (values[BATCHED].shape[1] // grads[buffer].shape[1])
+        for kernel, arguments in zip(reversed(self._batched), reversed(views)):
+            if kernel.out.origin & wanted:
+                kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
+        return grads
+
     def _read(self, values: Buffers, outputs: Array) -> None:
         for k, (buffer, row) in enumerate(self._outputs):
             outputs[k] = values[buffer][row]
 
-    def _backward(
-        self,
-        values: Buffers,
-        taken: Taken,
-        grads: Buffers,
-        weight: float,
-        wanted: int,
-        careful: bool,
-    ) -> None:
-        buffer, row = self._outputs[0]
-        # the one column of the shared buffer sums over all samples
-        grads[buffer][row] += weight * (values[BATCHED].shape[1] // grads[buffer].shape[1])
-        for kernel, arguments in zip(reversed(self._batched), reversed(taken)):
-            if kernel.out.origin & wanted:
-                kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
+    def width(self, batch: int) -> int:
+        """How many samples each tile of a batch has, save the last."""
+        return min(self.tile, batch)
 
+    def memory(self, width: int) -> int:
+        """The bytes that the buffers of one tile take."""
+        return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
 
-def _summary(kernel: Map, graph: Graph) -> KernelSummary:
-    op, n = kernel.op, len(kernel.nodes)
-    result, *operands = (
-        ReadSummary(isinstance(x.rows, slice), (n,), bool(x.buffer))
-        for x in (kernel.out, *kernel.operands)
-    )
-    return KernelSummary(
-        level=kernel.level,
-        name=op.name,
-        title=f"{n:,} × {op.name}",
-        sources=n,
-        flops=n,
-        nodes=kernel.nodes,
-        reads=graph.parents[kernel.nodes, : op.arity].reshape(-1),
-        result=result,
-        operands=operands,
-    )
+    def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
+        """Raise OutOfMemoryError unless `workers` tiles of this width and `taken` bytes fit."""
+        require_buffers(width, *self._at_most, workers, taken)
+
+    def summary(self) -> SweepSummary:
+        """The kernels as `explain` and pictures show them."""
+        kernels = [kernel.summary(self.graph) for kernel in self.layout.kernels]
+        return SweepSummary(kernels, len(self.graph), self.graph.outputs)

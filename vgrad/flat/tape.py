@@ -1,4 +1,4 @@
-"""The tape: nodes in place of numbers, and a record of what is done with them."""
+"""The tape: nodes in place of numbers, and a record of the ops on them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Shape, Structure
+from ..arguments import Shape, Structure, distinct_leaves
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import user_line
 from ..operand import Operand
 from .graph import Graph
-from .parameters import Parameters
 from .passes import canonical_order
 from .refusals import refusal
 
@@ -37,7 +36,7 @@ class Node(Operand):
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
-        # Hot path. First what is most of all work: two nodes, or a node and a known parameter.
+        # Hot path. The usual operands first: two nodes, or a node and a parameter met before.
         if len(operands) == 2:
             x, y = operands
             if x.__class__ is Node:
@@ -80,14 +79,67 @@ class Node(Operand):
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
 
+class Parameters:
+    """Which leaves are parameters: those `given`, or if None every trainable one.
+
+    Every other leaf is a constant. With `complete` a trainable constant is an error.
+    """
+
+    def __init__(self, given: Iterable[Value] | None = None, complete: bool = False) -> None:
+        self.given = None if given is None else distinct_leaves("parameters", given)
+        self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
+        self._complete = complete
+        self._wanted = frozenset(self.given or ())
+        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
+        self._clean: set[Value] = set()  # known to depend on no parameter
+
+    def op_of(self, leaf: Value) -> ops.Op:
+        """The op that records a leaf: `parameter` or `const`."""
+        wanted = leaf.trainable if self.given is None else leaf in self._wanted
+        return ops.parameter if wanted else ops.const
+
+    def reach(self, value: Value) -> bool:
+        """Whether `value` was computed from a parameter, so that its number depends on theta."""
+        stack = [value]
+        while stack:
+            x = stack.pop()
+            if x not in self._clean:
+                if x.op is ops.parameter and self.op_of(x) is ops.parameter:
+                    return True
+                self._clean.add(x)
+                stack += x.parents
+        return False
+
+    def check(self, parents: NDArray[np.int32], outputs: list[int], name: str) -> None:
+        """Raise TraceError if a trainable leaf became a constant, by what must be a mistake.
+
+        `parents` and `outputs` are the places that the graph reads.
+        """
+        if not self.frozen:
+            return
+        read = np.append(parents, outputs)
+        frozen = np.isin(list(self.frozen), read)
+        if not frozen.any():
+            return
+        leaf = list(self.frozen.values())[frozen.argmax()]
+        if self._complete:
+            raise TraceError(
+                f"{name} must depend on no other parameters than in its first call (got {leaf}); "
+                "give compile the parameters, and use a plain number for a Value that the function "
+                "itself creates"
+            )
+        if self.leaves and not np.isin(list(self.leaves), read).any():
+            raise TraceError(
+                f"{name} must use one of the parameters given (got {leaf}, trainable but not among "
+                "them); give those that it uses, or an empty list for none"
+            )
+
+
 class Tape:
     """The record so far: one entry per node in every list, in order of recording."""
 
     def __init__(
-        self,
-        parameters: Iterable[Value] | None = None,
-        lines: bool = False,
-        complete: bool = False,
+        self, parameters: Iterable[Value] | None = None, lines: bool = False, complete: bool = False
     ) -> None:
         # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
@@ -147,8 +199,10 @@ class Tape:
             self.labels[place] = value.label
         if op is ops.input:
             self.inputs.append(place)
-        else:
-            self.parameters.note(op, place, value)
+        elif op is ops.parameter:
+            self.parameters.leaves[place] = value
+        elif value.trainable:
+            self.parameters.frozen[place] = value
         return place
 
     def argument(self, shape: Shape, name: str) -> Any:
@@ -164,7 +218,7 @@ class Tape:
         return nodes[()]
 
     def lift(self, x: Any) -> int:
-        """The place of a node, number or `Value`; the latter with all it was computed from."""
+        """The place of a node, a number, or a `Value` with all that it was computed from."""
         if isinstance(x, Value):
             return self._lift_value(x)
         if not isinstance(x, Node):
@@ -202,15 +256,15 @@ class Tape:
         return index[root]
 
     def refuse_look(self, value: Value, means: str) -> None:
-        """Raise TraceError if the number looked at depends on a parameter, as theta may differ.
+        """Raise TraceError if the number depends on a parameter, whose value may change.
 
-        Setting any number is refused, since what was recorded before would change with it.
+        Setting any number is refused, since nodes recorded before would change with it.
         """
         if means == "set" or self.parameters.reach(value):
             self.refuse(means)
 
     def refuse(self, means: str) -> NoReturn:
-        """Raise TraceError, and keep it, in case the function catches it as a TypeError."""
+        """Raise TraceError, and keep it in case the function catches it as a TypeError."""
         self.refusal = refusal(means)
         raise self.refusal
 

@@ -1,7 +1,7 @@
 """`compile`: a function of one sample becomes a program over batches.
 
 `program.py` has the public calls. One of them, such as `value_and_grad(theta, X, y)`, goes through
-these rooms and back:
+these files and back:
 
     arrays      are the arrays numbers, and of one batch size?
     program     the runner for their shapes, which records the function when it first meets them
@@ -10,12 +10,11 @@ these rooms and back:
     runner      the graph and the three sweeps
     (compiler)  tiles, and in each a list of NumPy calls
 
-Beside that stand `replay`, which puts single samples through the scalar engine to say where a
-number began not to be finite, `explain`, which prints the plan, and `checkpoint`, which writes
-programs to files.
+Besides, `replay` puts single samples through the scalar engine to find the first number that is not
+finite, `explain` prints the plan, and `checkpoint` writes programs to files.
 
-This wing imports compiler, flat and the definition. A program is verified and drawn by wings that
-it does not know.
+This wing imports compiler, flat and the definition. Wings that it does not know verify and draw
+programs.
 """
 
 from .arrays import split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,8 @@ from ..errors import ShapeError
 from ..flat import require_samples
 
 
-def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
-    """The arrays as floats, each with a batch axis, and the length that these have in common."""
+def as_batch(arrays: Any, dtype: np.dtype[Any]) -> tuple[list[Array], int, tuple[Shape, ...]]:
+    """The arrays as floats, (B,) or (B, numbers); the batch size B; and the shape of one sample."""
     checked = [
         x if type(x) is np.ndarray and x.dtype is dtype and x.ndim else _as_array(x, i, dtype)
         for i, x in enumerate(arrays)
@@ -26,25 +25,22 @@ def as_batch(arrays: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[list[Array]
             raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
     if not batch:
         raise ShapeError("the batch must have at least one sample (got none)")
-    return checked, batch
+    shapes = tuple([x.shape[1:] for x in checked])
+    rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
+    return rows, batch, shapes
 
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
-        require_samples(len(x), math.prod(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
+        require_samples(len(x), count(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
     array = as_numbers(x, f"array {i}", dtype)
     if array.ndim == 0:
         raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
     return array
 
 
-def per_sample_shapes(arrays: list[Array]) -> tuple[Shape, ...]:
-    """The arrays' shapes without the batch axis."""
-    return tuple([array.shape[1:] for array in arrays])
-
-
 def structured(outputs: Iterator[Array], structure: Structure) -> Any:
-    """Outputs, each (B,), as the function returned them: one, a tuple, or (B, ...) for an array."""
+    """Outputs, each (B,), in the structure that the function returned; an array is (B, ...)."""
     if isinstance(structure, list):
         return tuple(structured(outputs, part) for part in structure)
     if structure == ():
@@ -54,7 +50,7 @@ def structured(outputs: Iterator[Array], structure: Structure) -> Any:
 
 
 def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
-    """(K, B), cut into one array (B, *shape) per argument."""
+    """Cut rows, (K, B), into one array (B, *shape) per argument."""
     start = 0
     for shape in shapes:
         stop = start + count(shape)

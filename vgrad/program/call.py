@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from dataclasses import dataclass
+from itertools import starmap
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -36,28 +38,30 @@ class Call(NamedTuple):
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
-        outputs: Array = _Columns(self, "outputs", 0).settled()
+        outputs: Array = _settled(_Columns(self, "outputs", 0))
         return outputs
 
     def gradient(self, divisor: float, aux: bool = False) -> Total:
-        """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
-        every output, (M, B)."""
+        """The sum of output 0 over the batch, divided, and its gradient (P,).
+
+        With `aux` also every output, (M, B).
+        """
         runner, theta, arrays, batch, _ = self
-        found = None
-        if not aux and runner.can_fuse(theta) and batch <= runner.quick.tile:
-            # Hot path: the usual call in training, without the cost of tasks and questions.
+        found, can_fuse = None, runner.can_fuse(theta)
+        if can_fuse and not aux and batch <= runner.quick.tile:
+            # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
                     return found
-        value, gradient, outputs = _Totals(self, divisor, aux, found).settled()
-        if outputs is not None and self.can_fuse:
-            outputs = _Columns(self, "outputs", 0, outputs).settled()
+        value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
+        if aux and can_fuse:
+            outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
     def input_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
-        found = _Columns(self, "input_gradients", FROM_INPUTS).settled()
+        found = _settled(_Columns(self, "input_gradients", FROM_INPUTS))
         return found[0], found[1:]
 
     def parameter_gradients(self) -> tuple[Array, Array]:
@@ -67,11 +71,6 @@ class Call(NamedTuple):
         call = Call(twin, none, [*self.arrays, everywhere], self.batch, self.executor)
         objective, gradients = call.input_gradients()
         return objective, gradients[len(self.runner.graph.inputs) :]
-
-    @property
-    def can_fuse(self) -> bool:
-        """Whether the fused sweeps may run."""
-        return self.runner.can_fuse(self.theta)
 
     def some(self, samples: Any) -> Call:
         """The call with these samples alone."""
@@ -83,8 +82,8 @@ class Call(NamedTuple):
     ) -> Iterator[Any]:
         """The results of a method of the named sweep, shard by shard of the batch.
 
-        Shards are the same whoever runs them, so results are the same to the bit. `wanted` tells
-        where gradients go, and `rows` how many numbers come back for each sample. Raises
+        Shards are the same whoever runs them, so results are the same to the bit. `wanted` says
+        where gradients go, and `rows` how many numbers each sample returns. Raises
         OutOfMemoryError if the call would need too much.
         """
         sweep, batch = self.runner.sweep(name), self.batch
@@ -94,13 +93,11 @@ class Call(NamedTuple):
         require_samples(batch, per_sample, "results")
         workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
         sweep.admit(tile, wanted, workers, batch * per_sample)
-        starts = range(0, batch, size)
-        parts = [self.some(slice(a, a + size)) for a in starts] if batch > size else [self]
-        tasks = [
-            Task(self.runner, name, method, (self.theta, x.arrays, x.batch, tile, *options))
-            for x in parts
-        ]
-        return _results(tasks, self.executor)
+        if batch <= size:
+            return iter([_run(self, name, method, tile, *options)])
+        whole = self._replace(executor=None)
+        parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
+        return _results([(part, name, method, tile, *options) for part in parts], self.executor)
 
 
 def is_finite(value: float, gradient: Array) -> bool:
@@ -113,74 +110,55 @@ def is_finite(value: float, gradient: Array) -> bool:
 # --- which sweep ---------------------------------------------------------------------------------
 
 
-class _Question:
-    """A question put to one sweep after another, until the answer is finite."""
+def _settled(question: _Columns | _Total) -> Any:
+    """The answer of the first sweep that finds it finite, or of the last.
 
-    call: Call
-    answer: Any = None
-    is_settled = False
-
-    def settled(self) -> Any:
-        """The answer."""
-        with np.errstate(all="ignore"):
-            for name in ("quick", "careful", "plain") if self.call.can_fuse else ("plain",):
-                if self.is_settled:
-                    break
-                if self.answer is None or name == "plain" or self.may_help(name):
-                    self.ask(name)
-        return self.answer
-
-    def ask(self, name: str) -> None:
-        """Ask the sweep of this name for whatever is not finite yet."""
-        raise NotImplementedError
-
-    def may_help(self, name: str) -> bool:
-        """Whether the careful sweep may find other numbers than the quick one.
-
-        Their forwards are the same, so output 0 must be finite where its gradient is not.
-        """
-        raise NotImplementedError
+    The careful sweep goes forward as the quick one does, so it is asked only if a value is finite
+    whose gradient is not.
+    """
+    can_fuse = question.call.runner.can_fuse(question.call.theta)
+    with np.errstate(all="ignore"):
+        for name in ("quick", "careful", "plain") if can_fuse else ("plain",):
+            if question.answer is None:
+                question.ask(name)
+            elif question.is_settled():
+                break
+            elif name == "plain" or (name == "careful" and question.has_value()):
+                question.ask(name)
+    return question.answer
 
 
-class _Columns(_Question):
-    """Numbers of every sample, (n, B), output 0 first; some may have been found already.
+@dataclass
+class _Columns:
+    """Numbers of every sample, (n, B), output 0 first; a sample that is finite is not asked again.
 
-    `wanted` tells where gradients go; 0 if these are outputs.
+    `wanted` says where gradients go; it is 0 if these are outputs.
     """
 
-    def __init__(self, call: Call, method: str, wanted: int, answer: Array | None = None) -> None:
-        self.call, self.method, self.wanted, self.answer = call, method, wanted, answer
-        self.left = np.arange(call.batch)
-        if answer is not None:
-            self._look()
+    call: Call
+    method: str
+    wanted: int
+    answer: Any = None
 
-    def may_help(self, name: str) -> bool:
-        return bool(
-            name == "careful" and self.wanted and np.isfinite(self.answer[0, self.left]).any()
-        )
+    def is_settled(self) -> bool:
+        # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
+        first = int(self.wanted and not self.call.runner.plan.fused.unguarded)
+        finite = np.isfinite(self.answer[first:])
+        self.left: Any = [] if finite.all() else np.flatnonzero(~finite.all(axis=0))
+        return not len(self.left)
+
+    def has_value(self) -> bool:
+        return bool(self.wanted and np.isfinite(self.answer[0, self.left]).any())
 
     def ask(self, name: str) -> None:
         call = self.call
         if self.answer is None:
             self.answer = self._found(name, call)
         elif name == "careful" and call.batch <= call.runner.careful.tile:
-            # for all samples, as buffers of that width exist already
+            # all samples, as buffers of that width exist already
             self.answer[:, self.left] = self._found(name, call)[:, self.left]
         else:
             self.answer[:, self.left] = self._found(name, call.some(self.left))
-        self._look()
-
-    def _look(self) -> None:
-        """Note which samples are still to be asked for.
-
-        A finite gradient stands even if output 0 is not finite, unless guards were dropped.
-        """
-        fused = self.call.runner.plan.fused if self.call.can_fuse else None
-        rows = slice(1 if self.wanted and fused and not fused.unguarded else 0, None)
-        if np.isfinite(self.answer[rows]).all():
-            self.is_settled = True
-        else:
-            self.left = self.left[~np.isfinite(self.answer[rows, self.left]).all(axis=0)]
 
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
@@ -189,62 +167,64 @@ class _Columns(_Question):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-class _Totals(_Question):
-    """The sum of output 0 over the batch, by `divisor`, its gradient, and with `aux` every output.
+@dataclass
+class _Total:
+    """The sum of output 0 over the batch, its gradient, and with `aux` every output.
 
     Gradients of all samples must be added up before they pass through shared nodes: at a
     singularity there they may cancel. So the sweep with the last word gets all samples at once.
     """
 
-    def __init__(self, call: Call, divisor: float, aux: bool, found: Total | None) -> None:
-        self.call, self.options = call, (divisor, aux)
-        self.answer = found  # which is not finite
+    call: Call
+    divisor: float
+    aux: bool
+    answer: Any
 
-    def may_help(self, name: str) -> bool:
-        return name == "careful" and isfinite(self.answer[0])
+    def is_settled(self) -> bool:
+        return is_finite(self.answer[0], self.answer[1])
+
+    def has_value(self) -> bool:
+        return isfinite(self.answer[0])
 
     def ask(self, name: str) -> None:
-        call, plain = self.call, self.call.runner.sweep(name)
-        if self.answer is None or name != "plain":
-            self._take(self._sum(call, name))
-            if name != "plain" or call.batch <= SHARD * plain.width(call.batch):
-                return  # which is all of them in one piece
-        if not self.is_settled and not self._ask_in_two():
-            self._take(self._by_plain(call))
+        call = self.call
+        if name == "plain" and self.answer is not None:
+            self.answer = self._in_two() or self._by_plain(call)
+            return
+        self.answer = self._sum(name, call)
+        in_pieces = name == "plain" and call.batch > SHARD * call.runner.plain.width(call.batch)
+        if in_pieces and not self.is_settled():
+            self.answer = self._by_plain(call)
 
-    def _ask_in_two(self) -> bool:
-        """Run the plain sweep on the doubtful samples alone; returns whether that is enough.
+    def _in_two(self) -> Total | None:
+        """The answer with the doubtful samples alone from the plain sweep; None if in vain.
 
         The other samples' gradients must be finite: then no shared node is at a singularity, and it
         makes no difference where gradients are added up.
         """
         call = self.call
-        if not call.can_fuse or call.batch <= FEW:
-            return False
+        if call.batch <= FEW:
+            return None
         doubtful = np.concatenate([*call.shards("careful", "doubtful", FROM_PARAMETERS)])
         if doubtful.all() or not doubtful.any():
-            return False
-        value, gradient, _ = self._sum(call.some(~doubtful), "careful")
+            return None
+        value, gradient, _ = self._sum("careful", call.some(~doubtful))
         if not is_finite(value, gradient):
-            return False
+            return None
         more, part, _ = self._by_plain(call.some(doubtful))
-        self._take((value + more, gradient + part, self.answer[2]))
-        return True
-
-    def _take(self, answer: Total) -> None:
-        self.answer, self.is_settled = answer, is_finite(answer[0], answer[1])
+        return value + more, gradient + part, self.answer[2]
 
     def _by_plain(self, call: Call) -> Total:
+        """The answer of the plain sweep, with all samples in one piece."""
         sweep, (_, theta, arrays, batch, _) = call.runner.plain, call
-        return sweep.gradient(theta, arrays, batch, sweep.width(batch), *self.options)
+        return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
 
-    def _sum(self, call: Call, name: str) -> Total:
+    def _sum(self, name: str, call: Call) -> Total:
         """The sums of values and gradients of all shards, and the outputs side by side."""
         value, gradient, columns = 0.0, None, []
-        rows = self.options[1] * len(call.runner.graph.outputs)
-        for more, part, outputs in call.shards(
-            name, "gradient", FROM_PARAMETERS, rows, self.options
-        ):
+        rows = len(call.runner.graph.outputs) if self.aux else 0
+        options = self.divisor, self.aux
+        for more, part, outputs in call.shards(name, "gradient", FROM_PARAMETERS, rows, options):
             value, gradient = value + more, part if gradient is None else gradient + part
             columns.append(outputs)
         assert gradient is not None
@@ -254,29 +234,22 @@ class _Totals(_Question):
 # --- where ---------------------------------------------------------------------------------------
 
 
-class Task(NamedTuple):
-    """A method of a sweep and its arguments, as executors send it elsewhere."""
-
-    runner: Runner
-    sweep: str
-    method: str
-    arguments: tuple[Any, ...]
-
-
-def _run(task: Task) -> Any:
+def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
+    """One task: a method of the named sweep, run here or wherever an executor sends it."""
+    runner, theta, arrays, batch, _ = shard
     with np.errstate(all="ignore"):  # which each thread has to say for itself
-        return getattr(task.runner.sweep(task.sweep), task.method)(*task.arguments)
+        return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
 
 
-def _results(tasks: list[Task], executor: Executor | None) -> Iterator[Any]:
-    """The results of the tasks in order, by the executor or right here."""
-    if executor is None or len(tasks) == 1:
-        yield from map(_run, tasks)
+def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterator[Any]:
+    """What `_run` returns for each task, in order; the executor, if there is one, runs them."""
+    if executor is None:
+        yield from starmap(_run, tasks)
         return
     waiting: deque[Future[Any]] = deque()
     try:
         for task in tasks:
-            waiting.append(executor.submit(_run, task))
+            waiting.append(executor.submit(_run, *task))
             if len(waiting) > WAITING:  # so that neither tasks nor results pile up
                 yield waiting.popleft().result()
         while waiting:

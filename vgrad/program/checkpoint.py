@@ -29,20 +29,19 @@ KIND = "vgrad.Program"
 
 
 def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
-    """Write the state that a program pickles, with `theta` in place of its own if one is given.
+    """Write the state that a program pickles, with `theta`, if given, in place of its own.
 
-    Raises ShapeError or TypeError for a theta that does not fit, and ValueError or TypeError for
-    an optimiser that does not.
+    Raises ShapeError, ValueError or TypeError if theta or the optimiser does not fit.
     """
     numbers = state["numbers"] if theta is None else as_theta(theta, len(state["numbers"]))
     options = {k: x for k, x in state["options"]._asdict().items() if k != "executor"}
     options["dtype"] = options["dtype"].name
     about: Header = {"graphs": [], "options": options, "optimiser": None}
     arrays = {"theta": numbers, "optimiser": np.zeros((0, len(numbers)))}
+    _require_optimiser(optimiser)
     if optimiser is not None:
-        steps = _as_optimiser(optimiser).state()
+        about["optimiser"] = steps = optimiser.state()
         arrays["optimiser"] = _rows(steps.pop("arrays"), len(numbers))
-        about["optimiser"] = steps
     for i, runner in enumerate(state["runners"].values()):
         header, parts = to_stored(runner.graph)
         about["graphs"].append(header)
@@ -53,19 +52,18 @@ def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
 def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program:
     """The program that was saved, made by `compile` of its graphs, and the optimiser restored.
 
-    Raises GraphFormatError for a file that is not whole; and once it is, ValueError for an
-    optimiser that does not fit, TypeError for what is none.
+    Raises GraphFormatError for a file that is not whole, TypeError if the optimiser is not one, and
+    ValueError if it does not fit.
     """
-    if optimiser is not None:
-        _as_optimiser(optimiser)
+    _require_optimiser(optimiser)
     with loading_arrays(path, KIND) as (about, arrays):
         graphs, theta, steps = _parts(about, arrays)
         # The options are for `compile` to judge: its errors count as the file's.
         programs = [compile(graph, **about["options"]) for graph in graphs]
-        state = programs[0].__getstate__()
+        state = programs[0].__getstate__() | {"numbers": theta}
         for program in programs:
-            state["runners"].update(program.runners)
-        program.__setstate__({**state, "numbers": theta})
+            state["runners"] |= program.runners
+        program.__setstate__(state)
     if optimiser is not None:
         if steps is None:
             raise ValueError(
@@ -76,13 +74,10 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
     return program
 
 
-def _as_optimiser(optimiser: Any) -> Optimiser:
-    if not isinstance(optimiser, Optimiser):
-        raise TypeError(
-            f"optimiser must be one of vgrad.optim (got {optimiser!r}, a "
-            f"{type(optimiser).__name__})"
-        )
-    return optimiser
+def _require_optimiser(x: Any) -> None:
+    if not isinstance(x, Optimiser | None):
+        kind = type(x).__name__
+        raise TypeError(f"optimiser must be one of vgrad.optim (got {x!r}, a {kind})")
 
 
 def _rows(arrays: list[Array], parameters: int) -> Array:
@@ -93,7 +88,7 @@ def _rows(arrays: list[Array], parameters: int) -> Array:
                 f"the optimiser's state must have theta's shape ({parameters},) (got "
                 f"{array.shape}); save it with the program whose theta it steps"
             )
-    return np.reshape(np.array(arrays, np.float64), (len(arrays), parameters))
+    return np.array(arrays, np.float64).reshape(len(arrays), parameters)
 
 
 def _parts(about: Header, arrays: Arrays) -> tuple[list[Graph], Array, dict[str, Any] | None]:
@@ -107,24 +102,23 @@ def _parts(about: Header, arrays: Arrays) -> tuple[list[Graph], Array, dict[str,
     theta, rows = arrays["theta"], arrays["optimiser"]
     if theta.dtype != np.float64 or theta.ndim != 1:
         raise GraphFormatError(f"theta must be float64 (P,) (got {theta.dtype} {theta.shape})")
-    graphs = [_graph(header, arrays, i, len(theta)) for i, header in enumerate(headers)]
+    graphs = [
+        from_stored(header, {name: arrays[f"{i}/{name}"] for name in STORED})
+        for i, header in enumerate(headers)
+    ]
+    for found in {len(graph.parameters) for graph in graphs} - {len(theta)}:
+        raise GraphFormatError(
+            f"every graph must have theta's {len(theta)} parameters (got {found})"
+        )
     return graphs, theta, _state(about["optimiser"], rows, len(theta))
 
 
-def _graph(header: Any, arrays: Arrays, i: int, parameters: int) -> Graph:
-    graph = from_stored(header, {name: arrays[f"{i}/{name}"] for name in STORED})
-    if len(graph.parameters) != parameters:
-        raise GraphFormatError(
-            f"every graph must have theta's {parameters} parameters (got {len(graph.parameters)})"
-        )
-    return graph
-
-
 def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:
+    """An optimiser's state as `Optimiser.restore` takes it, or None."""
     if rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != parameters:
+        wanted = f"float64 (K, {parameters})"
         raise GraphFormatError(
-            f"the optimiser's state must be float64 (K, {parameters}) "
-            f"(got {rows.dtype} {rows.shape})"
+            f"the optimiser's state must be {wanted} (got {rows.dtype} {rows.shape})"
         )
     if about is None:
         return None
@@ -135,4 +129,4 @@ def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:
             "the optimiser must have a name and its number of steps "
             f"(got {kind!r:.50} and {steps!r:.50})"
         )
-    return {"kind": kind, "steps": steps, "arrays": list(rows)}
+    return {**about, "arrays": list(rows)}

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from ..flat import KernelSummary, short
+from ..flat import short
 from .runner import Runner
 
 
 def explain(runner: Runner, batch: int) -> str:
-    """The kernels of a call with `batch` samples, and what they add up to."""
-    sweep = runner.first
+    """The kernels of a call with `batch` samples, and their totals, forward sweeps only."""
+    sweep, item = runner.first, runner.dtype.itemsize
     kernels, tile = sweep.summary().kernels, sweep.width(batch)
-    head = ("level", "kernel", "nodes", "result = operands", "flops", "bytes")
-    work = [_work(kernel, batch, runner.dtype.itemsize) for kernel in kernels]
+    flops = [x.flops * (batch if x.result.batched else 1) for x in kernels]
+    sizes = [item * sum(y.size(batch) for y in (x.result, *x.operands)) for x in kernels]
     rows = [
-        (str(x.level), x.name, f"{x.sources:,}", x.formula, *map(short, sizes))
-        for x, sizes in zip(kernels, work)
+        (str(x.level), x.name, f"{x.sources:,}", x.formula, short(work), short(size))
+        for x, work, size in zip(kernels, flops, sizes)
     ]
-    flops, size = map(sum, zip(*work)) if work else (0, 0)
+    rows.insert(0, ("level", "kernel", "nodes", "result = operands", "flops", "bytes"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join(f"{x:{align}{width}}" for x, align, width in zip(row, "><><>>", widths))
+        for row in rows
+    ]
     total = (
         f"kernels: {len(kernels)} for {sum(x.sources for x in kernels):,} computed nodes; forward: "
-        f"{short(flops)} flops and {short(size)} bytes\n"
+        f"{short(sum(flops))} flops and {short(sum(sizes))} bytes\n"
         f"tiles: {-(-batch // tile):,} of {tile:,} samples; "
         f"buffers: {short(sweep.memory(tile))} bytes"
     )
-    return "\n".join([*_table([head, *rows]), total])
-
-
-def _work(kernel: KernelSummary, batch: int, itemsize: int) -> tuple[int, int]:
-    """The floating-point operations of a whole forward sweep, and the bytes read and written."""
-    numbers = sum(x.size(batch) for x in (kernel.result, *kernel.operands))
-    return kernel.flops * (batch if kernel.result.batched else 1), itemsize * numbers
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    left = (False, True, False, True, False, False)
-    for row in rows:
-        cells = [x.ljust(w) if is_left else x.rjust(w) for x, w, is_left in zip(row, widths, left)]
-        yield "  ".join(cells)
+    return "\n".join([*lines, total])

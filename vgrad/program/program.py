@@ -10,22 +10,24 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..arguments import Array, Shape, as_theta, count, distinct_leaves
+from ..arguments import Array, Shape, as_theta, distinct_leaves
 from ..elsewhere import Elsewhere
 from ..engine import Value
 from ..errors import ShapeError
 from ..flat import Graph, Path, Tape, record
 from ..optim import Optimiser
 from . import checkpoint
-from .arrays import as_batch, per_sample_shapes, split, structured
+from .arrays import as_batch, split, structured
 from .call import Call
 from .explain import explain
 from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
+Source = Callable[..., Any] | Graph
+
 
 def compile(
-    fn: Callable[..., Any] | Graph,
+    fn: Source,
     parameters: Iterable[Value] | None = None,
     *,
     reduce: Literal["mean", "sum"] = "mean",
@@ -39,23 +41,23 @@ def compile(
 
     `fn` takes one sample, a node or an array of nodes per argument, and returns the objective, or
     a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
-    shape records `fn`, later calls replay what was recorded. `parameters` are leaf `Value`s, in
-    the order of theta; by default every trainable leaf that `fn` reaches, in order of first use.
-    `reduce` says whether `value_and_grad` takes the mean or the sum over the batch.
+    shape records `fn`, and later calls replay that. `parameters` are leaf `Value`s, in the order of
+    theta; by default every trainable leaf that `fn` reaches, in order of first use. `reduce` says
+    whether `value_and_grad` takes the mean or the sum over the batch.
 
-    With `fuse`, sums of products run as matrix products where they can be. That adds them up in
-    another order, so a sum may differ in its last bits, and one that is 0 in its sign; without,
-    values are those of the scalar engine to the last bit.
+    With `fuse`, sums of products run as matrix products where they can. These add up in another
+    order, so a sum may differ in its last bits, and a zero in its sign; without, values are those
+    of the scalar engine to the last bit.
 
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
     `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of
-    more than two tiles, cut into tasks of two tiles each; the results are the same as without. A
-    program must not be called from within a task of its own executor, which might wait for itself.
+    more than two tiles, as tasks of two tiles each; the results are the same as without. A program
+    must not be called from within a task of its own executor, which might wait for itself.
 
-    `dtype` is that of all numbers inside and of the results; float32 takes half of the memory, and
+    `dtype` is that of all numbers inside and of the results; float32 takes half the memory, and
     its rounding errors are 5e8 times those of float64. With `check_finite` a call raises
-    NonFiniteError where a result, or the objective behind it, is infinite or nan; the error names
-    the op where that began, its line and its sample. Recording takes twice as long for it.
+    NonFiniteError if a result, or the objective behind it, is infinite or nan; the error names the
+    op where that began, its line and its sample. Recording then takes twice as long.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -67,17 +69,14 @@ def compile(
     """
     if reduce not in ("mean", "sum"):
         raise ValueError(f'reduce must be "mean" or "sum" (got {reduce!r})')
-    if not isinstance(fuse, bool):
-        raise TypeError(f"fuse must be True or False (got {fuse!r})")
-    if tile is not None:
-        if not ops.is_count(tile):
-            raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
-        tile = int(tile)
+    for name, flag in (("fuse", fuse), ("check_finite", check_finite)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be True or False (got {flag!r})")
+    if tile is not None and not ops.is_count(tile):
+        raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor must have a method submit, as executors do (got {executor!r})")
-    if not isinstance(check_finite, bool):
-        raise TypeError(f"check_finite must be True or False (got {check_finite!r})")
-    options = Options(reduce, fuse, tile, executor, _as_dtype(dtype), check_finite)
+    options = Options(reduce, fuse, tile and int(tile), executor, _as_dtype(dtype), check_finite)
     if isinstance(fn, Graph):
         if parameters is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
@@ -91,7 +90,7 @@ def compile(
 
 
 class Options(NamedTuple):
-    """What `compile` was told besides the function and its parameters."""
+    """The options of `compile`, checked."""
 
     reduce: str
     fuse: bool
@@ -112,10 +111,10 @@ class Program:
     """What `compile` returns: pure functions of theta (P,) and arrays.
 
     The first axis of every array is the batch, of size B. Arrays are anything NumPy takes as real
-    numbers, and results are float64, or float32 if that is the program's dtype. Every call raises
-    ShapeError or TypeError for arrays that are ragged, not numeric, empty or of different batch
-    sizes and for a theta of the wrong length, TraceError where the function cannot be recorded,
-    and OutOfMemoryError where it would need more than three quarters of the machine's memory.
+    numbers, and results have the program's dtype. Every call raises ShapeError or TypeError for
+    arrays that are ragged, not numeric, empty or of different batch sizes and for a theta of the
+    wrong length, TraceError if the function cannot be recorded, and OutOfMemoryError if it would
+    need more than three quarters of the machine's memory.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -131,30 +130,21 @@ class Program:
            [2.]])
     """
 
-    def __init__(
-        self,
-        fn: Callable[..., Any] | Graph | None,
-        parameters: list[Value] | None,
-        options: Options,
-    ) -> None:
+    def __init__(self, fn: Source | None, parameters: list[Value] | None, options: Options) -> None:
         self._fn = fn
         self._parameters = parameters  # None until the first trace finds them
-        self._found = parameters is None  # whether it is for the traces to find them
+        self._finds_parameters = parameters is None
         self._options = options
         self.runners: dict[tuple[Shape, ...], Runner] = {}
         self._recording = threading.RLock()
         self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):
+            self._add(fn)
             if not fn.leaves:
                 self._numbers = fn.value[fn.parameters]
-            self.runners[fn.input_shapes] = Runner(fn, options.fuse, options.tile, options.dtype)
 
     def __call__(self, theta: Any, *arrays: Any) -> Any:
-        """Every output for every sample.
-
-        (B,) for an output that is one number, (B, ...) for an array; a tuple where `fn` returns
-        several.
-        """
+        """Every output for every sample, (B,) or (B, ...); a tuple if there are several."""
         call = self.prepared(theta, arrays)
         outputs = call.outputs()
         if self._options.check_finite:
@@ -164,19 +154,16 @@ class Program:
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
-        With `aux=True` the value is a pair: the value, and every output as a call would give it.
+        With `aux=True` a pair takes the value's place: the value, and every output as from a call.
         """
         call = self.prepared(theta, arrays, scalar=True)
-        divisor = call.batch if self._options.reduce == "mean" else 1
-        value, gradient, outputs = call.gradient(divisor, aux)
-        if self._options.check_finite:
-            check_gradient(call, value, gradient, outputs)
+        value, gradient, outputs = self._gradient(call, aux)
         if outputs is not None:
             return (value, structured(iter(outputs), call.runner.graph.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
-        """The gradient of output 0 to every input, per sample: an array per argument."""
+        """The gradient of output 0 to every input, per sample: one array for each argument."""
         call = self.prepared(theta, arrays, scalar=True)
         graph = call.runner.graph
         objective, gradients = call.input_gradients()
@@ -195,10 +182,9 @@ class Program:
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
 
-        It takes two to three gradients' time, and no Hessian is made. The Hessian itself is that of
-        every unit vector. At an infinity or a singularity it may be nan where the second derivative
-        of `Graph.gradient` is 0, as changes of 0 are kept, and not gradients of 0. Raises as a call
-        does, also for a v of the wrong length.
+        It takes as long as two or three gradients, and no Hessian is made. At an infinity or a
+        singularity it may be nan where the second derivative of `Graph.gradient` is 0. Raises as a
+        call does, also for a v of the wrong length.
 
         >>> import vgrad
         >>> w = vgrad.Value(3.0)
@@ -211,10 +197,7 @@ class Program:
         v = as_theta(v, size, self._options.dtype, "v")
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
         call = call._replace(runner=call.runner.along, theta=np.concatenate([call.theta, v]))
-        divisor = call.batch if self._options.reduce == "mean" else 1
-        value, gradient, _ = call.gradient(divisor)
-        if self._options.check_finite:
-            check_gradient(call, value, gradient, None)
+        _, gradient, _ = self._gradient(call, aux=False)
         return gradient[:size]
 
     verify = Elsewhere("checks", "verify")
@@ -222,13 +205,11 @@ class Program:
     def explain(self, *arrays: Any) -> str:
         """The plan of a call with these arrays, as a table.
 
-        One line per kernel: its level, what it is, for how many nodes of the recorded graph it
-        stands, the shapes of its result and operands, whether these are views or gathered, and
-        the floating-point operations and bytes of a forward sweep over the batch, B. The last
-        lines have the totals, the tiles, and the memory that a gradient takes beyond its arrays.
-        Groups whose result has no B are shared: they run once per call, before the others.
-
-        Raises as a call does.
+        One line per kernel: its level and kind, how many nodes of the recorded graph it computes,
+        the shapes of its result and operands, whether these are views or gathered, and the
+        floating-point operations and bytes of a forward sweep over the batch, B. The last lines
+        have the totals, the tiles, and the memory that a gradient takes beyond its arrays. Kernels
+        whose result has no B are shared: they run once per call. Raises as a call does.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]
@@ -240,18 +221,18 @@ class Program:
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; buffers: 19.3 k bytes
         """
-        checked, batch = as_batch(arrays, self._options.dtype)
+        _, batch, shapes = as_batch(arrays, self._options.dtype)
         with np.errstate(all="ignore"):
-            return explain(self._runner(per_sample_shapes(checked)), batch)
+            return explain(self._runner(shapes), batch)
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
 
-        A program that finds its parameters itself needs `arrays` as for a call, once, to look.
-        Raises ValueError if it has not had them.
+        A program that finds its parameters itself needs the `arrays` of a call, once, to record
+        its function; raises ValueError if it has not had them.
         """
         if arrays:
-            self._runner(per_sample_shapes(as_batch(arrays, self._options.dtype)[0]))
+            self._runner(as_batch(arrays, self._options.dtype)[2])
         if self._parameters is None:
             raise ValueError(
                 "parameters must be known before theta is read: give them to compile, "
@@ -274,9 +255,9 @@ class Program:
     def save(self, path: Path, theta: Any = None, optimiser: Optimiser | None = None) -> None:
         """Write the graphs recorded so far to a file, with theta (P,), by default the present one.
 
-        The options go along, save the executor, and of the optimiser its steps and state. An old
-        file of that name stays whole until the new one is. Raises TypeError if nothing is
-        recorded yet, ValueError where sizes differ, and OSError where the file cannot be written.
+        The options go along, except the executor, and so do the optimiser's steps and state. An old
+        file of that name stays whole until the new one is. Raises TypeError if nothing is recorded
+        yet, ValueError if sizes differ, and OSError if the file cannot be written.
 
         >>> import tempfile, vgrad
         >>> w, adam = vgrad.Value(3.0), vgrad.optim.Adam()
@@ -294,12 +275,12 @@ class Program:
     def load(path: Path, optimiser: Optimiser | None = None) -> Program:
         """Read a program that `save` wrote, without trust in the file; `theta()` is the saved one.
 
-        Like one from a pickle it has no `Values`, and takes arrays of the shapes that it had seen.
-        An `optimiser` takes up the saved steps and state, and keeps its own rate and settings.
+        Like one from a pickle it has no `Value`s, and takes arrays of the shapes it had seen. An
+        `optimiser` takes over the saved steps and state, and keeps its own rate and settings.
 
-        Raises GraphFormatError if the file is damaged, of another version, or no program, and
-        OSError where it cannot be read; ValueError, the optimiser left as it was, where the file
-        has no state or one of another kind or size.
+        Raises GraphFormatError if the file is damaged, of another version, or no program, OSError
+        if it cannot be read, and ValueError, which leaves the optimiser as it was, if the file has
+        no state or one of another kind or size.
         """
         return checkpoint.load(path, compile, optimiser)
 
@@ -308,31 +289,24 @@ class Program:
         if not self.runners:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
-                "before it is pickled or saved: only what it has recorded travels "
-                "(got one that has not)"
+                "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
-        numbers = None if self._parameters is None else self.theta()
         options = self._options._replace(executor=None)
-        return {"runners": self.runners, "numbers": numbers, "options": options}
+        return {"runners": self.runners, "numbers": self.theta(), "options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, [], state["options"])  # type: ignore[misc]
         self.runners, self._numbers = state["runners"], state["numbers"]
 
-    def __copy__(self) -> Program:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+    def __deepcopy__(self, memo: Any = None) -> Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.
         return self
 
-    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> Call:
-        """The call for these arrays: their runner, and its arguments checked.
+    __copy__ = __deepcopy__
 
-        `scalar` says that the objective must be one number per sample.
-        """
-        checked, batch = as_batch(arrays, self._options.dtype)
-        shapes = per_sample_shapes(checked)
+    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> Call:
+        """The call for these arrays, checked; if `scalar`, the objective must be one number."""
+        rows, batch, shapes = as_batch(arrays, self._options.dtype)
         runner = self.runners.get(shapes) or self._runner(shapes)
         if scalar and runner.objective_shape != ():
             raise ShapeError(
@@ -341,7 +315,6 @@ class Program:
                 "shape (1,): pass (B,) instead"
             )
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
-        rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
         return Call(runner, theta, rows, batch, self._options.executor)
 
     def _runner(self, shapes: tuple[Shape, ...]) -> Runner:
@@ -361,12 +334,21 @@ class Program:
         with self._recording:  # one thread's first trace decides which leaves are parameters
             if shapes not in self.runners:
                 known = self._parameters is not None
-                tape = Tape(
-                    self._parameters, self._options.check_finite, complete=self._found and known
-                )
+                complete = known and self._finds_parameters
+                tape = Tape(self._parameters, self._options.check_finite, complete)
                 graph = record(self._fn, shapes, tape)
                 if not known:
                     self._parameters = list(graph.leaves)
-                options = self._options
-                self.runners[shapes] = Runner(graph, options.fuse, options.tile, options.dtype)
+                self._add(graph)
         return self.runners[shapes]
+
+    def _add(self, graph: Graph) -> None:
+        options = self._options
+        self.runners[graph.input_shapes] = Runner(graph, options.fuse, options.tile, options.dtype)
+
+    def _gradient(self, call: Call, aux: bool) -> tuple[float, Array, Array | None]:
+        divisor = call.batch if self._options.reduce == "mean" else 1
+        total = call.gradient(divisor, aux)
+        if self._options.check_finite:
+            check_gradient(call, *total)
+        return total

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from .. import ops
-from ..arguments import FLOAT64, Array, Shape
+from ..arguments import FLOAT64, Array, Structure
 from ..compiler import FusedSweep, Plan, compile_plan
 from ..flat import Graph, PlainSweep, tangent
 
-Sweep = FusedSweep | PlainSweep
 
-
+@dataclass(eq=False, repr=False)
 class Runner:
     """A graph, ready to run over batches; it holds no state that a call could see.
 
@@ -25,28 +24,26 @@ class Runner:
     scalar engine does. The first two sum in another order. `call.py` chooses among them.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        fuse: bool = True,
-        tile: int | None = None,
-        dtype: np.dtype[Any] = FLOAT64,
-    ) -> None:
-        self.graph, self.fuse, self.tile, self.dtype = graph, fuse, tile, dtype
-        shape = graph.output_shapes
+    graph: Graph
+    fuse: bool = True
+    tile: int | None = None
+    dtype: np.dtype[Any] = FLOAT64
+
+    @cached_property
+    def objective_shape(self) -> Structure:
+        """The shape of output 0."""
+        shape = self.graph.output_shapes
         while isinstance(shape, list):
             shape = shape[0]
-        self.objective_shape: Shape = shape  # of output 0
+        return shape
 
     def __reduce__(self) -> Any:
         return _restored, (self._pickled,)
 
     @cached_property
     def _pickled(self) -> bytes:
-        plain_data = replace(self.graph, leaves=())
-        return pickle.dumps((plain_data, self.fuse, self.tile, self.dtype), pickle.HIGHEST_PROTOCOL)
-
-    # --- sweeps ---
+        fields = replace(self.graph, leaves=()), self.fuse, self.tile, self.dtype
+        return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
 
     @cached_property
     def plan(self) -> Plan:
@@ -55,7 +52,7 @@ class Runner:
 
     @cached_property
     def quick(self) -> FusedSweep:
-        """The fused sweep."""
+        """The fused sweep, which runs first."""
         return FusedSweep(self.plan, self.tile, self.dtype)
 
     @cached_property
@@ -65,24 +62,21 @@ class Runner:
 
     @cached_property
     def plain(self) -> PlainSweep:
-        """The plain sweep; if others run before it, it is careful from the start."""
+        """The plain sweep, careful from the start if others run before it."""
         return PlainSweep(self.graph, self.tile, self.dtype, careful=self.fuse)
 
     @property
-    def first(self) -> Sweep:
-        """The sweep that runs if all is finite."""
+    def first(self) -> FusedSweep | PlainSweep:
+        """The sweep whose numbers stand if all are finite."""
         return self.quick if self.fuse else self.plain
 
-    def sweep(self, name: str) -> Sweep:
+    def sweep(self, name: str) -> Any:
         """The sweep of this name: "quick", "careful" or "plain"."""
-        sweep: Sweep = getattr(self, name)
-        return sweep
+        return getattr(self, name)
 
     def can_fuse(self, theta: Array) -> bool:
         """Whether the fused sweeps may run; if products stand for choices, theta must be finite."""
         return self.fuse and not (self.plan.fused.picks and not np.isfinite(theta).all())
-
-    # --- the same graph with other inputs or outputs ---
 
     @cached_property
     def per_sample(self) -> Runner:
@@ -98,12 +92,12 @@ class Runner:
             input_shapes=(*graph.input_shapes, graph.parameters.shape),
             leaves=(),
         )
-        return Runner(as_inputs, self.fuse, self.tile, self.dtype)
+        return replace(self, graph=as_inputs)
 
     @cached_property
     def along(self) -> Runner:
         """The derivative of output 0 along a direction v, as a function of theta and v, (2 P,)."""
-        return Runner(tangent(self.graph), self.fuse, self.tile, self.dtype)
+        return replace(self, graph=tangent(self.graph))
 
 
 @lru_cache(maxsize=8)  # a worker meets the same program with every task

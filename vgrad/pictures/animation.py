@@ -14,9 +14,9 @@ from .. import ops
 from ..arguments import whole_number
 from ..engine import Value, reachable
 from . import drawing
-from .diagram import Diagram, numeral, one_line
+from .diagram import COMPUTED, Diagram, numeral, one_line
 from .drawing import EDGE, HEAD, LINE, FilePath, legend_width, text_width
-from .nodes import node_diagram, value_cells, value_items
+from .nodes import value_cells, value_diagram
 from .overview import LIMIT
 from .page import page
 from .steps import By, Step, steps
@@ -66,11 +66,11 @@ class Animation:
             )
         titles = _titles(nodes)
         names = {x: numeral(x._data, digits) for x in nodes}
-        names |= {x: _in_formulas(title) for x, title in titles.items() if title}
+        names |= {x: _in_formulas(title) for x, title in titles.items()}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._nodes, self._digits = nodes, digits
-        self._diagram = node_diagram(list(value_items(titles, [root], digits)))
+        self._diagram = value_diagram([root], digits=digits, names=titles)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -158,14 +158,14 @@ def _titles(nodes: list[Value]) -> dict[Value, str]:
     """Names, no two alike: labels, else v1, v2 and so on; constants need none."""
     labels = {x: one_line(x.label) for x in nodes}
     titles: dict[Value, str] = {}
-    taken = set(labels.values())
-    for x, title in labels.items():
-        if title and title in titles.values():
-            title = next(name for k in count(2) if (name := f"{title}_{k}") not in taken)
-        elif not title and x.op is not ops.const:
-            title = next(name for k in count(1) if (name := f"v{k}") not in taken)
-        titles[x] = title
-        taken.add(title)
+    for x, label in labels.items():
+        taken = {*labels.values(), *titles.values()}
+        if label and label not in titles.values():
+            titles[x] = label
+        elif label:
+            titles[x] = next(name for k in count(2) if (name := f"{label}_{k}") not in taken)
+        elif x.op is not ops.const:
+            titles[x] = next(name for k in count(1) if (name := f"v{k}") not in taken)
     return titles
 
 
@@ -206,7 +206,7 @@ class _Stage:
             picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
         self._picture, y = picture, picture.bottom + LINE
         self.figure = picture.figure
-        picture.legend({state: ("computed", fill) for state, fill in zip(STATES, FILLS)}, y)
+        picture.legend({state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}, y)
         self._count = picture.write("", (picture.right, y + LINE / 2), ha="right")
         self._caption = picture.write("", (picture.left, y + 2 * LINE), ha="left", va="top")
         cells = (x for box, texts in zip(boxes, picture.texts) for x in texts[bool(box.title) :])

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ..engine import Value
 from ..flat import Graph
 from ..program import Program
@@ -59,7 +61,9 @@ def draw(
     """
     with own_settings():
         picture = Picture(diagram_of(root, around, hops, limit, digits))
-    return saved(picture.figure, path)
+    if path is not None:
+        save(picture.figure, path)
+    return picture.figure
 
 
 def to_dot(
@@ -93,7 +97,10 @@ LARGEST_FRAME = 4_000_000  # the same for each of the many frames of a GIF
 DEEP = 3000  # levels
 HEAD = 90  # points squared: the size of an arrow head
 SWATCH = 0.22  # the width of a box in the legend
+SLIDER = 0.4  # the height of the slider under a window's picture
 INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
+DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same bytes every time
 
 
 class Picture:
@@ -117,7 +124,8 @@ class Picture:
         fills = {kind: style.fill if tinted else "white" for kind, style in STYLES.items()}
         sizes = [_size(box) for box in diagram.boxes]
         outs = [k for k, box in enumerate(diagram.boxes) if box.kind == "result"]
-        places = layout([box.column for box in diagram.boxes], sizes, diagram.edges, outs)
+        columns = np.unique([box.column for box in diagram.boxes], return_inverse=True)[1]
+        places = layout(columns.tolist(), sizes, diagram.edges, outs)
         kinds = {box.kind for box in diagram.boxes} - {"op", "more"}
         legend: dict[str, tuple[Kind, str]] = {x: (x, fills[x]) for x in STYLES if x in kinds}
         width = max(places.width, width, legend_width(legend))
@@ -179,19 +187,12 @@ class Picture:
         from matplotlib.patches import FancyBboxPatch
 
         style = STYLES[kind]
+        shape = f"round,pad=0,rounding_size={style.radius}" if style.radius else "square,pad=0"
         for frame in (0.0, FRAME) if kind == "result" else (0.0,):
             width, height = size[0] - 2 * frame, size[1] - 2 * frame
-            patch = FancyBboxPatch(
-                (centre[0] - width / 2, centre[1] - height / 2),
-                width,
-                height,
-                f"round,pad=0,rounding_size={style.radius}" if style.radius else "square,pad=0",
-                facecolor=fill,
-                edgecolor=style.border,
-                linewidth=style.width,
-                linestyle=style.dashes,
-                zorder=2,
-            )
+            corner = centre[0] - width / 2, centre[1] - height / 2
+            patch = FancyBboxPatch(corner, width, height, shape, facecolor=fill, zorder=2)
+            patch.set(edgecolor=style.border, linewidth=style.width, linestyle=style.dashes)
             self.axes.add_artist(patch)
         return patch
 
@@ -263,9 +264,6 @@ def legend_width(texts: Iterable[str]) -> float:
     return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
 
 
-# --- figures and files ---------------------------------------------------------------------------
-
-
 def new_figure(width: float, height: float) -> Figure:
     """A white figure of this size in inches that needs no window."""
     from matplotlib.figure import Figure
@@ -286,18 +284,15 @@ def save(figure: Figure, path: FilePath) -> None:
     if not kind:
         raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
     with own_settings():
-        figure.savefig(path, metadata=_DATELESS.get(kind))
+        figure.savefig(path, metadata=DATELESS.get(kind))
 
 
 def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path") -> bytes:
     """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
     file = io.BytesIO()
     with own_settings({"svg.fonttype": fonttype}):
-        figure.savefig(file, format=kind, metadata=_DATELESS.get(f".{kind}"))
+        figure.savefig(file, format=kind, metadata=DATELESS.get(f".{kind}"))
     return file.getvalue()
-
-
-_DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
@@ -320,12 +315,6 @@ def own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[N
     settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
     settings |= {"svg.hashsalt": "vgrad", "svg.fonttype": "path"} | (more or {})
     return mpl.rc_context(settings)
-
-
-# --- windows -------------------------------------------------------------------------------------
-
-SLIDER = 0.4  # inches at the bottom
-WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
 
 
 def window(width: float, height: float) -> Figure:

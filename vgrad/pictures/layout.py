@@ -14,8 +14,6 @@ from itertools import accumulate, pairwise
 from operator import add
 from typing import NamedTuple
 
-import numpy as np
-
 Point = tuple[float, float]
 Edge = tuple[int, int]
 
@@ -48,7 +46,6 @@ def layout(
 
     Edges into one box end in their order from top to bottom. `outs` are the boxes to begin with.
     """
-    columns = np.unique(columns, return_inverse=True)[1].tolist()  # without empty ones
     lanes = _Lanes(columns, edges)
     heights = [size[1] for size in sizes] + [LANE] * (len(lanes.column) - len(sizes))
     y = _heights(lanes, _ordered(lanes, _first_order(lanes, outs)), heights)

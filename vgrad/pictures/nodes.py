@@ -7,14 +7,14 @@ stands just before its first use.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
 from .. import ops
-from ..engine import NO_GRADIENT, Value
+from ..engine import NO_GRADIENT, Value, reachable
 from ..flat import Graph
-from .diagram import Diagram, Kind, numeral, one_line
+from .diagram import COMPUTED, Diagram, Kind, numeral, one_line
 
 LABEL_WIDTH = 24  # characters per line
 LEAVES: dict[ops.Op, Kind] = {ops.input: "input", ops.parameter: "parameter", ops.const: "constant"}
@@ -32,20 +32,43 @@ class Item(NamedTuple):
     cells: tuple[str, ...]
 
 
-def value_items(labels: Mapping[Value, Any], roots: Iterable[Value], digits: int) -> Iterator[Item]:
-    """The items of `Value`s in topological order, each given with its label."""
-    place = {value: k for k, value in enumerate(labels)}
+def value_diagram(
+    roots: Sequence[Value],
+    around: Any = None,
+    hops: int = 0,
+    limit: int = 0,
+    digits: int = 6,
+    names: Mapping[Value, str] | None = None,
+) -> Diagram:
+    """All that the roots were computed from, or at most `limit` nodes within `hops` of `around`.
+
+    Numbers have `digits` significant digits; `names` replace labels. Raises ValueError if `around`
+    is not a node of it.
+    """
+    items = list(_value_items(roots, digits, names or {}))
+    return _diagram(items, around, hops, limit)
+
+
+def graph_diagram(graph: Graph, around: Any, hops: int, limit: int, digits: int) -> Diagram:
+    """The same for a recorded graph, whose nodes are numbers."""
+    return _diagram(list(_graph_items(graph, digits)), around, hops, limit)
+
+
+def _value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Iterator[Item]:
+    values = reachable(*roots)[::-1]  # parents before their children
+    place = {value: k for k, value in enumerate(values)}
     results = set(roots)
-    for value, label in labels.items():
+    for value in values:
         kind: Kind
         if value.level:
-            kind = "result" if value in results else "computed"
+            kind = "result" if value in results else COMPUTED
         elif value.op is ops.const:
             kind = "constant"
         else:
             kind = "parameter" if value.trainable else "input"
         parents = tuple(place[x] for x in value.parents)
         cells = value_cells(value, value._data, _gradient(value), digits)
+        label = names.get(value, value.label)
         yield Item(value, value.op, parents, value.level, kind, label, cells)
 
 
@@ -65,8 +88,7 @@ def value_cells(
     return f"data {texts[0]}", f"grad {texts[1]}"
 
 
-def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
-    """The items of a recorded graph."""
+def _graph_items(graph: Graph, digits: int) -> Iterator[Item]:
     outputs: dict[int, str] = {}
     for k, node in enumerate(graph.outputs.tolist()):
         name = f"output {k}" if len(graph.outputs) > 1 else "output"
@@ -74,7 +96,7 @@ def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
     columns = (graph.op.tolist(), graph.parents.tolist(), graph.level.tolist())
     for i, (code, parents, level) in enumerate(zip(*columns)):
         op = ops.OPS[code]
-        kind = LEAVES.get(op) or ("result" if i in outputs else "computed")
+        kind = LEAVES.get(op) or ("result" if i in outputs else COMPUTED)
         cells = [outputs[i]] if i in outputs else []
         if kind in ("parameter", "constant"):
             text = numeral(float(graph.value[i]), digits)
@@ -83,11 +105,7 @@ def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
         yield Item(i, op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
 
 
-def node_diagram(items: list[Item], around: Any = None, hops: int = 0, limit: int = 0) -> Diagram:
-    """All nodes, or the `limit` nearest within `hops` edges of `around`.
-
-    Raises ValueError if `around` is not a node: a `Value` or a number, or the label of one.
-    """
+def _diagram(items: list[Item], around: Any, hops: int, limit: int) -> Diagram:
     if around is None:
         return _boxes(items, range(len(items)))
     middle = _find(around, items)

@@ -13,8 +13,8 @@ from ..arguments import count, whole_number
 from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
 from ..program import Program, Runner
-from .diagram import Diagram, Kind
-from .nodes import graph_items, node_diagram, value_items
+from .diagram import COMPUTED, Diagram, Kind
+from .nodes import graph_diagram, value_diagram
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # if there are more, those of neighbouring ranks share a box
@@ -38,17 +38,16 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         root.check()
         if around is None and len(root) > limit:
             return overview(Runner(root))
-        return node_diagram(list(graph_items(root, digits)), around, hops, limit)
+        return graph_diagram(root, around, hops, limit, digits)
     roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
     if not roots or not all(isinstance(x, Value) for x in roots):
         raise TypeError(
             "draw takes a Value or a list of them, a Graph or a Program "
             f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
-    labels = {x: x.label for x in reversed(reachable(*roots))}
-    if around is None and len(labels) > limit:
+    if around is None and len(reachable(*roots)) > limit:
         return overview(Runner(capture(*roots)))
-    return node_diagram(list(value_items(labels, roots, digits)), around, hops, limit)
+    return value_diagram(roots, around, hops, limit, digits)
 
 
 def overview(runner: Runner) -> Diagram:
@@ -72,7 +71,7 @@ def overview(runner: Runner) -> Diagram:
             cells.append("once per call")
         if k in results:
             cells.append(_outputs(results[k], len(outputs)))
-        diagram.add("result" if k in results else "computed", rank + 1, kernel.title, *cells)
+        diagram.add("result" if k in results else COMPUTED, rank + 1, kernel.title, *cells)
         before = np.unique(producer[kernel.reads])
         diagram.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
     for kind, text, users in _leaves(runner.graph, kernels):

@@ -264,13 +264,15 @@ def legend_width(texts: Iterable[str]) -> float:
     return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(
+    width: float, height: float, layout_engine: Literal["none", "constrained"] = "none"
+) -> Figure:
     """A white figure of this size in inches that needs no window."""
     from matplotlib.figure import Figure
 
     dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(layout_engine)
     figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]  # for notebooks
     return figure
 

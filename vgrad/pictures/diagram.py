@@ -33,6 +33,9 @@ STYLES: dict[Kind, Style] = {
     "more": Style("#ffffff", "#ffffff", "shape=none"),  # says that the graph goes on
 }
 
+# for characters that mean something in the label of a record in DOT
+ESCAPES = str.maketrans({c: f"\\{c}" for c in '\\"{}|<>'} | {"&": "&amp;", "\n": "\\n"})
+
 
 class Box(NamedTuple):
     """A box with a title, which may be empty, and cells below it."""
@@ -81,16 +84,10 @@ def dot(diagram: Diagram) -> str:
     node = "node [shape=record, height=0.3, margin=0.08]"
     lines = ["digraph {", "  rankdir=LR", "  ordering=in", f"  {node}"]
     for k, box in enumerate(diagram.boxes):
-        cells = " | ".join(_dot_text(text) for text, _ in box.texts())
+        cells = " | ".join(text.translate(ESCAPES) for text, _ in box.texts())
         text = cells if box.kind in ("op", "more") else f"{{{cells}}}"
         style = STYLES[box.kind]
         focus = ", penwidth=4" if k == diagram.focus else ""
         lines.append(f'  {k} [label="{text}", {style.dot}, fillcolor="{style.fill}"{focus}]')
     lines += [f"  {a} -> {b}" for a, b in diagram.edges]
     return "\n".join([*lines, "}"])
-
-
-def _dot_text(text: str) -> str:
-    """Text for a quoted record label, with the characters escaped that mean something in one."""
-    escaped = "".join(f"\\{c}" if c in '\\"{}|<>' else c for c in text)
-    return escaped.replace("&", "&amp;").replace("\n", "\\n")

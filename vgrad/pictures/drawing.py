@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 FilePath = str | os.PathLike[str]
 Root = Value | Sequence[Value] | Graph | Program
+Around = Value | int | str | None
 
 
 def draw(
     root: Root,
     path: FilePath | None = None,
     *,
-    around: Value | int | str | None = None,
+    around: Around = None,
     hops: int = 2,
     limit: int = LIMIT,
     digits: int = 6,
@@ -67,12 +68,7 @@ def draw(
 
 
 def to_dot(
-    root: Root,
-    *,
-    around: Value | int | str | None = None,
-    hops: int = 2,
-    limit: int = LIMIT,
-    digits: int = 6,
+    root: Root, *, around: Around = None, hops: int = 2, limit: int = LIMIT, digits: int = 6
 ) -> str:
     """The picture that `draw` makes, as text in the DOT language of Graphviz; raises as that does.
 
@@ -100,15 +96,15 @@ SWATCH = 0.22  # the width of a box in the legend
 SLIDER = 0.4  # the height of the slider under a window's picture
 INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
 WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
-DATELESS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same bytes every time
+DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same bytes every time
 
 
 class Picture:
     """A diagram on a figure.
 
-    `boxes[k]` and `texts[k]` are the artists of the diagram's box k, a text per cell, and
-    `edges[k]` is that of its edge k, whose path is `ways[k]`. The graph and its legend reach from
-    `left` to `right`, at least `width` inches, and down to `bottom`, with `below` inches free.
+    `boxes[k]` and `texts[k]`, one per cell, are the artists of box k; `edges[k]` is that of edge k,
+    which follows `ways[k]`. The graph and its legend reach from `left` to `right`, at least `width`
+    inches, and down to `bottom`, with `below` inches free.
     """
 
     def __init__(
@@ -154,15 +150,9 @@ class Picture:
 
     def write(self, text: str, place: Point, **options: Any) -> Text:
         """Put text on the figure, its middle at this place unless the options say otherwise."""
-        look: dict[str, Any] = {
-            "ha": "center",
-            "va": "center_baseline",
-            "size": FONT,
-            "color": INK,
-            "linespacing": 72 * LINE / FONT,
-            "parse_math": False,  # a label is shown as it is, with its $ and _
-            "usetex": False,
-        }
+        look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": FONT, "color": INK}
+        look |= {"linespacing": 72 * LINE / FONT, "usetex": False}
+        look["parse_math"] = False  # a label is shown as it is, with its $ and _
         return self.axes.text(*place, text, **look | options)
 
     def arrows(self, tips: list[Point], colour: str, backward: bool = False) -> PathCollection:
@@ -172,11 +162,11 @@ class Picture:
 
         back = 2.2 if backward else -2.2
         head = MarkerStyle(Path([(back, 1), (0, 0), (back, -1), (back, 1)]), fillstyle="full")
-        x, y = [tip[0] for tip in tips], [tip[1] for tip in tips]
+        x, y = np.reshape(tips, (-1, 2)).T
         return self.axes.scatter(x, y, s=HEAD, c=colour, marker=head, linewidth=0, zorder=2.5)
 
     def legend(self, entries: Mapping[str, tuple[Kind, str]], top: float) -> None:
-        """A row of small boxes with text, at this height; of each box the kind and the filling."""
+        """A row of small boxes with text, at this height; an entry has its box's kind and fill."""
         x, y = self.left, top + LINE / 2
         for text, look in entries.items():
             self._frame(*look, (x + SWATCH / 2, y), (SWATCH, 0.6 * SWATCH))
@@ -193,7 +183,7 @@ class Picture:
             corner = centre[0] - width / 2, centre[1] - height / 2
             patch = FancyBboxPatch(corner, width, height, shape, facecolor=fill, zorder=2)
             patch.set(edgecolor=style.border, linewidth=style.width, linestyle=style.dashes)
-            self.axes.add_artist(patch)
+            self.axes.add_patch(patch)
         return patch
 
     def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
@@ -219,8 +209,7 @@ class Picture:
             points += [(middle, y0), (middle, y1), way[k], way[k + 1]]
             codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
         patch = PathPatch(Path(points, codes), fill=False, edgecolor=EDGE, linewidth=1, zorder=1)
-        self.axes.add_artist(patch)
-        return patch
+        return self.axes.add_patch(patch)
 
 
 def _size(box: Box) -> Point:
@@ -238,7 +227,7 @@ def _cell_height(cell: str) -> float:
 
 
 def text_width(text: str, weight: str = "normal", size: float = FONT) -> float:
-    """How many inches wide a line of text is, in the font that the user has chosen."""
+    """The width of a line of text in inches, in the font that the user has chosen."""
     import matplotlib as mpl
 
     fonts = mpl.rcParams["font.family"], mpl.rcParams["font.sans-serif"]
@@ -260,19 +249,17 @@ def _text_width(text: str, weight: str, size: float, *fonts: tuple[str, ...]) ->
 
 
 def legend_width(texts: Iterable[str]) -> float:
-    """How many inches wide a legend of these texts is."""
+    """The width in inches of a legend of these texts."""
     return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
 
 
-def new_figure(
-    width: float, height: float, layout_engine: Literal["none", "constrained"] = "none"
-) -> Figure:
+def new_figure(width: float, height: float, constrained: bool = False) -> Figure:
     """A white figure of this size in inches that needs no window."""
     from matplotlib.figure import Figure
 
     dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure.set_layout_engine(layout_engine)
+    figure.set_layout_engine("constrained" if constrained else "none")
     figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]  # for notebooks
     return figure
 
@@ -286,41 +273,39 @@ def save(figure: Figure, path: FilePath) -> None:
     if not kind:
         raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
     with own_settings():
-        figure.savefig(path, metadata=DATELESS.get(kind))
+        figure.savefig(path, metadata=DATELESS.get(kind[1:]))
 
 
-def encoded(figure: Figure, kind: Literal["svg", "png"], fonttype: str = "path") -> bytes:
+def encoded(figure: Figure, kind: str, fonttype: str = "path") -> bytes:
     """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
     file = io.BytesIO()
-    with own_settings({"svg.fonttype": fonttype}):
-        figure.savefig(file, format=kind, metadata=DATELESS.get(f".{kind}"))
+    with own_settings(fonttype):
+        figure.savefig(file, format=kind, metadata=DATELESS.get(kind))
     return file.getvalue()
 
 
 def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
-    """Save a figure as a GIF, a frame after each step of `frames`, an iterator that changes it."""
+    """Save a figure as a GIF; iterating over `frames` changes the figure from frame to frame."""
     from matplotlib.animation import PillowWriter
 
-    width, height = figure.get_size_inches()
-    dpi = min(100.0, (LARGEST_FRAME / (width * height)) ** 0.5)
+    dpi = min(100.0, float(LARGEST_FRAME / figure.get_size_inches().prod()) ** 0.5)
     writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
     with own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
         for _ in frames:
             writer.grab_frame()
 
 
-def own_settings(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """matplotlib without those of the user's settings that would spoil a picture."""
+def own_settings(fonttype: str = "path") -> AbstractContextManager[None]:
+    """Hold off the user's settings of matplotlib that would spoil a picture."""
     import matplotlib as mpl
 
     own = ("savefig.", "path.", "svg.")
     settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
-    settings |= {"svg.hashsalt": "vgrad", "svg.fonttype": "path"} | (more or {})
-    return mpl.rc_context(settings)
+    return mpl.rc_context(settings | {"svg.hashsalt": "vgrad", "svg.fonttype": fonttype})
 
 
 def window(width: float, height: float) -> Figure:
-    """A figure of this size in inches, in a window that is yet to be opened.
+    """A figure of this size in inches in a window, which is not open yet.
 
     Raises RuntimeError if matplotlib cannot open one.
     """
@@ -364,7 +349,7 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
         slider.set_val(min(max(slider.val + by, 1), steps))
 
     slider.on_changed(lambda step: show(int(step) - 1))
-    if figure.canvas.manager is not None:  # to whom the arrow keys mean to go through zooms
+    if figure.canvas.manager is not None:  # its arrow keys go through zooms
         figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id or -1)
     figure.canvas.mpl_connect("key_press_event", turn)
     figure.canvas.mpl_connect("resize_event", fit)
@@ -377,6 +362,6 @@ def _svg(figure: Figure) -> str:
 
 
 def notebook_svg(root: Value | Graph) -> str | None:
-    """What a notebook shows; of a graph so deep that its plan would take seconds, nothing."""
+    """The drawing for a notebook; None if the graph is so deep that its plan would take seconds."""
     depth = root.level if isinstance(root, Value) else int(root.level.max(initial=0))
     return None if depth > DEEP else _svg(draw(root))

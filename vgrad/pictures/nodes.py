@@ -32,40 +32,21 @@ class Item(NamedTuple):
     cells: tuple[str, ...]
 
 
-def value_diagram(
-    roots: Sequence[Value],
-    around: Any = None,
-    hops: int = 0,
-    limit: int = 0,
-    digits: int = 6,
-    names: Mapping[Value, str] | None = None,
-) -> Diagram:
-    """All that the roots were computed from, or at most `limit` nodes within `hops` of `around`.
-
-    Numbers have `digits` significant digits; `names` replace labels. Raises ValueError if `around`
-    is not a node of it.
-    """
-    items = list(_value_items(roots, digits, names or {}))
-    return _diagram(items, around, hops, limit)
+def value_diagram(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Diagram:
+    """All that the roots were computed from, with these names in place of labels."""
+    return node_diagram(list(value_items(roots, digits, names)))
 
 
-def graph_diagram(graph: Graph, around: Any, hops: int, limit: int, digits: int) -> Diagram:
-    """The same for a recorded graph, whose nodes are numbers."""
-    return _diagram(list(_graph_items(graph, digits)), around, hops, limit)
-
-
-def _value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Iterator[Item]:
+def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Iterator[Item]:
+    """All that the roots were computed from, as items; `names` replace labels."""
     values = reachable(*roots)[::-1]  # parents before their children
     place = {value: k for k, value in enumerate(values)}
     results = set(roots)
     for value in values:
-        kind: Kind
+        leaf: Kind = "parameter" if value.trainable else "input"
+        kind: Kind = "constant" if value.op is ops.const else leaf
         if value.level:
             kind = "result" if value in results else COMPUTED
-        elif value.op is ops.const:
-            kind = "constant"
-        else:
-            kind = "parameter" if value.trainable else "input"
         parents = tuple(place[x] for x in value.parents)
         cells = value_cells(value, value._data, _gradient(value), digits)
         label = names.get(value, value.label)
@@ -88,7 +69,8 @@ def value_cells(
     return f"data {texts[0]}", f"grad {texts[1]}"
 
 
-def _graph_items(graph: Graph, digits: int) -> Iterator[Item]:
+def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
+    """The nodes of a recorded graph as items."""
     outputs: dict[int, str] = {}
     for k, node in enumerate(graph.outputs.tolist()):
         name = f"output {k}" if len(graph.outputs) > 1 else "output"
@@ -105,7 +87,11 @@ def _graph_items(graph: Graph, digits: int) -> Iterator[Item]:
         yield Item(i, op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
 
 
-def _diagram(items: list[Item], around: Any, hops: int, limit: int) -> Diagram:
+def node_diagram(items: list[Item], around: Any = None, hops: int = 0, limit: int = 0) -> Diagram:
+    """All nodes, or the `limit` nearest within `hops` edges of the one that `around` names.
+
+    Raises ValueError if `around` is neither a node's key nor the label of exactly one.
+    """
     if around is None:
         return _boxes(items, range(len(items)))
     middle = _find(around, items)

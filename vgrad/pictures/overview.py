@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from reprlib import repr
 from typing import Any
@@ -14,7 +15,7 @@ from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
 from ..program import Program, Runner
 from .diagram import COMPUTED, Diagram, Kind
-from .nodes import graph_diagram, value_diagram
+from .nodes import graph_items, node_diagram, value_items
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # if there are more, those of neighbouring ranks share a box
@@ -30,15 +31,13 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         if around is not None:
             raise ValueError("around must be left out for a Program, which is drawn as its plan")
         if not root.runners:
-            raise ValueError(
-                "a Program must have been called before it is drawn: until then nothing is recorded"
-            )
+            raise ValueError("a Program must have been called before it is drawn, to be recorded")
         return overview(list(root.runners.values())[-1])
     if isinstance(root, Graph):
         root.check()
         if around is None and len(root) > limit:
             return overview(Runner(root))
-        return graph_diagram(root, around, hops, limit, digits)
+        return node_diagram(list(graph_items(root, digits)), around, hops, limit)
     roots = list(np.ravel(root)) if isinstance(root, list | tuple | np.ndarray) else [root]
     if not roots or not all(isinstance(x, Value) for x in roots):
         raise TypeError(
@@ -47,7 +46,7 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
         )
     if around is None and len(reachable(*roots)) > limit:
         return overview(Runner(capture(*roots)))
-    return value_diagram(roots, around, hops, limit, digits)
+    return node_diagram(list(value_items(roots, digits, {})), around, hops, limit)
 
 
 def overview(runner: Runner) -> Diagram:
@@ -74,7 +73,7 @@ def overview(runner: Runner) -> Diagram:
         diagram.add("result" if k in results else COMPUTED, rank + 1, kernel.title, *cells)
         before = np.unique(producer[kernel.reads])
         diagram.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
-    for kind, text, users in _leaves(runner.graph, kernels):
+    for kind, text, users in _leaves(runner.graph, kernels, producer):
         box = diagram.add(kind, min((ranks[k] for k in users), default=0), text)
         diagram.edges += [(box, k) for k in users]
     if -1 in results:
@@ -93,10 +92,7 @@ def _several(n: int, what: str) -> str:
 
 
 def _producers(kernels: list[KernelSummary], size: int) -> tuple[NDArray[np.intp], list[int]]:
-    """The kernel that computes each node, -1 for a leaf; and each kernel's rank.
-
-    The rank is the length of the longest path that leads to the kernel.
-    """
+    """The kernel that computes each node, or -1; and the longest path to each kernel, its rank."""
     producer = np.full(size, -1)
     rank = np.full(len(kernels) + 1, -1)  # the last is that of the leaves
     for k, kernel in enumerate(kernels):
@@ -122,24 +118,21 @@ def _bands(kernels: list[KernelSummary], ranks: list[int]) -> list[KernelSummary
     ]
 
 
-def _leaves(graph: Graph, kernels: list[KernelSummary]) -> Iterator[tuple[Kind, str, list[int]]]:
+def _leaves(
+    graph: Graph, kernels: list[KernelSummary], producer: NDArray[np.intp]
+) -> Iterator[tuple[Kind, str, list[int]]]:
     """Kind, text and users of each set of leaves that shares a box."""
     users: dict[int, list[int]] = {}
     for k, kernel in enumerate(kernels):
-        for node in np.unique(kernel.reads).tolist():
+        for node in np.unique(kernel.reads[producer[kernel.reads] < 0]).tolist():
             users.setdefault(node, []).append(k)
-    start = 0
-    for i, shape in enumerate(graph.input_shapes):
-        nodes = graph.inputs[start : start + count(shape)].tolist()
-        start += len(nodes)
-        used = sorted({k for node in nodes for k in users.get(node, [])})
-        name = graph.labels.get(nodes[0], f"input {i}").split("[")[0] if nodes else f"input {i}"
+    bounds = np.cumsum([count(shape) for shape in graph.input_shapes], dtype=int)
+    for i, nodes in enumerate(np.split(graph.inputs, bounds)[:-1]):
+        used = sorted({k for node in nodes.tolist() for k in users.get(node, ())})
+        name = graph.labels.get(int(nodes[0]) if len(nodes) else -1, f"input {i}").split("[")[0]
         yield "input", f"{name}: {_several(len(nodes), 'input')}", used
-    sets: dict[tuple[int, ...], int] = {}
-    for node in graph.parameters.tolist():
-        key = tuple(users.get(node, []))
-        sets[key] = sets.get(key, 0) + 1
+    sets = Counter(tuple(users.get(node, ())) for node in graph.parameters.tolist())
     if len(sets) > MOST_SETS:
-        sets = {tuple(sorted(set().union(*sets))): sum(sets.values())}
+        sets = Counter({tuple(sorted(set().union(*sets))): sets.total()})
     for key, size in sets.items():
         yield "parameter", _several(size, "parameter"), list(key)

@@ -40,7 +40,7 @@ def plot_training(
 
     `history` maps each name to its numbers, one per step; a plain sequence is the loss. A loss that
     is always positive has a logarithmic scale; an accuracy, from 0 to 1, is shown in percent. Draws
-    on a new figure or the one given, and saves it if a path is given.
+    on `figure` or a new one, and saves it if a path is given.
 
     >>> figure = plot_training({"loss": [1.0, 0.1], "accuracy": [0.5, 1.0]})
     >>> [axes.get_ylabel() for axes in figure.axes]
@@ -53,7 +53,7 @@ def plot_training(
     if not arrays or any(x.ndim != 1 or not len(x) for x in arrays.values()):
         shapes = {name: x.shape for name, x in arrays.items()}
         raise ValueError(f"history must have numbers, a list of them by each name (got {shapes})")
-    target = figure or new_figure(6, 1 + 2 * len(arrays), "constrained")
+    target = figure or new_figure(6, 1 + 2 * len(arrays), constrained=True)
     panels = target.subplots(len(arrays), sharex=True, squeeze=False)[:, 0]
     for k, (axes, (name, numbers)) in enumerate(zip(panels, arrays.items())):
         percent = "accuracy" in name
@@ -88,9 +88,8 @@ def plot_boundary(
 
     `predict` is called once, with a grid of N = `resolution` squared points (N, 2). It returns
     scores (N,), where a score above `threshold` means the higher of two classes, or (N, classes),
-    where the highest score wins. Two classes have a solid line between them and, with a `margin`,
-    dashed lines where the score is that far from the threshold. Draws on a new figure or the one
-    given, and saves it if a path is given.
+    where the highest wins. Between two classes is a solid line, with dashed ones where scores are
+    `margin` from the threshold. Draws on `figure` or a new one, and saves it if a path is given.
 
     >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([-1, 1])
     >>> figure = plot_boundary(lambda points: points[:, 0] - points[:, 1], X, y)
@@ -111,16 +110,16 @@ def plot_boundary(
     classes = np.unique(y)
     if len(classes) > several:
         raise ValueError(f"y must have no more than {several} classes (got {len(classes)})")
-    target = figure or new_figure(6, 5, "constrained")
+    target = figure or new_figure(6, 5, constrained=True)
     axes = target.subplots()
     _draw_regions(axes, across, up, scores, threshold)
     if scores.ndim == 1:
         _draw_lines(axes, across, up, scores, threshold, margin)
     for k, name in enumerate(classes):
         shade = _class_number(k, name, classes, several) % len(COLOURS)
-        points, label = X[y == name].T, f"class {name}"
-        look: Any = {"c": COLOURS[shade], "marker": MARKERS[shade], "edgecolors": "white"}
-        axes.scatter(*points, **look, label=label)
+        x0, x1 = X[y == name].T
+        colour, marker, label = COLOURS[shade], MARKERS[shade], f"class {name}"
+        axes.scatter(x0, x1, c=colour, marker=marker, edgecolors="white", label=label)
     axes.set(xlabel="x[0]", ylabel="x[1]")
     axes.legend(loc="lower left")
     if path is not None:
@@ -184,8 +183,7 @@ class LivePlot:
 
     It plots the numbers by name and, if given `predict`, `X` and `y`, the decision boundary, as
     `plot_boundary` does with the last three options. It is redrawn at most every `seconds` seconds,
-    to a file if `path` is given, else in the notebook or in a window. `history` keeps all numbers,
-    for `plot_training`.
+    to a file if `path` is given, else in a notebook or window; `plot_training` takes its `history`.
 
     >>> import os, tempfile
     >>> live = LivePlot(path=os.path.join(tempfile.mkdtemp(), "training.png"))
@@ -213,7 +211,7 @@ class LivePlot:
         if len({x is None for x in (predict, X, y)}) > 1:
             raise ValueError("predict, X and y must be given together, or none of them")
         self.history: dict[str, list[float]] = {}
-        self._steps, self._drawn = 0, -math.inf
+        self._steps, self._drawn, self._open = 0, -math.inf, True
         self._path, self._seconds = path, seconds
         look: Any = {"threshold": threshold, "margin": margin}
         look["resolution"] = whole_number("resolution", resolution)
@@ -221,7 +219,6 @@ class LivePlot:
         size = (11.0, 5.0) if predict else (6.0, 4.0)
         self._notebook = None if path else _notebook()
         self._window = not (path or self._notebook)
-        self._open = True
         self._figure = (window if self._window else new_figure)(*size)
         self._figure.set_layout_engine("constrained")
         self._figure.canvas.mpl_connect("close_event", self._close)

@@ -33,7 +33,7 @@ STYLES: dict[Kind, Style] = {
     "more": Style("#ffffff", "#ffffff", "shape=none"),  # says that the graph goes on
 }
 
-# for characters that mean something in the label of a record in DOT
+# Characters with a meaning in the label of a DOT record, and what stands for them.
 ESCAPES = str.maketrans({c: f"\\{c}" for c in '\\"{}|<>'} | {"&": "&amp;", "\n": "\\n"})
 
 

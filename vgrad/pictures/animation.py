@@ -14,9 +14,9 @@ from .. import ops
 from ..arguments import whole_number
 from ..engine import Value, reachable
 from . import drawing
-from .diagram import COMPUTED, Diagram, numeral, one_line
+from .diagram import Diagram, numeral, one_line
 from .drawing import EDGE, HEAD, LINE, FilePath, legend_width, text_width
-from .nodes import value_cells, value_diagram
+from .nodes import node_diagram, value_cells, value_items
 from .overview import LIMIT
 from .page import page
 from .steps import By, Step, steps
@@ -70,7 +70,7 @@ class Animation:
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._nodes, self._digits = nodes, digits
-        self._diagram = value_diagram([root], digits=digits, names=titles)
+        self._diagram = node_diagram(list(value_items([root], digits, titles)))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -206,7 +206,7 @@ class _Stage:
             picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
         self._picture, y = picture, picture.bottom + LINE
         self.figure = picture.figure
-        picture.legend({state: (COMPUTED, fill) for state, fill in zip(STATES, FILLS)}, y)
+        picture.legend({state: ("computed", fill) for state, fill in zip(STATES, FILLS)}, y)
         self._count = picture.write("", (picture.right, y + LINE / 2), ha="right")
         self._caption = picture.write("", (picture.left, y + 2 * LINE), ha="left", va="top")
         cells = (x for box, texts in zip(boxes, picture.texts) for x in texts[bool(box.title) :])

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["parameter", "input", "constant", "computed", "result", "op", "more"]
-COMPUTED: Kind = "computed"
 
 
 class Style(NamedTuple):
@@ -27,7 +26,7 @@ STYLES: dict[Kind, Style] = {
     "parameter": Style("#fbe3b5", "#a35f00", 'style="filled,bold"', width=2.0),
     "input": Style("#d3ebf8", "#0072b2", 'style="filled,rounded"', width=1.2, radius=0.09),
     "constant": Style("#eeeeee", "#777777", 'style="filled,dashed"', dashes="--"),
-    COMPUTED: Style("#ffffff", "#555555", "style=filled"),
+    "computed": Style("#ffffff", "#555555", "style=filled"),
     "result": Style("#c5e8da", "#00694b", "style=filled, penwidth=3", width=1.2),  # two borders
     "op": Style("#ffffff", "#555555", "shape=ellipse, style=filled", radius=0.15),
     "more": Style("#ffffff", "#ffffff", "shape=none"),  # says that the graph goes on

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .. import ops
 from ..engine import NO_GRADIENT, Value, reachable
 from ..flat import Graph
-from .diagram import COMPUTED, Diagram, Kind, numeral, one_line
+from .diagram import Diagram, Kind, numeral, one_line
 
 LABEL_WIDTH = 24  # characters per line
 LEAVES: dict[ops.Op, Kind] = {ops.input: "input", ops.parameter: "parameter", ops.const: "constant"}
@@ -32,11 +32,6 @@ class Item(NamedTuple):
     cells: tuple[str, ...]
 
 
-def value_diagram(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Diagram:
-    """All that the roots were computed from, with these names in place of labels."""
-    return node_diagram(list(value_items(roots, digits, names)))
-
-
 def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Iterator[Item]:
     """All that the roots were computed from, as items; `names` replace labels."""
     values = reachable(*roots)[::-1]  # parents before their children
@@ -46,7 +41,7 @@ def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str])
         leaf: Kind = "parameter" if value.trainable else "input"
         kind: Kind = "constant" if value.op is ops.const else leaf
         if value.level:
-            kind = "result" if value in results else COMPUTED
+            kind = "result" if value in results else "computed"
         parents = tuple(place[x] for x in value.parents)
         cells = value_cells(value, value._data, _gradient(value), digits)
         label = names.get(value, value.label)
@@ -78,7 +73,7 @@ def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
     columns = (graph.op.tolist(), graph.parents.tolist(), graph.level.tolist())
     for i, (code, parents, level) in enumerate(zip(*columns)):
         op = ops.OPS[code]
-        kind = LEAVES.get(op) or ("result" if i in outputs else COMPUTED)
+        kind = LEAVES.get(op) or ("result" if i in outputs else "computed")
         cells = [outputs[i]] if i in outputs else []
         if kind in ("parameter", "constant"):
             text = numeral(float(graph.value[i]), digits)

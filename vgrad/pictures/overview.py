@@ -14,7 +14,7 @@ from ..arguments import count, whole_number
 from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
 from ..program import Program, Runner
-from .diagram import COMPUTED, Diagram, Kind
+from .diagram import Diagram, Kind
 from .nodes import graph_items, node_diagram, value_items
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
@@ -70,7 +70,7 @@ def overview(runner: Runner) -> Diagram:
             cells.append("once per call")
         if k in results:
             cells.append(_outputs(results[k], len(outputs)))
-        diagram.add("result" if k in results else COMPUTED, rank + 1, kernel.title, *cells)
+        diagram.add("result" if k in results else "computed", rank + 1, kernel.title, *cells)
         before = np.unique(producer[kernel.reads])
         diagram.edges += [(a, k) for a in before.tolist() if a not in (-1, k)]
     for kind, text, users in _leaves(runner.graph, kernels, producer):

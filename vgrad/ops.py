@@ -47,6 +47,7 @@ class Op:
     vjp: tuple[Rule | None, ...] = ()  # one per operand; None if its derivative is always 0
     fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
+    nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
@@ -250,7 +251,7 @@ pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
     lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))),
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
-    static=1)
+    static=1, nonnegative=lambda y: y % 2 == 0)
 maximum: Op = Op(
     "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
@@ -269,20 +270,24 @@ guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs o
     fast=lambda x, y: where((x == 0) * (y != y), 0.0, y))
 
 neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
-exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (lambda g, out, x: g * out,))
+exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (
+    lambda g, out, x: g * out,),
+    nonnegative=True)
 log: Op = Op("log", "log", _numpy(np.log), np.log, (POSITIVE,), (lambda g, out, x: g / x,))
 sqrt: Op = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
-    lambda g, out, x: g / (2 * out),))
+    lambda g, out, x: g / (2 * out),),
+    nonnegative=True)
 tanh = Op("tanh", "tanh", _numpy(np.tanh), np.tanh, ONE, (
     lambda g, out, x: g * (1 - out * out),))
 sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), None, ONE, (
     lambda g, out, x: g * out * (1 - out),),
-    fast=lambda x: 1.0 / (1.0 + exp(-x)))
+    fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True)
 relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
     lambda g, out, x: where(x > 0, g, 0.0),),
-    fast=lambda x: maximum(x, 0.0))
+    fast=lambda x: maximum(x, 0.0), nonnegative=True)
 abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
-    lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),))
+    lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
+    nonnegative=True)
 sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))
 cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),))
 

@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, SHARED, Rows, as_slice
 from .calls import Calls
-from .fuse import Mask
+from .fused import Mask
 from .kernels import Kernel
 from .plan import Plan
 
@@ -39,7 +39,7 @@ class Bound:
         self.width, self.wanted = width, wanted
         fused, layout, graph = plan.fused, plan.layout, plan.graph
         calls = _calls(plan, width, careful, dtype)
-        self._shared, self._noted = calls.values[SHARED], calls.noted
+        self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
         self._parameters = as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
@@ -51,8 +51,10 @@ class Bound:
         self._is_shared = not batched[0]
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
-        self._start = _forwards(calls, plan.kernels, SHARED)
-        self._forward = _forwards(calls, plan.kernels, BATCHED)
+        # of the numbers in either buffer that are watched, the sum of their squares
+        self._shared_squares, self._squares = np.zeros((), dtype), np.zeros((), dtype)
+        self._start = _forwards(calls, plan, SHARED, self._shared_squares)
+        self._forward = _forwards(calls, plan, BATCHED, self._squares)
         if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
@@ -84,11 +86,11 @@ class Bound:
 
     def start(self, theta: Array) -> None:
         """Compute the shared values. Hot path."""
-        self._noted.fill(0.0)
         self._shared[self._parameters] = theta
         for call in self._start:
             call()
         self._value, self._tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
+        self._is_shared_sound = isfinite(self._shared_squares)
 
     def forward(self, arrays: Iterable[Array]) -> None:
         """Compute the batched values for the samples of one tile. Hot path."""
@@ -96,7 +98,7 @@ class Bound:
             self._batch[rows] = array.T
         for call in self._forward:
             call()
-        self._value += float(self._sum())
+        self._value += float(self._sum()) if self._is_sound else nan
 
     def backward(self) -> None:
         """Carry the gradient of output 0 back to the inputs, or to shared rows. Hot path."""
@@ -115,7 +117,6 @@ class Bound:
         scale, value = 1.0 / divisor, self._value
         if self._is_shared:  # it was seeded once, but counts for every sample
             scale, value = scale * (self._tiles * self.width), value * self.width
-        value = value if self._is_sound else nan
         return value / divisor, self._totals[self._parameters] * scale
 
     def read(self, outputs: Array) -> None:
@@ -140,8 +141,11 @@ class Bound:
 
     @property
     def _is_sound(self) -> bool:
-        """Whether everything noted is finite; if not, results become nan, to be redone."""
-        return isfinite(self._noted)
+        """Whether all that is watched is finite; if not, results become nan, to be redone.
+
+        A number whose square overflows is one false alarm too many, but never one too few.
+        """
+        return self._is_shared_sound and isfinite(self._squares)
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
@@ -158,13 +162,19 @@ def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls
     return calls
 
 
-def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
-    """The calls that compute the values of a buffer."""
+def _forwards(calls: Calls, plan: Plan, buffer: int, squares: Array) -> Steps:
+    """The calls that compute the values of a buffer, and then the sum of the watched ones' squares.
+
+    An infinity or nan among them that another sweep would not find may be hidden by tanh or 1 / x.
+    """
     calls.calls = []
-    for kernel in kernels:
+    for kernel in plan.kernels:
         if kernel.buffer == buffer:
             calls.next_kernel()
             kernel.forward(calls)
+    watched = calls.values[buffer][plan.layout.watched[buffer]].reshape(-1)
+    if len(watched):
+        calls.call(partial(np.dot, watched, watched, squares))
     return calls.calls
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED, Rows
-from .fuse import Ints, Mask
+from .fused import Ints, Mask
 
 
 class Source(NamedTuple):
@@ -47,7 +47,6 @@ class Calls:
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
-        self.noted = np.zeros((), dtype)  # finite as long as everything noted was
         self._slots: list[Array] = []
         self._used = 0
         self._lasting_bytes = 0
@@ -62,9 +61,9 @@ class Calls:
         """A number or array that is the same in every sweep."""
         return Source(np.asarray(numbers, self.dtype), True)
 
-    def zeros(self, shape: Shape) -> Array:
-        """An array that lasts, whose numbers stay 0 unless a call sets them."""
-        array = np.zeros(shape, self.dtype)
+    def lasting(self, shape: Shape, number: float) -> Array:
+        """An array whose numbers stay the same in all sweeps unless a call sets them."""
+        array = np.full(shape, number, self.dtype)
         self._lasting_bytes += array.nbytes
         return array
 
@@ -127,22 +126,22 @@ class Calls:
         self.call(bound, result.constant)
         return result
 
+    def sum_in_order(self, x: Source, out: Array | None = None) -> Source:
+        """The sums along axis 1 of (n, k) or (n, k, B), one term after the other.
+
+        A reduction adds in pairs where it goes along the last axis, and row to row elsewhere.
+        """
+        if x.array.ndim == 3:
+            return self.sum(x, (1,), (len(x.array), x.array.shape[2]), out)
+        so_far = self.result(x.array.shape, x)
+        self.call(partial(np.add.accumulate, x.array, 1, None, so_far.array), so_far.constant)
+        return so_far._replace(array=so_far.array[:, -1])
+
     def sum_spans(self, x: Source, starts: Ints, out: Array | None = None) -> Source:
         """The sums along axis 0 of the spans of rows that begin at `starts`."""
         result = self.result((len(starts), *x.array.shape[1:]), x, out=out)
         self.call(partial(np.add.reduceat, x.array, starts, 0, None, result.array), result.constant)
         return result
-
-    def note(self, rows: Rows) -> None:
-        """Make `noted` inf or nan in every sweep in which one of these values is not finite.
-
-        The rows lie in one piece, or with rows of ones between them.
-        """
-        span = slice(rows.flat.min(), rows.flat.max() + 1)
-        values = self.values[rows.buffer][span].reshape(-1)
-        squares = self.zeros(())
-        self.call(partial(np.dot, values, values, squares))
-        self.call(partial(np.add, self.noted, squares, self.noted))
 
     def value(self, rows: Rows, like: int | None = None) -> Source:
         """The values of these rows, to be combined with those of buffer `like` or of their own."""

@@ -12,124 +12,25 @@ and u and v are nodes. A neuron is one, whatever its width, and so is a penalty 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache
 from itertools import product
 from math import isnan, nan
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import FROM_INPUTS, Graph, hash64, origins, reached, span_lengths
+from ..flat import Graph, hash64, reached, span_lengths
+from .fused import CONTRACTION, GONE, Fused, Mask, Terms, replaced, unfused
+from .order import of_one_sign, parted
+from .trees import named, whole_forest
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.signedinteger[Any]]
-Mask = NDArray[np.bool_]
-Uses = tuple[Ints, Ints, Floats]  # (e,) each
+__all__ = [
+    "CONTRACTION", "GONE", "SMALL_SUM", "Terms", "contract_sums", "drop_guards", "merge_constants",
+    "split_mixed", "split_residuals", "split_shared", "unfused",
+]  # fmt: skip
 
-CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
-STEPS = 4  # of depth between levels of the graph, to have room for new nodes
 SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds
-
-# A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
-# not be small, or that factor might lose digits that the product keeps. If it is large, an overflow
-# shows, and the plain sweep takes over. A constant in front of a sum stays outside: inside it would
-# round every term.
-COEFFICIENTS = 1.0, 2.0**30
-
-SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
-IS_SUM = np.isin(np.arange(256), [op.code for op in SIGNS])  # by op code
-LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
-
-
-class Terms(NamedTuple):
-    """The terms of all contractions, t in all, those of one contraction side by side."""
-
-    node: Ints  # (t,) the contraction
-    u: Ints  # (t,) one factor
-    v: Ints  # (t,) the other, or the node that is 1
-    coef: Floats  # (t,)
-
-    def take(self, order: Ints | Mask | slice) -> Terms:
-        """The terms at these places."""
-        return Terms(self.node[order], self.u[order], self.v[order], self.coef[order])
-
-    def joined(self, other: Terms) -> Terms:
-        """These terms and then the others."""
-        columns: list[Any] = [np.append(*pair) for pair in zip(self, other)]
-        return Terms(*columns)
-
-    def how_many(self, mask: Mask) -> Ints:
-        """(t,) for each term how many terms of its contraction are in `mask`."""
-        return np.bincount(self.node[mask], minlength=self.node.max(initial=0) + 1)[self.node]
-
-    def spans(self) -> tuple[Ints, Ints, Ints]:
-        """Where each contraction's terms begin, how many it has, and (t,) their places in it."""
-        starts, counts = span_lengths(self.node)
-        return starts, counts, np.arange(len(self.node)) - np.repeat(starts, counts)
-
-    def keys(self, *columns: NDArray[Any]) -> list[NDArray[np.uint64]]:
-        """For each column x (t,) one number per contraction, in place of the tuple of its terms' x.
-
-        A sum of hashes takes one call for all; different tuples have equal keys by chance alone.
-        """
-        starts, _, places = self.spans()
-        factor = hash64(places) | 1
-        return [np.add.reduceat(x * factor, starts) for x in columns]
-
-
-@dataclass(frozen=True, eq=False)
-class Fused:
-    """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
-
-    op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: replaced by another node
-    parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
-    value: Floats  # (m,) of constants
-    origin: NDArray[np.uint8]  # (m,) FROM_... bits
-    depth: Ints  # (m,) grows from parents to children; 0 for leaves
-    sources: Ints  # (m,) how many computed nodes of the graph each one stands for
-    outputs: Ints
-    one: int  # the node that is 1
-    terms: Terms
-    alone: bool  # whether no other sweep can take over
-    picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
-    unguarded: bool = False  # whether nan may come out where the graph has a guard
-
-    @cached_property
-    def batched(self) -> Mask:
-        """(m,) which nodes differ between samples."""
-        batched: Mask = (self.origin & FROM_INPUTS) > 0
-        return batched
-
-
-def unfused(graph: Graph, alone: bool) -> Fused:
-    """The graph as it is, and the node 1."""
-    nothing = np.empty(0, np.intp)
-    return Fused(
-        op=np.append(graph.op, np.uint8(ops.const.code)),
-        parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
-        value=np.append(graph.value, 1.0),
-        origin=origins(graph),  # its last entry, for no parent, serves the node 1: from nothing
-        depth=np.append(STEPS * graph.level.astype(np.intp), 0),
-        sources=np.append(graph.level > 0, 0),
-        outputs=graph.outputs,
-        one=len(graph),
-        terms=Terms(nothing, nothing, nothing, np.empty(0)),
-        alone=alone,
-    )
-
-
-def _replaced(fused: Fused, by: Ints) -> Fused:
-    """Put node by[i] in the place of every node i; what is replaced is gone."""
-    gone = by != np.arange(len(by))
-    parents = np.append(by, -1)[fused.parents]
-    parents[gone] = -1
-    sources = np.zeros_like(fused.sources)
-    np.add.at(sources, by, fused.sources)
-    op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
-    return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)
 
 
 def merge_constants(fused: Fused) -> Fused:
@@ -139,7 +40,7 @@ def merge_constants(fused: Fused) -> Fused:
     _, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
     by = np.arange(len(fused.op))
     by[constants] = constants[first][inverse.reshape(-1)]
-    return _replaced(fused, by)
+    return replaced(fused, by)
 
 
 def drop_guards(fused: Fused, graph: Graph) -> Fused:
@@ -159,7 +60,7 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     by[guards] = fused.parents[guards, 1]
     while (by[by] != by).any():  # a guard of a guard
         by = by[by]
-    return replace(_replaced(fused, by), unguarded=True)
+    return replace(replaced(fused, by), unguarded=True)
 
 
 @cache
@@ -175,9 +76,10 @@ def _hides_nan(op: ops.Op, k: int) -> bool:
 
 
 def contract_sums(fused: Fused) -> Fused:
-    """Turn every tree of sums into one contraction, which takes the place of its root.
+    """Turn every tree of sums into a contraction, which takes the place of its root.
 
     An inner node is used once, by the node above it, and so counts in the root of its tree alone.
+    What must keep its order is a tree by itself.
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
@@ -187,96 +89,20 @@ def contract_sums(fused: Fused) -> Fused:
     >>> terms.u.tolist(), terms.v.tolist()  # w[0] is node 0, x[0] is 1, and 10 is the number 1
     ([0, 2, 4], [1, 3, 10])
     """
-    uses = user, used, weight = _uses(fused)
-    once = np.bincount(np.append(used, fused.outputs))[used] == 1
-    joins = once & (weight != 0) & _may_join(fused, used, user)
-    inner = used[joins]
-    root, coef = _climb(inner, user[joins], weight[joins], len(fused.op))
-    terms, roots = _terms(fused, uses, root, coef), np.unique(root[inner])
-    picks = bool((fused.op[inner] == ops.where.code).any())
-    fused = replace(_replaced(fused, root), terms=terms, picks=picks)
+    forest, ordered = parted(whole_forest(fused))
+    inner, root = forest.inner, forest.root
+    roots = np.unique(root[inner])
+    is_root = named(roots, len(root))
+    fused = replace(
+        replaced(fused, root),
+        terms=forest.terms,
+        picks=bool((fused.op[inner] == ops.where.code).any()),
+        ordered=ordered & is_root,
+        exact=~named(root[forest.bends], len(root)),
+        one_sign=of_one_sign(forest),
+    )
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return fused
-
-
-def _uses(fused: Fused) -> Uses:
-    """All uses of nodes: the user, the node, and what a sum or a scaled product multiplies it with.
-
-    x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
-    """
-    user, k = np.nonzero(fused.parents >= 0)
-    used, other = fused.parents[user, k], fused.parents[user, 1 - k]
-    (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
-    scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
-    weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
-    for op, signs in SIGNS.items():
-        of_op = fused.op[user] == op.code
-        weight[of_op] = np.take(signs, k[of_op])
-    return user, used, weight
-
-
-def _may_join(fused: Fused, node: Ints, user: Ints) -> Mask:
-    """Whether a node may be an inner node below its user: a product, or a sum below a sum."""
-    is_sum, is_product = IS_SUM[fused.op], fused.op == ops.mul.code
-    # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
-    same_buffer = fused.batched[node] == fused.batched[user]
-    into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
-    into_scale = is_product[node] & same_buffer  # a pick, scaled, might overflow
-    joins: Mask = np.where(is_sum[user], into_sum, into_scale) & (fused.origin[node] > 0)
-    return joins
-
-
-def _picks(fused: Fused) -> Mask:
-    """(m,) which nodes are where(c, w, 0) of a condition c and a parameter or number w.
-
-    That is the product c * w if w is finite. A sum of them, as `take` makes, may then be a matrix
-    product, of a row that is 1 in one place.
-    """
-    op, value = fused.op, fused.value
-    picks: Mask = op == ops.where.code
-    c, w, zero = fused.parents[picks].T
-    number = (op[w] == ops.const.code) & (np.abs(value[w]) <= LARGEST)
-    nothing = (op[zero] == ops.const.code) & (value[zero] == 0)
-    picked = (op[w] == ops.parameter.code) | number
-    condition = np.array([x.is_condition for x in ops.OPS])[op[c]]
-    picks[picks] = condition & picked & nothing & (not fused.alone)
-    return picks
-
-
-def _climb(node: Ints, user: Ints, weight: Floats, m: int) -> tuple[Ints, Floats]:
-    """(m,) for these inner nodes the root and what that multiplies them with; themselves and 1.
-
-    The loop below does this for all of them, in rounds that double the distance covered:
-    5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9 becomes 5 -> 9. For one node:
-
-        root, coef = user[node], weight[node]
-        while inner[root]:
-            root, coef = user[root], coef * weight[root]
-    """
-    root, coef, inner = np.arange(m), np.ones(m), np.zeros(m, bool)
-    root[node], coef[node], inner[node] = user, weight, True
-    while len(node := node[inner[root[node]]]):
-        above = root[node]
-        coef[node] *= coef[above]
-        root[node] = root[above]
-    return root, coef
-
-
-def _terms(fused: Fused, uses: Uses, root: Ints, coef: Floats) -> Terms:
-    """The terms of all trees: what their nodes read from outside, in the order of evaluation."""
-    user, used, weight = uses
-    inner = root != np.arange(len(root))
-    in_tree, is_sum = inner.copy(), IS_SUM[fused.op]
-    in_tree[root[inner]] = True
-    zero = (fused.op == ops.const.code) & (fused.value == 0)  # as sum() begins with
-    adds = (in_tree & is_sum)[user] & ~(inner | zero)[used]
-    node, u = user[adds], used[adds]
-    added = Terms(node, u, np.full_like(u, fused.one), coef[node] * weight[adds])
-    node = np.flatnonzero(in_tree & ~is_sum & ~inner[fused.parents].any(axis=1))
-    u, v, _ = fused.parents[node].T
-    terms = added.joined(Terms(node, u, v, coef[node]))
-    terms = terms.take(np.lexsort((terms.node, root[terms.node])))
-    return terms._replace(node=root[terms.node])
 
 
 def split_shared(fused: Fused) -> Fused:
@@ -349,15 +175,19 @@ def differing_biases(fused: Fused) -> Mask:
 def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     """Move terms out of their contractions into new ones, which the old ones then add.
 
+    Contractions that keep their order are left alone.
     `below` is how much deeper the new ones are: less from one split to the next, as a later one may
     move a sum that an earlier one has made.
     """
+    moved = moved & ~fused.ordered[fused.terms.node]
     if not moved.any():
         return fused
     out, kept = fused.terms.take(moved), fused.terms.take(~moved)
     roots, index, counts = np.unique(out.node, return_inverse=True, return_counts=True)
     n, starts = len(roots), np.cumsum(counts) - counts
     new = len(fused.op) + np.arange(n)
+    exact = fused.exact.copy()
+    exact[roots] = False
     links = Terms(roots, new, np.full(n, fused.one), np.ones(n))
     terms = kept.joined(links).joined(out._replace(node=new[index]))
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
@@ -372,5 +202,8 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
         origin=np.append(fused.origin, origin),
         depth=np.append(fused.depth, fused.depth[roots] - below),
         sources=sources,
+        ordered=np.append(fused.ordered, np.zeros(n, bool)),
+        exact=np.append(exact, np.zeros(n, bool)),
+        one_sign=np.append(fused.one_sign, fused.one_sign[roots]),
         terms=terms.take(np.argsort(terms.node, kind="stable")),
     )

@@ -16,7 +16,7 @@ from .. import ops
 from ..arguments import Array
 from ..flat import KernelSummary, ReadSummary, Rows, recorded
 from .calls import Calls, Source
-from .fuse import Fused, Ints, Mask
+from .fused import Fused, Ints, Mask
 from .layout import Layout
 from .lowering import add_op, add_rule
 
@@ -55,6 +55,14 @@ class Kernel:
         is as quick, and the kernel stays whole.
         """
         return [self]
+
+    def is_exact(self, fused: Fused) -> bool:
+        """Whether a forward gives what the graph does, to the bit; it may add in another order."""
+        return True
+
+    def hides_overflow(self, fused: Fused) -> bool:
+        """Whether its values may be infinite where the graph's are not, or nan the other way."""
+        return not self.is_exact(fused)
 
     def in_order(self, layout: Layout) -> Kernel:
         """The kernel with its nodes in the order of their operands' rows, if any order will do."""

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..flat import BATCHED, FROM_INPUTS, Rows
-from .fuse import Fused, Ints, Mask
+from .fused import Fused, Ints, Mask
+
+FAR = 1 << 40  # added to rows whose place is not known before all are given
 
 
 class Layout:
     """The rows of the two buffers: one of a number per row, one of a number per row and sample.
+
+    Leaves come first, then what is to be watched, which so lies in one piece, then all the rest.
 
     Rows of ones lie where matrix products want them, so that a bias rides along as one more
     weight. Behind the rows of a layer's inputs lies one:
@@ -26,17 +30,33 @@ class Layout:
         self.row = np.full(len(fused.op), -1)  # (m,) the row of each node in its buffer
         self.sizes = [0, 0]  # how many rows the buffers have
         self.ones: tuple[list[int], list[int]] = [], []  # the rows of ones in each buffer
+        self.watched = [slice(0, 0), slice(0, 0)]  # rows where an overflow might be hidden
+        self._far = [FAR, FAR]
 
-    def give(self, nodes: Ints, buffer: int) -> None:
-        """Give these nodes the next rows, in order; some are followed by a row of ones."""
+    def give(self, nodes: Ints, buffer: int, far: bool = False) -> None:
+        """Give these nodes the next rows, in order; some are followed by a row of ones.
+
+        Those that are `far` come after all others.
+        """
+        sizes = self._far if far else self.sizes
         behind = self.follows[nodes]
         gaps: Ints = np.cumsum(behind) - behind
-        self.row[nodes] = self.sizes[buffer] + np.arange(len(nodes)) + gaps
+        self.row[nodes] = sizes[buffer] + np.arange(len(nodes)) + gaps
         self.ones[buffer].extend((self.row[nodes[behind]] + 1).tolist())
-        self.sizes[buffer] += len(nodes) + int(behind.sum())
+        sizes[buffer] += len(nodes) + int(behind.sum())
 
-    def give_ones(self) -> None:
-        """Give the last batched row to ones, for general use."""
+    def settle(self, leaves: list[int]) -> None:
+        """Put what is far behind the rest, and a row of ones, for general use, behind all of it.
+
+        The first rows of each buffer are `leaves`.
+        """
+        self.watched = [slice(*ends) for ends in zip(leaves, self.sizes)]
+        for buffer, near in enumerate(self.sizes):
+            of_buffer = self.fused.batched == bool(buffer)
+            self.row[of_buffer & (self.row >= FAR)] += near - FAR
+            rows = self.ones[buffer]
+            rows[:] = [row - FAR + near if row >= FAR else row for row in rows]
+            self.sizes[buffer] += self._far[buffer] - FAR
         self.ones[BATCHED].append(self.sizes[BATCHED])
         self.sizes[BATCHED] += 1
 

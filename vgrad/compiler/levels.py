@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..flat import hash64, span_lengths, spans
-from .fuse import Fused, Ints, Mask, Terms
+from .fused import Fused, Ints, Mask, Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,8 @@ class Kinds:
     """Which nodes may run as one kernel: those of one family.
 
     Maps of one family have the same op, operands that are batched alike, and the same constant if
-    the op has short cuts for some. Sums of one family have batched factors in the same places.
+    the op has short cuts for some. Sums of one family have batched factors in the same places, and
+    all keep their order or none does.
     Those that share weights, or the factors of these, may make up a matrix product; of other nodes,
     all in a family count as sharing weights, and none has factors.
     """
@@ -57,7 +58,8 @@ def find_kinds(fused: Fused) -> Kinds:
     pattern = np.where(uniform[sums], np.minimum(how_many, np.uint64(1)), pattern)
     keys = np.zeros((3, len(fused.op)), np.uint64)
     keys[:, maps] = _families(fused, maps)
-    keys[:, sums] = hash64(hash64(pattern) + batched[sums].astype(np.uint64))
+    apart = batched[sums] + 2 * fused.ordered[sums].astype(np.uint64)
+    keys[:, sums] = hash64(hash64(pattern) + apart)
     keys[1:, sums] += weights, factors
     family, weights_of, factors_of = map(_numbered, keys, (computed, computed, sums))
     return Kinds(computed, family, weights_of, factors_of, terms, uniform)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from ..flat import Graph, SweepSummary
 from .fuse import (
-    Fused,
     contract_sums,
     drop_guards,
     merge_constants,
@@ -15,6 +14,7 @@ from .fuse import (
     split_shared,
     unfused,
 )
+from .fused import Fused
 from .kernels import Kernel
 from .layout import Layout
 from .levels import find_kinds, find_levels

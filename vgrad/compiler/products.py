@@ -11,7 +11,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED
 from .calls import Calls, Source
-from .fuse import Floats, Fused, Ints, Mask
+from .fused import Floats, Fused, Ints, Mask
 from .kernels import Kernel, producers
 from .layout import Layout
 from .sums import Sum
@@ -26,6 +26,11 @@ class Grid(Sum):
     """
 
     coef: Floats
+
+    keeps_order = False
+
+    def hides_overflow(self, fused: Fused) -> bool:
+        return not fused.one_sign[self.nodes].all()
 
     def parts(self, made_by: Ints) -> list[Kernel]:
         found = producers(self.v[:, 0], made_by, max(len(self.nodes), self.v.size))
@@ -150,7 +155,7 @@ class Part:
         """The array with these numbers at their places."""
         if self.places is None:
             return numbers
-        array = calls.zeros(self.shape + numbers.array.shape[1:])
+        array = calls.lasting(self.shape + numbers.array.shape[1:], 0.0)
         flat = array.reshape(-1, *numbers.array.shape[1:])
         calls.call(partial(flat.__setitem__, self.places, numbers.array), numbers.constant)
         return Source(array, numbers.constant)
@@ -168,13 +173,13 @@ class Stack(Sum):
     """H matrix products at once, v (A, k) @ u.T (k, C), some cells and some factors left out.
 
     Whatever is left out is 0, in arrays that last. So 0 may meet inf, which the sums themselves do
-    not, and give nan; and where inf meets -inf, BLAS may miss the nan. Later kernels might hide
-    that, so a result that is not finite is noted, and another sweep takes over.
+    not, and give nan; and where inf meets -inf, BLAS may miss the nan.
     """
 
     cells: Ints  # (n,) which of the H * A * C sums are wanted; in u and v, -1 stands for 0
 
     name = "stack"
+    keeps_order = False
 
     def locate(self, fused: Fused, layout: Layout) -> None:
         (h, c, k), a = self.u.shape, self.v.shape[1]
@@ -187,10 +192,6 @@ class Stack(Sum):
         self.out, self.operands = self.result.rows, [part.rows for part in self.factors]
         parts = (self.result, *self.factors)
         self.lasting = sum(prod(x.shape) for x in parts if x.places is not None)
-
-    def forward(self, calls: Calls) -> None:
-        super().forward(calls)
-        calls.note(self.out)
 
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""

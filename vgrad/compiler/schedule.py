@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import ops
 from ..flat import BATCHED, SHARED, span_lengths, spans
-from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
+from .fuse import SMALL_SUM
+from .fused import CONTRACTION, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
 from .kernels import Kernel, Map
 from .layout import Layout
@@ -52,13 +53,14 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
         pool = terms.take(slice(a, b))
         first = pool.node[0]
         place = int(level[first]), int(fused.batched[first])
-        if _may_stack(fused, pool):
+        ordered = bool(fused.ordered[first])
+        if not ordered and _may_stack(fused, pool):
             stacks, left = find_stacks(pool)
             for stack in stacks:
                 cells = stack.cells()
                 yield Stack(*place, stack.nodes.reshape(-1)[cells], stack.u, stack.v, cells)
             pool = pool.take(left)
-        yield from _pool(pool, place, bool(kinds.uniform[first]))
+        yield from _pool(pool, place, bool(kinds.uniform[first]), ordered, fused.one)
 
 
 def _may_stack(fused: Fused, pool: Terms) -> bool:
@@ -71,15 +73,18 @@ def _may_stack(fused: Fused, pool: Terms) -> bool:
     return not (lone | other).any()
 
 
-def _pool(terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kernel]:
+def _pool(
+    terms: Terms, place: tuple[int, int], uniform: bool, ordered: bool, one: int
+) -> Iterator[Kernel]:
     """The kernels of the sums of one level and one family, which come sorted by their length.
 
     Grids that are worth a kernel of their own come first. Of the others the short ones run as
     chains, one per length, if they are the larger part, and the rest as segments. If terms are not
-    `uniform`, no matrix holds all of their factors, and there are no grids.
+    `uniform`, no matrix holds all of their factors, and there are no grids, nor are there where
+    sums keep their order.
     """
     chains = _by_length(terms, place)
-    grids = [_grids(chain) if uniform else [] for chain in chains]
+    grids = [_grids(chain) if uniform and not ordered else [] for chain in chains]
     few = max(len(chains), sum(map(len, grids))) <= FEW_GRIDS
     rest = []
     for chain, found in zip(chains, grids):
@@ -88,12 +93,15 @@ def _pool(terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kerne
             if few or len(cells) * chain.k >= SMALL_GRID:
                 left[cells] = False
                 u, v, coef = chain.u[rows_u], chain.v[rows_v], chain.coef[rows_u]
-                yield Grid(*place, chain.nodes[cells], u, v, coef)
+                by = np.argsort((v == one).all(axis=0), kind="stable")  # biases come last
+                yield Grid(*place, chain.nodes[cells], u[:, by], v[:, by], coef[:, by])
         if left.any():
             rest.append(chain.some(left))
     short = [chain for chain in rest if chain.k <= SMALL_SUM]
     long = [chain for chain in rest if chain.k > SMALL_SUM]
-    if sum(x.u.size for x in short) <= sum(x.u.size for x in long):
+    if not uniform:
+        short, long = rest, []
+    elif sum(x.u.size for x in short) <= sum(x.u.size for x in long):
         short, long = [], rest
     yield from short
     if long:
@@ -135,15 +143,16 @@ def lay_out(
     layout.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
     layout.give(np.flatnonzero(fused.op == ops.const.code), SHARED)
     layout.give(_wished(inputs, [grid.v for grid in grids]), BATCHED)
-    before_ones = _before_ones(kernels, layout.follows)
+    leaves, before_ones = layout.sizes.copy(), _before_ones(kernels, layout.follows)
     made_by, placed = np.full(len(fused.op), -1), list[Kernel]()
     for whole in kernels:
         for part in whole.parts(made_by):
             kernel = part.in_order(layout)
-            layout.give(kernel.row_order(before_ones), kernel.buffer)
+            rows = kernel.row_order(before_ones)
+            layout.give(rows, kernel.buffer, far=not kernel.hides_overflow(fused))
             made_by[kernel.nodes] = len(placed)
             placed.append(kernel)
-    layout.give_ones()
+    layout.settle(leaves)
     return placed, layout
 
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain, islice
+from math import prod
+from typing import ClassVar
 
 import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import Rows
 from .calls import Calls, Source
-from .fuse import Floats, Fused, Ints, Mask
+from .fused import Floats, Fused, Ints, Mask
 from .kernels import Kernel, folded, narrow
 from .layout import Layout
 
@@ -35,6 +37,8 @@ class Sum(Kernel):
     u: Ints  # the one factor of each term,
     v: Ints  # and the other, or the node that is 1
 
+    keeps_order: ClassVar[bool] = True  # whether terms are multiplied and added one by one
+
     def reads(self) -> tuple[Ints, ...]:
         return self.u, self.v
 
@@ -44,6 +48,9 @@ class Sum(Kernel):
         kind = "sum" if (self.u == one).all() or (self.v == one).all() else "dot"
         what = "product" if length == "1" else f"{kind} of {length}"
         return f"{len(self.nodes):,} × {what}, {self.name}"
+
+    def is_exact(self, fused: Fused) -> bool:
+        return self.keeps_order and bool(fused.exact[self.nodes].all())
 
     def _lengths(self) -> Ints:
         """How many terms the sums have; those of a grid or stack, one number for each row of u."""
@@ -142,7 +149,7 @@ def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
 
 @dataclass(eq=False)
 class Segments(Sum):
-    """Sums of many terms that are no grid: gather, multiply, reduce."""
+    """Sums of many terms that are no grid: gather, multiply, add up in order."""
 
     coef: Floats
     starts: Ints  # (n,) where the terms of each sum begin
@@ -168,6 +175,13 @@ class Segments(Sum):
         self.even = bool((lengths == lengths[0]).all())
         self.shape: Shape = (len(lengths), int(lengths[0])) if self.even else (len(self.u),)
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
+        longest, place = (
+            int(lengths.max()),
+            np.arange(len(self.u)) - np.repeat(self.starts, lengths),
+        )
+        self.places = self.owner * longest + place  # of the terms in (n, longest)
+        self.padded: Shape = (len(lengths), longest)
+        self.lasting = 0 if self.even else prod(self.padded)
         self.out = layout.rows(self.nodes)
         factors = [x.reshape(self.shape) for x in (self.u, self.v) if (x != fused.one).any()]
         self.operands = [narrow(layout.rows(x)) for x in factors]
@@ -182,12 +196,16 @@ class Segments(Sum):
         return values
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
-        terms = _product(calls, self._values(calls, self.operands), None)
         tail = calls.tail[self.buffer]
+        values = self._values(calls, self.operands) or [calls.one]
+        terms = _product(calls, values, None)
         terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
-        if self.even:
-            return calls.sum(terms, (1,), self.out.shape + tail, out)
-        return calls.sum_spans(terms, self.starts, out)
+        if not self.even:  # sums of one length, which end in a number that changes nothing
+            array = calls.lasting(self.padded + tail, -0.0)
+            flat = array.reshape(-1, *tail)
+            calls.call(partial(flat.__setitem__, self.places, terms.array), terms.constant)
+            terms = terms._replace(array=array)
+        return calls.sum_in_order(terms, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.shape + calls.tail[self.buffer]

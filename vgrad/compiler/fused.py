@@ -1,0 +1,114 @@
+"""A graph with contractions, which is what the passes of the compiler work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..flat import FROM_INPUTS, Graph, hash64, origins, span_lengths
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.signedinteger[Any]]
+Mask = NDArray[np.bool_]
+
+CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
+STEPS = 4  # of depth between levels of the graph, to have room for new nodes
+
+
+class Terms(NamedTuple):
+    """The terms of all contractions, t in all, those of one contraction side by side."""
+
+    node: Ints  # (t,) the contraction
+    u: Ints  # (t,) one factor
+    v: Ints  # (t,) the other, or the node that is 1
+    coef: Floats  # (t,)
+
+    def take(self, order: Ints | Mask | slice) -> Terms:
+        """The terms at these places."""
+        return Terms(self.node[order], self.u[order], self.v[order], self.coef[order])
+
+    def joined(self, other: Terms) -> Terms:
+        """These terms and then the others."""
+        columns: list[Any] = [np.append(*pair) for pair in zip(self, other)]
+        return Terms(*columns)
+
+    def how_many(self, mask: Mask) -> Ints:
+        """(t,) for each term how many terms of its contraction are in `mask`."""
+        return np.bincount(self.node[mask], minlength=self.node.max(initial=0) + 1)[self.node]
+
+    def spans(self) -> tuple[Ints, Ints, Ints]:
+        """Where each contraction's terms begin, how many it has, and (t,) their places in it."""
+        starts, counts = span_lengths(self.node)
+        return starts, counts, np.arange(len(self.node)) - np.repeat(starts, counts)
+
+    def keys(self, *columns: NDArray[Any]) -> list[NDArray[np.uint64]]:
+        """For each column x (t,) one number per contraction, in place of the tuple of its terms' x.
+
+        A sum of hashes takes one call for all; different tuples have equal keys by chance alone.
+        """
+        starts, _, places = self.spans()
+        factor = hash64(places) | 1
+        return [np.add.reduceat(x * factor, starts) for x in columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
+
+    op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: replaced by another node
+    parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
+    value: Floats  # (m,) of constants
+    origin: NDArray[np.uint8]  # (m,) FROM_... bits
+    depth: Ints  # (m,) grows from parents to children; 0 for leaves
+    sources: Ints  # (m,) how many computed nodes of the graph each one stands for
+    outputs: Ints
+    one: int  # the node that is 1
+    terms: Terms
+    alone: bool  # whether no other sweep can take over
+    ordered: Mask  # (m,) which contractions must add up their terms in order,
+    exact: Mask  # (m,) and which then give what the graph does, to the bit
+    one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
+    picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
+    unguarded: bool = False  # whether nan may come out where the graph has a guard
+
+    @cached_property
+    def batched(self) -> Mask:
+        """(m,) which nodes differ between samples."""
+        batched: Mask = (self.origin & FROM_INPUTS) > 0
+        return batched
+
+
+def unfused(graph: Graph, alone: bool) -> Fused:
+    """The graph as it is, and the node 1."""
+    nothing = np.empty(0, np.intp)
+    return Fused(
+        op=np.append(graph.op, np.uint8(ops.const.code)),
+        parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
+        value=np.append(graph.value, 1.0),
+        origin=origins(graph),  # its last entry, for no parent, serves the node 1: from nothing
+        depth=np.append(STEPS * graph.level.astype(np.intp), 0),
+        sources=np.append(graph.level > 0, 0),
+        outputs=graph.outputs,
+        one=len(graph),
+        terms=Terms(nothing, nothing, nothing, np.empty(0)),
+        alone=alone,
+        ordered=np.zeros(len(graph) + 1, bool),
+        exact=np.ones(len(graph) + 1, bool),
+        one_sign=np.zeros(len(graph) + 1, bool),
+    )
+
+
+def replaced(fused: Fused, by: Ints) -> Fused:
+    """Put node by[i] in the place of every node i; what is replaced is gone."""
+    gone = by != np.arange(len(by))
+    parents = np.append(by, -1)[fused.parents]
+    parents[gone] = -1
+    sources = np.zeros_like(fused.sources)
+    np.add.at(sources, by, fused.sources)
+    op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
+    return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)

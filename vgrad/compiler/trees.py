@@ -1,0 +1,223 @@
+"""Trees of additions, subtractions, negations and products: what may become one contraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import ops
+from .fused import Floats, Fused, Ints, Mask, Terms
+
+SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
+IS_SUM = np.isin(np.arange(256), [op.code for op in SIGNS])  # by op code
+LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
+
+# A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
+# not be small, or that factor might lose digits that the product keeps. If it is large, an overflow
+# is noted. A constant in front of a sum stays outside: inside it would round every term.
+COEFFICIENTS = 1.0, 2.0**30
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Every use of a node by another, e in all."""
+
+    user: Ints  # (e,)
+    side: Ints  # (e,) which operand of the user it is
+    used: Ints  # (e,)
+    weight: Floats  # (e,) what a sum, or a product with a constant, multiplies it with
+
+
+def edges_of(fused: Fused) -> Edges:
+    """All uses of nodes: the user, the node, and what a sum or a scaled product multiplies it with.
+
+    x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
+    """
+    user, side = np.nonzero(fused.parents >= 0)
+    used, other = fused.parents[user, side], fused.parents[user, 1 - side]
+    (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
+    scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
+    weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
+    for op, signs in SIGNS.items():
+        of_op = fused.op[user] == op.code
+        weight[of_op] = np.take(signs, side[of_op])
+    return Edges(user, side, used, weight)
+
+
+def _may_join(fused: Fused, edges: Edges) -> Mask:
+    """(e,) whether the node may be an inner node below its user.
+
+    It is a product, or a sum below a sum, and used just once.
+    """
+    node, user = edges.used, edges.user
+    once = np.bincount(np.append(node, fused.outputs))[node] == 1
+    is_sum, is_product = IS_SUM[fused.op], fused.op == ops.mul.code
+    # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
+    same_buffer = fused.batched[node] == fused.batched[user]
+    into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
+    into_scale = is_product[node] & same_buffer  # a pick, scaled, might overflow
+    joins: Mask = np.where(is_sum[user], into_sum, into_scale) & (fused.origin[node] > 0)
+    joins &= once & (edges.weight != 0)
+    # of 2 * (3 * (x * y)) the outer scale stays outside: 6 might overflow where they do not
+    scales = joins & ~is_sum[user]
+    return joins & ~(scales & named(user[scales], len(fused.op))[node])
+
+
+def _picks(fused: Fused) -> Mask:
+    """(m,) which nodes are where(c, w, 0) of a condition c and a parameter or number w.
+
+    That is the product c * w if w is finite. A sum of them, as `take` makes, may then be a matrix
+    product, of a row that is 1 in one place.
+    """
+    op, value = fused.op, fused.value
+    picks: Mask = op == ops.where.code
+    c, w, zero = fused.parents[picks].T
+    number = (op[w] == ops.const.code) & (np.abs(value[w]) <= LARGEST)
+    nothing = (op[zero] == ops.const.code) & (value[zero] == 0)
+    picked = (op[w] == ops.parameter.code) | number
+    condition = np.array([x.is_condition for x in ops.OPS])[op[c]]
+    picks[picks] = condition & picked & nothing & (not fused.alone)
+    return picks
+
+
+def whole_forest(fused: Fused) -> Forest:
+    """The trees as large as they may be."""
+    edges = edges_of(fused)
+    return Forest(fused, edges, _may_join(fused, edges))
+
+
+class Forest:
+    """Trees of sums and products, given which edges join a node to the one above it.
+
+    For every node, (m,): whether it is `inner`, which node is `above` it and on which `side`; the
+    root of its tree, and what that multiplies it with. A node that is not inner is its own root.
+    """
+
+    def __init__(self, fused: Fused, edges: Edges, joins: Mask) -> None:
+        self.fused, self.edges, self.joins = fused, edges, joins
+        m, node = len(fused.op), edges.used[joins]
+        self.inner = named(node, m)
+        self.above, self.side = np.arange(m), np.zeros(m, np.intp)
+        self.above[node], self.side[node] = edges.user[joins], edges.side[joins]
+        weight = np.ones(m)
+        weight[node] = edges.weight[joins]
+        self.root, self.coef = _climb(self.above, weight, self.inner)
+
+    @cached_property
+    def is_sum(self) -> Mask:
+        """(m,) which nodes are additions, subtractions or negations."""
+        mask: Mask = IS_SUM[self.fused.op]
+        return mask
+
+    @cached_property
+    def is_binary(self) -> Mask:
+        """(m,) which of them have two operands."""
+        mask: Mask = self.is_sum & (self.fused.op != ops.neg.code)
+        return mask
+
+    @cached_property
+    def _adds(self) -> Mask:
+        """(e,) which numbers from outside are added; not the 0 that sum() begins with."""
+        fused, edges = self.fused, self.edges
+        in_tree = self.inner.copy()
+        in_tree[self.root[self.inner]] = True
+        zero = (fused.op == ops.const.code) & (fused.value == 0)
+        adds: Mask = (in_tree & self.is_sum)[edges.user] & ~self.joins & ~zero[edges.used]
+        return adds
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The terms of all trees: what their nodes read from outside.
+
+        They come in the order of the additions, ((a + b) + c) + d; the first two in either order. In
+        a tree with bends, products come first.
+        """
+        fused, edges, products = self.fused, self.edges, self.products
+        user, u = edges.user[self._adds], edges.used[self._adds]
+        coef = self.coef[user] * edges.weight[self._adds]
+        added = Terms(self.root[user], u, np.full_like(u, fused.one), coef)
+        u, v, _ = fused.parents[products].T
+        terms = added.joined(Terms(self.root[products], u, v, self.coef[products]))
+        own: Ints = np.append(user, products)
+        at, _ = self._place(own)
+        at[: len(user)] = np.where(self.is_binary[user], user, at[: len(user)])
+        bent = named(self.root[self.bends], len(self.root))[terms.node]
+        lone, at = terms.v == fused.one, np.where(bent, own, at)
+        return terms.take(np.lexsort((own, lone, at, terms.node)))
+
+    @cached_property
+    def products(self) -> Ints:
+        """The nodes of trees that are products of two numbers from outside."""
+        in_tree = self.inner.copy()
+        in_tree[self.root[self.inner]] = True
+        leaf = in_tree & ~self.is_sum & ~self.inner[self.fused.parents].any(axis=1)
+        return np.flatnonzero(leaf)
+
+    def _place(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The addition above each node, past what only scales or negates, and its side there."""
+        carried = self.inner & ~self.is_binary[self.above]
+        top = _climb(self.above, np.ones(len(carried)), carried)[0][nodes]
+        side: Ints = np.where(self.inner[top], self.side[top], 0)
+        return self.above[top], side
+
+    @cached_property
+    def bends(self) -> Ints:
+        """The sums that are added to what stands on their left, as b + c is in a + (b + c)."""
+        sums = np.flatnonzero(self.inner & self.is_sum & self.several)
+        return sums[self._place(sums)[1] == 1]
+
+    def spread(self, nodes: Ints) -> Mask:
+        """(m,) these nodes and all that is above them in their trees.
+
+        The loop does this for all of them, in rounds that double the distance covered:
+
+            for node in nodes:
+                while inner[node]:
+                    node = above[node]
+                    mask[node] = True
+        """
+        mask, above = named(nodes, len(self.above)), self.above
+        while True:
+            mask[above[mask]] = True
+            further = above[above]
+            if np.array_equal(further, above):
+                return mask
+            above = further
+
+    @cached_property
+    def several(self) -> Mask:
+        """(m,) which sums have two terms or more."""
+        edges, products = self.edges, self.products
+        holds = self.spread(np.append(edges.user[self._adds], products))
+        full = self._adds | (self.joins & holds[edges.used])
+        sides = np.bincount(edges.user[full], minlength=len(holds))
+        return self.spread(np.flatnonzero((sides == 2) & self.is_sum))
+
+
+def _climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
+    """(m,) for each inner node the first above it that is not, and what that multiplies it with.
+
+    For any other node itself and 1. The loop does this for all of them, in rounds that double the
+    distance covered: 5 -> 7 -> 8 -> 9 becomes 5 -> 8 -> 9 becomes 5 -> 9. For one node:
+
+        root, coef = above[node], weight[node]
+        while inner[root]:
+            root, coef = above[root], coef * weight[root]
+    """
+    root: Ints = np.where(inner, above, np.arange(len(above)))
+    coef = np.where(inner, weight, 1.0)
+    node = np.flatnonzero(inner)
+    while len(node := node[inner[root[node]]]):
+        above = root[node]
+        coef[node] *= coef[above]
+        root[node] = root[above]
+    return root, coef
+
+
+def named(nodes: Ints, m: int) -> Mask:
+    """(m,) which nodes these are."""
+    mask = np.zeros(m, bool)
+    mask[nodes] = True
+    return mask

@@ -48,6 +48,7 @@ class Op:
     fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
+    bounded: bool = False  # no result is larger than 1, or than the largest operand
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
@@ -255,43 +256,48 @@ pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
 maximum: Op = Op(
     "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))))
+    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))),
+    bounded=True)
 minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), np.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))))
+    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))),
+    bounded=True)
 where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
-    lambda g, out, c, x, y: where(c, 0.0, g)))
+    lambda g, out, c, x, y: where(c, 0.0, g)),
+    bounded=True)
 guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs of gradients
     "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
-    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y))
+    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), bounded=True)
 
-neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,))
+neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,), bounded=True)
 exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (
     lambda g, out, x: g * out,),
     nonnegative=True)
 log: Op = Op("log", "log", _numpy(np.log), np.log, (POSITIVE,), (lambda g, out, x: g / x,))
 sqrt: Op = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
     lambda g, out, x: g / (2 * out),),
-    nonnegative=True)
+    nonnegative=True, bounded=True)
 tanh = Op("tanh", "tanh", _numpy(np.tanh), np.tanh, ONE, (
-    lambda g, out, x: g * (1 - out * out),))
+    lambda g, out, x: g * (1 - out * out),),
+    bounded=True)
 sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), None, ONE, (
     lambda g, out, x: g * out * (1 - out),),
-    fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True)
+    fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
 relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
     lambda g, out, x: where(x > 0, g, 0.0),),
-    fast=lambda x: maximum(x, 0.0), nonnegative=True)
+    fast=lambda x: maximum(x, 0.0), nonnegative=True, bounded=True)
 abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
-    nonnegative=True)
-sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),))
-cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),))
+    nonnegative=True, bounded=True)
+sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
+cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),),
+    bounded=True)
 
-stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,))
+stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,), bounded=True)
 
 gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
 lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))

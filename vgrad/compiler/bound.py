@@ -16,6 +16,7 @@ from .calls import Calls
 from .fused import Mask
 from .kernels import Kernel
 from .plan import Plan
+from .watch import Watch
 
 Steps = list[Callable[[], Any]]
 
@@ -51,10 +52,14 @@ class Bound:
         self._is_shared = not batched[0]
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
-        # of the numbers in either buffer that are watched, the sum of their squares
-        self._shared_squares, self._squares = np.zeros((), dtype), np.zeros((), dtype)
-        self._start = _forwards(calls, plan, SHARED, self._shared_squares)
-        self._forward = _forwards(calls, plan, BATCHED, self._squares)
+        self._watches = [
+            Watch(calls.values[b], layout.near[b], plan.watched(b)) for b in (SHARED, BATCHED)
+        ]
+        self._start = _forwards(calls, plan.kernels, SHARED)
+        self._forward = _forwards(calls, plan.kernels, BATCHED)
+        if any(len(watch.rows) for watch in self._watches):
+            for watch, steps in zip(self._watches, (self._start, self._forward)):
+                steps.append(watch.look)
         if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
@@ -90,7 +95,9 @@ class Bound:
         for call in self._start:
             call()
         self._value, self._tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
-        self._is_shared_sound = isfinite(self._shared_squares)
+        shared, _ = self._watches
+        self._is_small = shared.is_small()
+        self._is_sound = self._is_small or shared.is_finite()
 
     def forward(self, arrays: Iterable[Array]) -> None:
         """Compute the batched values for the samples of one tile. Hot path."""
@@ -98,6 +105,8 @@ class Bound:
             self._batch[rows] = array.T
         for call in self._forward:
             call()
+        if not (self._is_small and self._watches[BATCHED].is_small()):
+            self._is_sound &= self._watches[BATCHED].is_finite()
         self._value += float(self._sum()) if self._is_sound else nan
 
     def backward(self) -> None:
@@ -139,14 +148,6 @@ class Bound:
         finite: Mask = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
         return ~finite | (not self._is_sound)
 
-    @property
-    def _is_sound(self) -> bool:
-        """Whether all that is watched is finite; if not, results become nan, to be redone.
-
-        A number whose square overflows is one false alarm too many, but never one too few.
-        """
-        return self._is_shared_sound and isfinite(self._squares)
-
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
     """New buffers with the constants in their rows."""
@@ -162,19 +163,13 @@ def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls
     return calls
 
 
-def _forwards(calls: Calls, plan: Plan, buffer: int, squares: Array) -> Steps:
-    """The calls that compute the values of a buffer, and then the sum of the watched ones' squares.
-
-    An infinity or nan among them that another sweep would not find may be hidden by tanh or 1 / x.
-    """
+def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
+    """The calls that compute the values of a buffer."""
     calls.calls = []
-    for kernel in plan.kernels:
+    for kernel in kernels:
         if kernel.buffer == buffer:
             calls.next_kernel()
             kernel.forward(calls)
-    watched = calls.values[buffer][plan.layout.watched[buffer]].reshape(-1)
-    if len(watched):
-        calls.call(partial(np.dot, watched, watched, squares))
     return calls.calls
 
 

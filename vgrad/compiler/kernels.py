@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .. import ops
 from ..arguments import Array
 from ..flat import KernelSummary, ReadSummary, Rows, recorded
 from .calls import Calls, Source
-from .fused import Fused, Ints, Mask
+from .fused import Floats, Fused, Ints, Mask
 from .layout import Layout
 from .lowering import add_op, add_rule
 
@@ -60,9 +61,13 @@ class Kernel:
         """Whether a forward gives what the graph does, to the bit; it may add in another order."""
         return True
 
-    def hides_overflow(self, fused: Fused) -> bool:
-        """Whether its values may be infinite where the graph's are not, or nan the other way."""
+    def is_watched(self, fused: Fused) -> bool:
+        """Whether its values may be infinite, or nan, where the graph's are not."""
         return not self.is_exact(fused)
+
+    def exponent(self, bound: Floats) -> float:
+        """Its values are at most 2.0**this, if those of any node i are at most 2.0**bound[i]."""
+        raise NotImplementedError
 
     def in_order(self, layout: Layout) -> Kernel:
         """The kernel with its nodes in the order of their operands' rows, if any order will do."""
@@ -122,6 +127,14 @@ class Map(Kernel):
 
     def title(self, one: int) -> str:
         return f"{len(self.nodes):,} × {self.name}"
+
+    def exponent(self, bound: Floats) -> float:
+        sizes = [float(bound[x].max()) for x in self.parents]
+        if self.op.bounded or self.op.is_condition:
+            return max(0.0, *sizes)
+        if self.op in (ops.add, ops.sub):
+            return max(sizes) + 1
+        return sum(sizes) if self.op is ops.mul else inf
 
     def parts(self, made_by: Ints) -> list[Kernel]:
         found = producers(self.parents[0], made_by, len(self.nodes))

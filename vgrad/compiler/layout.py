@@ -30,7 +30,7 @@ class Layout:
         self.row = np.full(len(fused.op), -1)  # (m,) the row of each node in its buffer
         self.sizes = [0, 0]  # how many rows the buffers have
         self.ones: tuple[list[int], list[int]] = [], []  # the rows of ones in each buffer
-        self.watched = [slice(0, 0), slice(0, 0)]  # rows where an overflow might be hidden
+        self.near = [slice(0, 0), slice(0, 0)]  # rows that tell whether sums may have overflowed
         self._far = [FAR, FAR]
 
     def give(self, nodes: Ints, buffer: int, far: bool = False) -> None:
@@ -45,12 +45,13 @@ class Layout:
         self.ones[buffer].extend((self.row[nodes[behind]] + 1).tolist())
         sizes[buffer] += len(nodes) + int(behind.sum())
 
-    def settle(self, leaves: list[int]) -> None:
-        """Put what is far behind the rest, and a row of ones, for general use, behind all of it.
+    def watch(self) -> None:
+        """Let the rows that tell begin here, in both buffers."""
+        self.near = [slice(size, size) for size in self.sizes]
 
-        The first rows of each buffer are `leaves`.
-        """
-        self.watched = [slice(*ends) for ends in zip(leaves, self.sizes)]
+    def settle(self) -> None:
+        """Put what is far behind the rest, and a row of ones, for general use, behind all of it."""
+        self.near = [slice(x.start, size) for x, size in zip(self.near, self.sizes)]
         for buffer, near in enumerate(self.sizes):
             of_buffer = self.fused.batched == bool(buffer)
             self.row[of_buffer & (self.row >= FAR)] += near - FAR

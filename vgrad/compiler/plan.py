@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from ..arguments import FLOAT64
 from ..flat import Graph, SweepSummary
 from .fuse import (
     contract_sums,
@@ -14,11 +18,12 @@ from .fuse import (
     split_shared,
     unfused,
 )
-from .fused import Fused
+from .fused import Fused, Ints
 from .kernels import Kernel
 from .layout import Layout
 from .levels import find_kinds, find_levels
 from .schedule import find_kernels, lay_out
+from .watch import largest_exponent
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +35,18 @@ class Plan:
     kernels: list[Kernel]
     layout: Layout
 
+    def watched(self, buffer: int) -> Ints:
+        """The rows of the sums that may overflow where the graph's do not."""
+        kernels = [x for x in self.kernels if x.buffer == buffer and x.is_watched(self.fused)]
+        return self.layout.row[[node for x in kernels for node in x.nodes]]
+
     def summary(self) -> SweepSummary:
         """The plan as `explain` and pictures show it."""
         kernels = [kernel.summary(self.fused) for kernel in self.kernels]
         return SweepSummary(kernels, len(self.fused.op), self.fused.outputs)
 
 
-def compile_plan(graph: Graph, alone: bool = False) -> Plan:
+def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT64) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
     Where inf or nan make a difference another sweep can take over, unless the plan is used
@@ -85,7 +95,8 @@ def compile_plan(graph: Graph, alone: bool = False) -> Plan:
     kinds = find_kinds(fused)
     levels = find_levels(fused, kinds)
     kernels = find_kernels(fused, kinds, levels)
-    kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters)
+    exponents = largest_exponent(dtype)
+    kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters, exponents)
     for kernel in kernels:
         kernel.locate(fused, layout)
     return Plan(graph, fused, kernels, layout)

@@ -11,7 +11,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED
 from .calls import Calls, Source
-from .fused import Floats, Fused, Ints, Mask
+from .fused import Fused, Ints, Mask
 from .kernels import Kernel, producers
 from .layout import Layout
 from .sums import Sum
@@ -25,11 +25,9 @@ class Grid(Sum):
     (A, k) @ u.T (k, C). Where both are batched, no matrix product fits, and einsum adds up.
     """
 
-    coef: Floats
-
     keeps_order = False
 
-    def hides_overflow(self, fused: Fused) -> bool:
+    def is_watched(self, fused: Fused) -> bool:
         return not fused.one_sign[self.nodes].all()
 
     def parts(self, made_by: Ints) -> list[Kernel]:
@@ -137,10 +135,11 @@ def _columns(x: Array) -> Array | None:
 
 
 def _dot(calls: Calls, a: Array, b: Array, out: Array, constant: bool) -> None:
-    """A matrix product: by np.dot, which is quicker to call, if the result is contiguous."""
+    """A matrix product: by a.dot, which is quicker to call, if the result is contiguous."""
     if out.T.flags.c_contiguous and not out.flags.c_contiguous:
         a, b, out = b.T, a.T, out.T
-    calls.call(partial(np.dot if out.flags.c_contiguous else np.matmul, a, b, out), constant)
+    contiguous = out.flags.c_contiguous
+    calls.call(partial(a.dot, b, out) if contiguous else partial(np.matmul, a, b, out), constant)
 
 
 class Part:

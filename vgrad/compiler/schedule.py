@@ -21,6 +21,7 @@ from .layout import Layout
 from .levels import Kinds
 from .products import Grid, Stack
 from .sums import Chain, Segments
+from .watch import SHARE
 
 # A grid of fewer products runs with the other sums of its level, unless there are few grids and few
 # lengths.
@@ -58,7 +59,8 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
             stacks, left = find_stacks(pool)
             for stack in stacks:
                 cells = stack.cells()
-                yield Stack(*place, stack.nodes.reshape(-1)[cells], stack.u, stack.v, cells)
+                nodes, coef = stack.nodes.reshape(-1)[cells], np.ones(1)
+                yield Stack(*place, nodes, stack.u, stack.v, coef, cells)
             pool = pool.take(left)
         yield from _pool(pool, place, bool(kinds.uniform[first]), ordered, fused.one)
 
@@ -130,29 +132,36 @@ def _grids(chain: Chain) -> list[tuple[Ints, Ints, Ints]]:
 
 
 def lay_out(
-    fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints
+    fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints, exponents: int
 ) -> tuple[list[Kernel], Layout]:
     """Give every node a row, and cut and order the kernels so that they read slices.
 
     Leaves come first, in the order in which matrix products use them; then results, kernel by
-    kernel, each with its nodes in the order of their operands' rows.
+    kernel, each with its nodes in the order of their operands' rows. Sums that are watched, and may
+    be 2.0**exponents or more, come before the others.
     """
     layout = Layout(fused, _follows(fused, kernels))
     grids = [x for x in kernels if isinstance(x, Grid)]
     grids.sort(key=lambda grid: -grid.buffer)  # what runs in every tile chooses first
+    constants = np.flatnonzero(fused.op == ops.const.code)
+    layout.give(constants, SHARED)
+    layout.watch()
     layout.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
-    layout.give(np.flatnonzero(fused.op == ops.const.code), SHARED)
     layout.give(_wished(inputs, [grid.v for grid in grids]), BATCHED)
-    leaves, before_ones = layout.sizes.copy(), _before_ones(kernels, layout.follows)
+    before_ones, bound = _before_ones(kernels, layout.follows), np.zeros(len(fused.op))
+    bound[[*inputs, *parameters]] = exponents / SHARE
+    with np.errstate(divide="ignore"):  # 0 is 2.0**-inf
+        bound[constants] = np.log2(np.abs(fused.value[constants]))
     made_by, placed = np.full(len(fused.op), -1), list[Kernel]()
     for whole in kernels:
         for part in whole.parts(made_by):
             kernel = part.in_order(layout)
             rows = kernel.row_order(before_ones)
-            layout.give(rows, kernel.buffer, far=not kernel.hides_overflow(fused))
+            bound[kernel.nodes] = size = kernel.exponent(bound)
+            layout.give(rows, kernel.buffer, far=size < exponents or not kernel.is_watched(fused))
             made_by[kernel.nodes] = len(placed)
             placed.append(kernel)
-    layout.settle(leaves)
+    layout.settle()
     return placed, layout
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain, islice
-from math import prod
+from math import log2, prod
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +36,7 @@ class Sum(Kernel):
 
     u: Ints  # the one factor of each term,
     v: Ints  # and the other, or the node that is 1
+    coef: Floats
 
     keeps_order: ClassVar[bool] = True  # whether terms are multiplied and added one by one
 
@@ -52,6 +53,11 @@ class Sum(Kernel):
     def is_exact(self, fused: Fused) -> bool:
         return self.keeps_order and bool(fused.exact[self.nodes].all())
 
+    def exponent(self, bound: Floats) -> float:
+        factors = [float(bound[x[x >= 0]].max()) for x in self.reads()]
+        largest = float(np.abs(self.coef).max())
+        return sum(factors) + log2(largest) + log2(self._lengths().max())
+
     def _lengths(self) -> Ints:
         """How many terms the sums have; those of a grid or stack, one number for each row of u."""
         lengths: Ints = np.count_nonzero(self.u >= 0, axis=-1)
@@ -61,8 +67,6 @@ class Sum(Kernel):
 @dataclass(eq=False)
 class Chain(Sum):
     """Sums of few terms, added one after the other."""
-
-    coef: Floats
 
     name = "chain"
 
@@ -151,7 +155,6 @@ def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
 class Segments(Sum):
     """Sums of many terms that are no grid: gather, multiply, add up in order."""
 
-    coef: Floats
     starts: Ints  # (n,) where the terms of each sum begin
 
     name = "sum"

@@ -48,7 +48,7 @@ class Runner:
     @cached_property
     def plan(self) -> Plan:
         """The compiled graph, which the quick and the careful sweep have in common."""
-        return compile_plan(self.graph)
+        return compile_plan(self.graph, dtype=self.dtype)
 
     @cached_property
     def quick(self) -> FusedSweep:

@@ -1,0 +1,50 @@
+"""Overflow: a sum in another order may be infinite where the scalar engine's is not.
+
+Nearly always that shows in a result, which then is not finite, and another sweep takes over. But
+tanh, 1 / x or a comparison may hide it. So these sums are watched, and it is enough to look at a few
+numbers: if no input and no parameter is larger than 2.0**128, most sums cannot overflow in any
+order. The others lie next to the leaves, in one piece. Where any of these is larger, all sums that
+are watched are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arguments import Array
+from .fused import Ints
+
+SHARE = 8  # the exponents of leaves may be this part of the largest
+
+
+class Watch:
+    """The numbers of one buffer that tell whether a sum may have overflowed.
+
+    `near` are the rows of leaves, and of sums that may overflow even if those are not large; `rows`
+    are those of all sums that are watched.
+    """
+
+    def __init__(self, memory: Array, near: slice, rows: Ints) -> None:
+        self.rows, self._memory = rows, memory
+        self._near = memory[near].reshape(-1)
+        self._squares = np.zeros((), memory.dtype)
+        self._limit = 2.0 ** (2 * largest_exponent(memory.dtype) // SHARE)
+
+    def look(self) -> Any:
+        """Add up the squares of what is near. Hot path."""
+        return self._near.dot(self._near, self._squares)
+
+    def is_small(self) -> bool:
+        """Whether none of what is near is large. Hot path."""
+        return float(self._squares) < self._limit
+
+    def is_finite(self) -> bool:
+        """Whether all sums that are watched are finite."""
+        return bool(np.isfinite(self._memory[self.rows]).all())
+
+
+def largest_exponent(dtype: np.dtype[Any]) -> int:
+    """Numbers of this kind are less than 2.0**1024, or 2.0**128 where they are float32."""
+    return int(np.finfo(dtype).maxexp)

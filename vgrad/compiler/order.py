@@ -1,8 +1,8 @@
 """Order: which sums must be added up as they are written.
 
-A fused sum may add up in another order, as a matrix product does. That costs digits only where terms
-cancel that the scalar engine adds without rounding. So these keep their order, and give what the
-scalar engine gives, to the bit:
+A fused sum may add up in another order, as a matrix product does. That costs digits only where
+terms cancel that the scalar engine adds without rounding. So these keep their order, and give what
+the scalar engine gives, to the bit:
 
   * sums of numbers that are no products, as in (a - b) + (c - d), where either difference may be
     small and exact;
@@ -29,7 +29,9 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     A sum that keeps its order takes another in on its left alone, as in ((a + b) + c) + d.
     """
     fused, edges, several = whole.fused, whole.edges, whole.several
-    rounded = whole.spread(whole.products[_is_rounded(whole)])
+    numbers = edges.used[whole.adds]
+    choices = edges.user[whole.adds][_chooses(fused, fused.parents[numbers, 0])]
+    rounded = whole.spread(np.append(whole.products[_is_rounded(whole)], choices))
     ordered = several & (_keeps_order(whole)[whole.root] | ~rounded)
     ordered &= ~of_one_sign(whole)[whole.root]
     node, user = edges.used, edges.user
@@ -40,7 +42,7 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
 
 
 def of_one_sign(forest: Forest) -> Mask:
-    """(m,) the roots of trees of squares and numbers that are all added, >= 0, or all subtracted."""
+    """(m,) the roots of trees whose terms cannot cancel: of squares, and of numbers >= 0."""
     fused, terms, m = forest.fused, forest.terms, len(forest.root)
     never_negative = (fused.op == ops.const.code) & (fused.value >= 0)
     for op in ops.OPS:
@@ -69,8 +71,8 @@ def _is_rounded(whole: Forest) -> Mask:
 
 
 def _chooses(fused: Fused, nodes: Ints) -> Mask:
-    """Which nodes are x == k, as where `take` chooses a row of a table: all others count as 0."""
-    chooses: Mask = fused.op[nodes] == ops.eq.code
+    """Which nodes are x == k, as where `take` chooses one row of a table: all others count as 0."""
+    chooses: Mask = (fused.op[nodes] == ops.eq.code) & (nodes >= 0)
     return chooses
 
 
@@ -109,8 +111,8 @@ def _have_company(fused: Fused, products: Terms) -> Mask:
 def _taken_away(numbers: Terms, m: int) -> Mask:
     """(m,) the roots of two trees of which one adds a number, and the other takes it away again.
 
-    As s = a * b + M and y = s - M, where s has another use too. Of all the `numbers` that trees add,
-    s is a tree itself, and meets its own numbers, here M:
+    As s = a * b + M and y = s - M, where s has another use too. Of all the `numbers` that trees
+    add, s is a tree itself, and meets its own numbers, here M:
 
         for tree, s in numbers:
             for s, number in numbers_of[s]:

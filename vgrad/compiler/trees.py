@@ -16,7 +16,7 @@ LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dt
 
 # A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
 # not be small, or that factor might lose digits that the product keeps. If it is large, an overflow
-# is noted. A constant in front of a sum stays outside: inside it would round every term.
+# is noticed. A constant in front of a sum stays outside: inside it would round every term.
 COEFFICIENTS = 1.0, 2.0**30
 
 
@@ -118,7 +118,7 @@ class Forest:
         return mask
 
     @cached_property
-    def _adds(self) -> Mask:
+    def adds(self) -> Mask:
         """(e,) which numbers from outside are added; not the 0 that sum() begins with."""
         fused, edges = self.fused, self.edges
         in_tree = self.inner.copy()
@@ -131,12 +131,12 @@ class Forest:
     def terms(self) -> Terms:
         """The terms of all trees: what their nodes read from outside.
 
-        They come in the order of the additions, ((a + b) + c) + d; the first two in either order. In
-        a tree with bends, products come first.
+        They come in the order of the additions, ((a + b) + c) + d; the first two in either order.
+        In a tree with bends, products come first.
         """
         fused, edges, products = self.fused, self.edges, self.products
-        user, u = edges.user[self._adds], edges.used[self._adds]
-        coef = self.coef[user] * edges.weight[self._adds]
+        user, u = edges.user[self.adds], edges.used[self.adds]
+        coef = self.coef[user] * edges.weight[self.adds]
         added = Terms(self.root[user], u, np.full_like(u, fused.one), coef)
         u, v, _ = fused.parents[products].T
         terms = added.joined(Terms(self.root[products], u, v, self.coef[products]))
@@ -158,9 +158,10 @@ class Forest:
     def _place(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The addition above each node, past what only scales or negates, and its side there."""
         carried = self.inner & ~self.is_binary[self.above]
-        top = _climb(self.above, np.ones(len(carried)), carried)[0][nodes]
+        top: Ints = _climb(self.above, np.ones(len(carried)), carried)[0][nodes]
         side: Ints = np.where(self.inner[top], self.side[top], 0)
-        return self.above[top], side
+        at: Ints = self.above[top]
+        return at, side
 
     @cached_property
     def bends(self) -> Ints:
@@ -190,8 +191,8 @@ class Forest:
     def several(self) -> Mask:
         """(m,) which sums have two terms or more."""
         edges, products = self.edges, self.products
-        holds = self.spread(np.append(edges.user[self._adds], products))
-        full = self._adds | (self.joins & holds[edges.used])
+        holds = self.spread(np.append(edges.user[self.adds], products))
+        full = self.adds | (self.joins & holds[edges.used])
         sides = np.bincount(edges.user[full], minlength=len(holds))
         return self.spread(np.flatnonzero((sides == 2) & self.is_sum))
 

@@ -1,8 +1,8 @@
 """Overflow: a sum in another order may be infinite where the scalar engine's is not.
 
 Nearly always that shows in a result, which then is not finite, and another sweep takes over. But
-tanh, 1 / x or a comparison may hide it. So these sums are watched, and it is enough to look at a few
-numbers: if no input and no parameter is larger than 2.0**128, most sums cannot overflow in any
+tanh, 1 / x or a comparison may hide it. So these sums are watched, and it is enough to look at a
+few numbers: if no input and no parameter is larger than 2.0**128, most sums cannot overflow in any
 order. The others lie next to the leaves, in one piece. Where any of these is larger, all sums that
 are watched are looked at.
 """

@@ -20,7 +20,7 @@ Whoever calls looks at what comes out, and asks the plain sweep if it is not fin
 This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
 """
 
-from .fused import Fused, Ints
+from .fuse import Fused, Ints
 from .kernels import Kernel, Map
 from .plan import Plan, compile_plan
 from .products import Grid

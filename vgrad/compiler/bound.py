@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, SHARED, Rows, as_slice
 from .calls import Calls
-from .fused import Mask
+from .fuse import Mask
 from .kernels import Kernel
 from .plan import Plan
 from .watch import Watch
@@ -63,6 +63,7 @@ class Bound:
         if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
+        self._lost: Mask | None = None  # (width,) samples in which a sum may have overflowed
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
         adjoints = partial(_adjoints, calls, kernels, objective, self.wanted)
@@ -97,7 +98,7 @@ class Bound:
         self._value, self._tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
         shared, _ = self._watches
         self._is_small = shared.is_small()
-        self._is_sound = self._is_small or shared.is_finite()
+        self._start_is_sound = self._is_small or bool(shared.finite())
 
     def forward(self, arrays: Iterable[Array]) -> None:
         """Compute the batched values for the samples of one tile. Hot path."""
@@ -105,9 +106,16 @@ class Bound:
             self._batch[rows] = array.T
         for call in self._forward:
             call()
-        if not (self._is_small and self._watches[BATCHED].is_small()):
-            self._is_sound &= self._watches[BATCHED].is_finite()
-        self._value += float(self._sum()) if self._is_sound else nan
+        if self._is_small and self._watches[BATCHED].is_small():
+            self._lost = None
+            self._value += float(self._sum())
+        else:
+            self._look_closely()
+
+    def _look_closely(self) -> None:
+        """Find the samples in which a sum may have overflowed: their results become nan."""
+        lost: Mask = ~(self._watches[BATCHED].finite() & self._start_is_sound)
+        self._lost, self._value = lost, self._value + (nan if lost.any() else float(self._sum()))
 
     def backward(self) -> None:
         """Carry the gradient of output 0 back to the inputs, or to shared rows. Hot path."""
@@ -133,20 +141,20 @@ class Bound:
         for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
             if len(which):
                 outputs[which] = memory[rows]
-        if not self._is_sound:
-            outputs.fill(nan)
+        if self._lost is not None:
+            outputs[:, self._lost] = nan
 
     def read_gradients(self, result: Array) -> None:
         """Output 0 and the gradients of the inputs, into (1 + K, width)."""
         result[0] = self._objective
         np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:])
-        if not self._is_sound:
-            result.fill(nan)
+        if self._lost is not None:
+            result[:, self._lost] = nan
 
     def doubtful(self) -> Mask:
         """(width,) for which samples output 0, or any gradient, is not finite."""
         finite: Mask = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
-        return ~finite | (not self._is_sound)
+        return ~finite if self._lost is None else ~finite | self._lost
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED, Rows
-from .fused import Ints, Mask
+from .fuse import Ints, Mask
 
 
 class Source(NamedTuple):

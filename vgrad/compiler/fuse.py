@@ -21,13 +21,24 @@ import numpy as np
 
 from .. import ops
 from ..flat import Graph, hash64, reached, span_lengths
-from .fused import CONTRACTION, GONE, Fused, Mask, Terms, replaced, unfused
+from .fused import (
+    CONTRACTION,
+    GONE,
+    Floats,
+    Fused,
+    Ints,
+    Mask,
+    Terms,
+    replaced,
+    unfused,
+)  # fmt: skip
 from .order import of_one_sign, parted
 from .trees import named, whole_forest
 
 __all__ = [
-    "CONTRACTION", "GONE", "SMALL_SUM", "Terms", "contract_sums", "drop_guards", "merge_constants",
-    "split_mixed", "split_residuals", "split_shared", "unfused",
+    "CONTRACTION", "GONE", "SMALL_SUM", "Floats", "Fused", "Ints", "Mask", "Terms",
+    "contract_sums", "drop_guards", "merge_constants", "split_mixed", "split_residuals",
+    "split_shared", "unfused",
 ]  # fmt: skip
 
 SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds

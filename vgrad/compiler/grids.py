@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..flat import hash64, span_lengths, spans
-from .fused import Floats, Ints, Mask, Terms
+from .fuse import Floats, Ints, Mask, Terms
 
 SMALL_STACK = 64  # products; fewer are not worth a kernel of their own,
 FEW_CELLS = 4  # nor are matrices of fewer cells,

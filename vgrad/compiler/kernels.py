@@ -17,7 +17,7 @@ from .. import ops
 from ..arguments import Array
 from ..flat import KernelSummary, ReadSummary, Rows, recorded
 from .calls import Calls, Source
-from .fused import Floats, Fused, Ints, Mask
+from .fuse import Floats, Fused, Ints, Mask
 from .layout import Layout
 from .lowering import add_op, add_rule
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..flat import BATCHED, FROM_INPUTS, Rows
-from .fused import Fused, Ints, Mask
+from .fuse import Fused, Ints, Mask
 
 FAR = 1 << 40  # added to rows whose place is not known before all are given
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..flat import hash64, span_lengths, spans
-from .fused import Fused, Ints, Mask, Terms
+from .fuse import Fused, Ints, Mask, Terms
 
 
 @dataclass(frozen=True, eq=False)

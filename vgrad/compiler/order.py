@@ -4,23 +4,26 @@ A fused sum may add up in another order, as a matrix product does. That costs di
 terms cancel that the scalar engine adds without rounding. So these keep their order, and give what
 the scalar engine gives, to the bit:
 
-  * sums of numbers that are no products, as in (a - b) + (c - d), where either difference may be
-    small and exact;
+  * sums of numbers that are not rounded, of leaves and of their sums, as in (a - b) + (c - d),
+    where either difference may be small and exact;
   * sums of a number and of terms made to cancel it: the number again, as in (x + M) - M, a constant
     of the other sign, or products of which other terms have both factors too, as where an error is
     found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
 
-In any other sum every number is added to rounded products. Where these cancel, so do the roundings
-show that the scalar engine has made. Nor does order matter where no terms cancel, as all are >= 0.
+In any other sum every number is added to a rounded one, a product or a tanh. Where they cancel, the
+scalar engine's roundings show as well. Nor does order matter where all terms are >= 0.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import permutations
+
 import numpy as np
 
 from .. import ops
-from .fused import Fused, Ints, Mask, Terms
-from .trees import Forest, named
+from .fused import Floats, Fused, Mask, Terms
+from .trees import SIGNS, Forest, named
 
 
 def parted(whole: Forest) -> tuple[Forest, Mask]:
@@ -29,9 +32,9 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     A sum that keeps its order takes another in on its left alone, as in ((a + b) + c) + d.
     """
     fused, edges, several = whole.fused, whole.edges, whole.several
-    numbers = edges.used[whole.adds]
-    choices = edges.user[whole.adds][_chooses(fused, fused.parents[numbers, 0])]
-    rounded = whole.spread(np.append(whole.products[_is_rounded(whole)], choices))
+    is_rounded = _is_rounded(fused, whole.coef)
+    users = edges.user[whole.adds][is_rounded[edges.used[whole.adds]]]
+    rounded = whole.spread(np.append(users, whole.products[is_rounded[whole.products]]))
     ordered = several & (_keeps_order(whole)[whole.root] | ~rounded)
     ordered &= ~of_one_sign(whole)[whole.root]
     node, user = edges.used, edges.user
@@ -51,29 +54,46 @@ def of_one_sign(forest: Forest) -> Mask:
             never_negative[nodes] = True
         elif callable(op.nonnegative):
             number = fused.parents[nodes, op.static]
-            fits = (fused.op[number] == ops.const.code) & op.nonnegative(fused.value[number])
+            with np.errstate(invalid="ignore"):
+                fits = (fused.op[number] == ops.const.code) & op.nonnegative(fused.value[number])
             never_negative[nodes] = fits
     fits = (terms.u == terms.v) | (never_negative[terms.u] & (terms.v == fused.one))
     up, down = (named(terms.node[~fits | (sign * terms.coef < 0)], m) for sign in (1, -1))
     return named(terms.node, m) & ~(up & down)
 
 
-def _is_rounded(whole: Forest) -> Mask:
-    """Which of the products are rounded, as a condition, or a power of 2, times a number is not."""
-    fused, products = whole.fused, whole.products
+def _is_rounded(fused: Fused, coef: Floats) -> Mask:
+    """(m,) which nodes have roundings of their own, if `coef` multiplies them.
+
+    A leaf has none, nor has a choice among numbers, or a power of 2 or a condition times a number.
+    A sum has, but may have been made to cancel with its own terms.
+    """
+    codes, which = np.unique(fused.op, return_inverse=True)
+    exact = np.array([code >= len(ops.OPS) or _chooses(ops.OPS[code]) for code in codes])[which]
+    mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
+    power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
+    is_condition = np.array([op.is_condition for op in ops.OPS] + [False] * 256)[fused.op]
+    keeps = is_condition | ((fused.op == ops.const.code) & power)
+    products = np.flatnonzero(fused.op == ops.mul.code)
     factors = fused.parents[products, :2]
-    mantissa, _ = np.frexp(np.append(fused.value[factors], whole.coef[products][:, None], axis=1))
-    power = np.isin(np.abs(mantissa), (0.0, 0.5))  # of 0 and of powers of 2
-    is_condition = np.array([op.is_condition for op in ops.OPS])[fused.op[factors]]
-    exact = is_condition | ((fused.op[factors] == ops.const.code) & power[:, :2])
-    rounded: Mask = ~(exact.any(axis=1) & power[:, 2]) | _chooses(fused, factors).any(axis=1)
+    exact[products] = keeps[factors].any(axis=1) & is_power[products]
+    # Of all rows that `take` chooses among, one counts, and the others are 0: they never cancel.
+    picked = (fused.op == ops.mul.code) | (fused.op == ops.where.code)
+    rows = fused.op[fused.parents[:, :2]] == ops.eq.code
+    rounded: Mask = ~exact | (picked & rows.any(axis=1))
     return rounded
 
 
-def _chooses(fused: Fused, nodes: Ints) -> Mask:
-    """Which nodes are x == k, as where `take` chooses one row of a table: all others count as 0."""
-    chooses: Mask = (fused.op[nodes] == ops.eq.code) & (nodes >= 0)
-    return chooses
+@cache
+def _chooses(op: ops.Op) -> bool:
+    """Whether a result is one of the operands, perhaps with another sign, or 0 or 1; or a sum."""
+    numbers = (0.7, -0.6, 0.3)
+    if not op.arity or op in SIGNS:
+        return True
+    return all(
+        abs(ops.evaluate(op.forward, *xs)) in (0.0, 1.0, *map(abs, xs))
+        for xs in permutations(numbers, op.arity)
+    )
 
 
 def _keeps_order(whole: Forest) -> Mask:
@@ -82,12 +102,12 @@ def _keeps_order(whole: Forest) -> Mask:
     constant, lone = fused.op == ops.const.code, whole.terms.v == fused.one
     numbers = whole.terms.take(lone)
     products = whole.terms.take(~lone & named(numbers.node, m)[whole.terms.node])
-    keys = np.sort(numbers.node * m + numbers.u)
-    twice = keys[1:][keys[1:] == keys[:-1]] // m
+    keys = np.sign(numbers.coef) * (1 + numbers.node * m + numbers.u)
+    both = np.isin(-keys, keys)
     sign = np.sign(numbers.coef * np.where(constant, fused.value, 0.0)[numbers.u])
     opposite = named(numbers.node[sign > 0], m) & named(numbers.node[sign < 0], m)
     return (
-        named(twice, m)
+        named(numbers.node[both], m)
         | opposite
         | named(products.node[_have_company(fused, products)], m)
         | _taken_away(numbers, m)
@@ -104,7 +124,8 @@ def _have_company(fused: Fused, products: Terms) -> Mask:
     company = np.ones(len(node), bool)
     for pair, factor in zip(pairs, (products.u, products.v)):
         often = times[np.searchsorted(distinct, pair)] > 1
-        company &= (often | (fused.op[factor] == ops.const.code)) & ~_chooses(fused, factor)
+        picks = fused.op[factor] == ops.eq.code  # a row, as `take` does
+        company &= (often | (fused.op[factor] == ops.const.code)) & ~picks
     return company
 
 

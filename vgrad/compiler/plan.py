@@ -10,6 +10,8 @@ import numpy as np
 from ..arguments import FLOAT64
 from ..flat import Graph, SweepSummary
 from .fuse import (
+    Fused,
+    Ints,
     contract_sums,
     drop_guards,
     merge_constants,
@@ -18,7 +20,6 @@ from .fuse import (
     split_shared,
     unfused,
 )
-from .fused import Fused, Ints
 from .kernels import Kernel
 from .layout import Layout
 from .levels import find_kinds, find_levels

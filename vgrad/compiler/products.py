@@ -11,7 +11,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED
 from .calls import Calls, Source
-from .fused import Fused, Ints, Mask
+from .fuse import Fused, Ints, Mask
 from .kernels import Kernel, producers
 from .layout import Layout
 from .sums import Sum

@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import ops
 from ..flat import BATCHED, SHARED, span_lengths, spans
-from .fuse import SMALL_SUM
-from .fused import CONTRACTION, Fused, Ints, Mask, Terms
+from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
 from .kernels import Kernel, Map
 from .layout import Layout

@@ -22,7 +22,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import Rows
 from .calls import Calls, Source
-from .fused import Floats, Fused, Ints, Mask
+from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, folded, narrow
 from .layout import Layout
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import Array
 from ..flat import FROM_INPUTS, FROM_PARAMETERS, SweepSummary, exceeds_share, require_buffers
 from .bound import Bound
-from .fused import Mask
+from .fuse import Mask
 from .plan import Plan
 
 Inputs = Sequence[Array]  # one per argument: (B, numbers), or (B,) for a single number

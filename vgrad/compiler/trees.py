@@ -166,8 +166,9 @@ class Forest:
     @cached_property
     def bends(self) -> Ints:
         """The sums that are added to what stands on their left, as b + c is in a + (b + c)."""
-        sums = np.flatnonzero(self.inner & self.is_sum & self.several)
-        return sums[self._place(sums)[1] == 1]
+        sums: Ints = np.flatnonzero(self.inner & self.is_sum & self.several)
+        bends: Ints = sums[self._place(sums)[1] == 1]
+        return bends
 
     def spread(self, nodes: Ints) -> Mask:
         """(m,) these nodes and all that is above them in their trees.

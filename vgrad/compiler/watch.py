@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array
-from .fused import Ints
+from .fuse import Ints
 
 SHARE = 8  # the exponents of leaves may be this part of the largest
 
@@ -40,9 +40,9 @@ class Watch:
         """Whether none of what is near is large. Hot path."""
         return float(self._squares) < self._limit
 
-    def is_finite(self) -> bool:
-        """Whether all sums that are watched are finite."""
-        return bool(np.isfinite(self._memory[self.rows]).all())
+    def finite(self) -> Any:
+        """Whether all sums that are watched are finite; of batched ones, (B,) for each sample."""
+        return np.isfinite(self._memory[self.rows]).all(axis=0)
 
 
 def largest_exponent(dtype: np.dtype[Any]) -> int:

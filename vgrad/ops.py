@@ -48,7 +48,8 @@ class Op:
     fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
-    bounded: bool = False  # no result is larger than 1, or than the largest operand
+    chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
+    bounded: bool = False  # nor is any result larger than 1, or than the largest operand
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
@@ -84,6 +85,11 @@ class Op:
     def is_condition(self) -> bool:
         """Whether its result is 1.0 or 0.0, always."""
         return self.ufunc is not None and "dd->?" in self.ufunc.types
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether no result is larger than 1, or than the largest operand."""
+        return self.bounded or self.chooses or self.is_condition
 
     def __call__(self, *operands: Any) -> Any:
         if len(operands) != len(self.vjp):
@@ -257,23 +263,23 @@ maximum: Op = Op(
     "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))),
-    bounded=True)
+    chooses=True)
 minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), np.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))),
-    bounded=True)
+    chooses=True)
 where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
     lambda g, out, c, x, y: where(c, 0.0, g)),
-    bounded=True)
+    chooses=True)
 guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs of gradients
     "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
-    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), bounded=True)
+    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
 
-neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,), bounded=True)
+neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,), chooses=True)
 exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (
     lambda g, out, x: g * out,),
     nonnegative=True)
@@ -289,15 +295,15 @@ sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), N
     fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
 relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
     lambda g, out, x: where(x > 0, g, 0.0),),
-    fast=lambda x: maximum(x, 0.0), nonnegative=True, bounded=True)
+    fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
 abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
-    nonnegative=True, bounded=True)
+    nonnegative=True, chooses=True)
 sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
 cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),),
     bounded=True)
 
-stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,), bounded=True)
+stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,), chooses=True)
 
 gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
 lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))

@@ -130,7 +130,7 @@ class Map(Kernel):
 
     def exponent(self, bound: Floats) -> float:
         sizes = [float(bound[x].max()) for x in self.parents]
-        if self.op.bounded or self.op.is_condition:
+        if self.op.is_bounded:
             return max(0.0, *sizes)
         if self.op in (ops.add, ops.sub):
             return max(sizes) + 1

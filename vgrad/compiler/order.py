@@ -6,9 +6,10 @@ the scalar engine gives, to the bit:
 
   * sums of numbers that are not rounded, of leaves and of their sums, as in (a - b) + (c - d),
     where either difference may be small and exact;
-  * sums of a number and of terms made to cancel it: the number again, as in (x + M) - M, a constant
-    of the other sign, or products of which other terms have both factors too, as where an error is
-    found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
+  * sums that subtract a number, or a factor, which they add as well, as in (x + M) - M, or that
+    have constants of either sign;
+  * sums of a number and of products of which other terms have both factors too, as where an error
+    is found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
 
 In any other sum every number is added to a rounded one, a product or a tanh. Where they cancel, the
 scalar engine's roundings show as well. Nor does order matter where all terms are >= 0.
@@ -16,13 +17,10 @@ scalar engine's roundings show as well. Nor does order matter where all terms ar
 
 from __future__ import annotations
 
-from functools import cache
-from itertools import permutations
-
 import numpy as np
 
 from .. import ops
-from .fused import Floats, Fused, Mask, Terms
+from .fused import Floats, Fused, Ints, Mask, Terms
 from .trees import SIGNS, Forest, named
 
 
@@ -68,8 +66,8 @@ def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     A leaf has none, nor has a choice among numbers, or a power of 2 or a condition times a number.
     A sum has, but may have been made to cancel with its own terms.
     """
-    codes, which = np.unique(fused.op, return_inverse=True)
-    exact = np.array([code >= len(ops.OPS) or _chooses(ops.OPS[code]) for code in codes])[which]
+    is_exact = [op in SIGNS or op.chooses or op.is_condition or not op.arity for op in ops.OPS]
+    exact = np.array(is_exact + [True] * 256)[fused.op]
     mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
     power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
     is_condition = np.array([op.is_condition for op in ops.OPS] + [False] * 256)[fused.op]
@@ -84,48 +82,47 @@ def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     return rounded
 
 
-@cache
-def _chooses(op: ops.Op) -> bool:
-    """Whether a result is one of the operands, perhaps with another sign, or 0 or 1; or a sum."""
-    numbers = (0.7, -0.6, 0.3)
-    if not op.arity or op in SIGNS:
-        return True
-    return all(
-        abs(ops.evaluate(op.forward, *xs)) in (0.0, 1.0, *map(abs, xs))
-        for xs in permutations(numbers, op.arity)
-    )
-
-
 def _keeps_order(whole: Forest) -> Mask:
-    """(m,) the roots of trees of a number and of terms that may have been made to cancel it."""
+    """(m,) the roots of trees with terms that may have been made to cancel."""
     fused, m = whole.fused, len(whole.root)
     constant, lone = fused.op == ops.const.code, whole.terms.v == fused.one
-    numbers = whole.terms.take(lone)
-    products = whole.terms.take(~lone & named(numbers.node, m)[whole.terms.node])
-    keys = np.sign(numbers.coef) * (1 + numbers.node * m + numbers.u)
-    both = np.isin(-keys, keys)
+    numbers, products = whole.terms.take(lone), whole.terms.take(~lone)
     sign = np.sign(numbers.coef * np.where(constant, fused.value, 0.0)[numbers.u])
     opposite = named(numbers.node[sign > 0], m) & named(numbers.node[sign < 0], m)
+    beside = products.take(named(numbers.node, m)[products.node])
     return (
-        named(numbers.node[both], m)
-        | opposite
-        | named(products.node[_have_company(fused, products)], m)
+        opposite
+        | _of_both_signs(numbers, numbers.u, m)
+        | _of_both_signs(*_factors(fused, products), m)
+        | named(beside.node[_have_company(fused, beside)], m)
         | _taken_away(numbers, m)
     )
 
 
+def _of_both_signs(terms: Terms, numbers: Ints, m: int) -> Mask:
+    """(m,) the roots of trees of which one term adds a number and another subtracts it."""
+    key = np.sign(terms.coef) * (1 + terms.node * m + numbers)
+    return named(terms.node[np.isin(-key, key)], m)
+
+
+def _factors(fused: Fused, products: Terms) -> tuple[Terms, Ints]:
+    """The factors that are no constants, each with its term; but not of rows that `take` picks."""
+    both, factors = products.joined(products), np.append(products.u, products.v)
+    kind = fused.op[np.stack([both.u, both.v])]
+    fits = (fused.op[factors] != ops.const.code) & (kind != ops.eq.code).all(axis=0)
+    fits[len(products.node) :] &= products.u != products.v
+    return both.take(fits), factors[fits]
+
+
 def _have_company(fused: Fused, products: Terms) -> Mask:
     """Which products have no factor to themselves: other terms have it too, or it is constant."""
-    m, node = len(fused.op), products.node
-    pairs = [products.u + node * m, products.v + node * m]
-    distinct, times = np.unique(
-        np.append(pairs[0], pairs[1][products.u != products.v]), return_counts=True
-    )
-    company = np.ones(len(node), bool)
-    for pair, factor in zip(pairs, (products.u, products.v)):
-        often = times[np.searchsorted(distinct, pair)] > 1
-        picks = fused.op[factor] == ops.eq.code  # a row, as `take` does
-        company &= (often | (fused.op[factor] == ops.const.code)) & ~picks
+    m = len(fused.op)
+    terms, factors = _factors(fused, products)
+    distinct, times = np.unique(terms.node * m + factors, return_counts=True)
+    alone = distinct[times == 1]
+    own = [np.isin(products.node * m + x, alone) for x in (products.u, products.v)]
+    picks = (fused.op[products.u] == ops.eq.code) | (fused.op[products.v] == ops.eq.code)
+    company: Mask = ~(own[0] | own[1] | picks)
     return company
 
 

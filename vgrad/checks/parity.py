@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from typing import Any
@@ -12,12 +13,15 @@ from .. import ops
 from ..arguments import Array
 from ..engine import Value, backpropagate
 from ..errors import ParityError
+from ..flat import Graph, SweepSummary
 from ..program import Call, Program, Replay
 
-# How large a gap may be, relative to the sum of the sizes of all terms that the number is made of,
-# as rounding errors are. It is 4,500 roundings, of float64 or float32: sums in another order stay
-# below that even where 1 - tanh**2 loses digits.
+# How large a gap may be, relative to the sizes of all that is rounded in another way than by the
+# scalar engine: of float64 the terms of sums in another order, as of a matrix product, and parts of
+# gradients; of float32 everything. Whatever is computed from exact numbers alone must be equal. It
+# is 4,500 roundings: sums in another order stay below that even where 1 - tanh**2 loses digits.
 BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
+LINEAR = (ops.add, ops.sub, ops.neg)
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
 ADVICE = {
     np.dtype(np.float64): "please report this function and these numbers",
@@ -117,8 +121,7 @@ def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
     got = np.concatenate([call.outputs(), by_input, by_parameter]).T
     want, scale = _by_values(call)
     where = [f"{name}, sample {number}" for number in numbers for name in names]
-    exact = 0 if call.runner.fuse or dtype != np.float64 else counts[0]
-    gaps = _paired(where, got, want, scale, dtype, exact)
+    gaps = _paired(where, got, want, scale, dtype)
     first = sum(counts[:2])
     with np.errstate(all="ignore"):
         want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
@@ -133,9 +136,11 @@ def _by_values(call: Call) -> tuple[Array, Array]:
     leaves = np.concatenate([graph.inputs, graph.parameters])
     # The graph of the gradients, whose outputs are the same numbers, tells how errors spread.
     derived = graph.gradient(leaves) if len(leaves) else graph
+    rounds, bound = _rounded_anew(call, derived), BOUNDS[call.runner.dtype]
     for i in range(call.batch):
         replay = Replay(call, i)
-        scales = error_scales(derived.to_values(call.theta.tolist(), replay.sample))
+        values = derived.to_values(call.theta.tolist(), replay.sample)
+        scales = error_scales(values, rounds, bound)
         scale.append([scales[k] for k in derived.outputs.tolist()])
         backpropagate(replay.root())
         outputs = [replay.root(k)._data for k in range(len(graph.outputs))]
@@ -143,12 +148,47 @@ def _by_values(call: Call) -> tuple[Array, Array]:
     return np.array(want), np.array(scale)
 
 
+def _rounded_anew(call: Call, derived: Graph) -> list[bool]:
+    """Which nodes of the graph of gradients may have other roundings than the scalar engine's.
+
+    Of those that compute the outputs, the ones that the sweep does not claim to be exact; of those
+    that compute gradients, all.
+    """
+    graph, anew = call.runner.graph, [True] * len(derived)
+    if call.runner.dtype != np.float64:
+        return anew
+    inexact = _inexact(call.runner.first.summary(), graph)
+    pairs = list(zip(derived.outputs.tolist(), graph.outputs.tolist()))
+    seen: dict[int, int] = {}
+    while pairs:
+        node, own = pairs.pop()
+        if node >= 0 and node not in seen:
+            seen[node], anew[node] = own, inexact[own]
+            pairs += zip(derived.parents[node].tolist(), graph.parents[own].tolist())
+    return anew
+
+
+def _inexact(summary: SweepSummary, graph: Graph) -> list[bool]:
+    """Which nodes are computed by a kernel that is not exact, or go up in one."""
+    inexact = [False] * len(graph)
+    visible = np.zeros(summary.nodes, bool)
+    for kernel in summary.kernels:
+        visible[kernel.nodes] = True
+        for node in kernel.nodes[kernel.nodes < len(graph)].tolist():
+            inexact[node] = not kernel.exact
+    hidden = ~visible[: len(graph)] & (graph.level > 0)
+    for node in range(len(graph) - 1, -1, -1):
+        if inexact[node]:
+            for parent in graph.parents[node].tolist():
+                inexact[parent] |= bool(parent >= 0 and hidden[parent])
+    return inexact
+
+
 def _paired(
-    where: list[str], got: Array, want: Array, scale: Array, dtype: np.dtype[Any], exact: int = 0
+    where: list[str], got: Array, want: Array, scale: Array, dtype: np.dtype[Any]
 ) -> list[Gap]:
-    """The gap of each number; the first `exact` numbers of each row must be equal."""
-    allowed = BOUNDS[dtype] * np.minimum(scale, 1e308) + LEAST[dtype]
-    allowed[..., :exact] = 0.0
+    """The gap of each number; where nothing is rounded in another way, they must be equal."""
+    allowed = BOUNDS[dtype] * np.minimum(scale, 1e308) + np.where(scale > 0, LEAST[dtype], 0.0)
     with np.errstate(all="ignore"):
         rounded = want.astype(dtype)
         spacing = abs(np.spacing(rounded))
@@ -157,19 +197,40 @@ def _paired(
     return [Gap(*row) for row in zip(where, *columns)]
 
 
-def error_scales(nodes: list[Value]) -> list[float]:
+def error_scales(
+    nodes: list[Value], rounds: Sequence[bool] | None = None, bound: float = 1e-12
+) -> list[float]:
     """For each node of a graph, in order, the size that its rounding errors are relative to.
 
-    It is the effect, to first order, of a relative error of 1 in every node before it: the sum of
-    their sizes, each carried on by the derivatives of the ops.
+    It is the effect of a relative error of `bound` in every node that `rounds`, by default all, and
+    in those computed from it: the sum of their sizes, each carried on by the derivatives of the
+    ops. These are taken where they are largest within the errors of the operands, as the derivative
+    of a square at 0 would say that it has none.
     """
     scale: dict[Value, float] = {}
-    for node in nodes:
-        data = [x._data for x in node.parents]
-        size = abs(node._data)
-        for x, vjp in zip(node.parents, node.op.vjp):
-            if vjp is not None and x.op is not ops.const:  # constants are exact
-                part = ops.evaluate(vjp, 1.0, node._data, *data)
-                size += 0.0 if part == 0 else abs(part) * scale[x]
-        scale[node] = inf if isnan(size) else size
+    for k, node in enumerate(nodes):
+        errors = [0.0 if x.op is ops.const else scale[x] for x in node.parents]
+        size = abs(node._data) if any(errors) or rounds is None or rounds[k] else 0.0
+        scale[node] = size + (_carried(node, errors, bound) if any(errors) else 0.0)
+        if isnan(scale[node]):
+            scale[node] = inf
     return [scale[node] for node in nodes]
+
+
+def _carried(node: Value, errors: list[float], bound: float) -> float:
+    """What errors of the operands come to in a node, in units of `bound`."""
+    data = [x._data for x in node.parents]
+    if node.op.is_condition:  # it may turn out the other way
+        return 1 / bound if abs(data[0] - data[1]) <= bound * sum(errors) else 0.0
+    if node.op is ops.where and errors[0]:
+        return inf if isnan(data[1] - data[2]) else abs(data[1] - data[2]) / bound + sum(errors[1:])
+    total = 0.0
+    for error, vjp in zip(errors, node.op.vjp):
+        if error and vjp is not None:
+            slopes = []
+            for shift in (0.0,) if node.op in LINEAR else (0.0, bound, -bound):
+                moved = [x + shift * min(e, 1e300) for x, e in zip(data, errors)]
+                slopes.append(abs(ops.evaluate(vjp, 1.0, node._data, *moved)))
+            slope = max(slopes)
+            total += 0.0 if slope == 0 else slope * error
+    return total

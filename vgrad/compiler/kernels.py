@@ -58,8 +58,8 @@ class Kernel:
         return [self]
 
     def is_exact(self, fused: Fused) -> bool:
-        """Whether a forward gives what the graph does, to the bit; it may add in another order."""
-        return True
+        """Whether a forward gives what the graph does, to the bit."""
+        raise NotImplementedError
 
     def is_watched(self, fused: Fused) -> bool:
         """Whether its values may be infinite, or nan, where the graph's are not."""
@@ -101,7 +101,8 @@ class Kernel:
         )
         sources = int(fused.sources[self.nodes].sum())
         head = self.level, self.name, self.title(fused.one), sources, self.flops
-        return KernelSummary(*head, self.nodes, reads[reads >= 0], result, operands)
+        read, exact = reads[reads >= 0], self.is_exact(fused)
+        return KernelSummary(*head, self.nodes, read, result, operands, exact)
 
 
 def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:
@@ -135,6 +136,12 @@ class Map(Kernel):
         if self.op in (ops.add, ops.sub):
             return max(sizes) + 1
         return sum(sizes) if self.op is ops.mul else inf
+
+    def is_exact(self, fused: Fused) -> bool:
+        return self.op.fast is None or self.op.static is None
+
+    def is_watched(self, fused: Fused) -> bool:
+        return False
 
     def parts(self, made_by: Ints) -> list[Kernel]:
         found = producers(self.parents[0], made_by, len(self.nodes))

@@ -38,6 +38,7 @@ class KernelSummary(NamedTuple):
     reads: NDArray[Any]  # nodes that it reads
     result: ReadSummary
     operands: list[ReadSummary]
+    exact: bool = True  # whether a node's value is the scalar engine's, to the bit
 
     @property
     def formula(self) -> str:

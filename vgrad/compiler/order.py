@@ -8,8 +8,8 @@ the scalar engine gives, to the bit:
     where either difference may be small and exact;
   * sums that subtract a number, or a factor, which they add as well, as in (x + M) - M, or that
     have constants of either sign;
-  * sums of a number and of products of which other terms have both factors too, as where an error
-    is found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
+  * sums of products of which others have both factors too, as where the error of a product is
+    found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
 
 In any other sum every number is added to a rounded one, a product or a tanh. Where they cancel, the
 scalar engine's roundings show as well. Nor does order matter where all terms are >= 0.
@@ -89,12 +89,11 @@ def _keeps_order(whole: Forest) -> Mask:
     numbers, products = whole.terms.take(lone), whole.terms.take(~lone)
     sign = np.sign(numbers.coef * np.where(constant, fused.value, 0.0)[numbers.u])
     opposite = named(numbers.node[sign > 0], m) & named(numbers.node[sign < 0], m)
-    beside = products.take(named(numbers.node, m)[products.node])
     return (
         opposite
         | _of_both_signs(numbers, numbers.u, m)
         | _of_both_signs(*_factors(fused, products), m)
-        | named(beside.node[_have_company(fused, beside)], m)
+        | named(_mixed(fused, _mixed(fused, products)).node, m)  # w * x may be there, with w alone
         | _taken_away(numbers, m)
     )
 
@@ -114,16 +113,15 @@ def _factors(fused: Fused, products: Terms) -> tuple[Terms, Ints]:
     return both.take(fits), factors[fits]
 
 
-def _have_company(fused: Fused, products: Terms) -> Mask:
-    """Which products have no factor to themselves: other terms have it too, or it is constant."""
+def _mixed(fused: Fused, products: Terms) -> Terms:
+    """Those products of whose factors, of either, there are others in their tree."""
     m = len(fused.op)
     terms, factors = _factors(fused, products)
     distinct, times = np.unique(terms.node * m + factors, return_counts=True)
     alone = distinct[times == 1]
     own = [np.isin(products.node * m + x, alone) for x in (products.u, products.v)]
     picks = (fused.op[products.u] == ops.eq.code) | (fused.op[products.v] == ops.eq.code)
-    company: Mask = ~(own[0] | own[1] | picks)
-    return company
+    return products.take(~(own[0] | own[1] | picks))
 
 
 def _taken_away(numbers: Terms, m: int) -> Mask:

@@ -47,6 +47,7 @@ class Op:
     vjp: tuple[Rule | None, ...] = ()  # one per operand; None if its derivative is always 0
     fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
+    rounds: Rule = lambda number: False  # for which of its values that rounds in another way
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
     bounded: bool = False  # nor is any result larger than 1, or than the largest operand
@@ -258,7 +259,7 @@ pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
     lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))),
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
-    static=1, nonnegative=lambda y: y % 2 == 0)
+    static=1, rounds=lambda y: y in (-0.5, 3.0), nonnegative=lambda y: y % 2 == 0)
 maximum: Op = Op(
     "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),

@@ -124,6 +124,7 @@ def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
     gaps = _paired(where, got, want, scale, dtype)
     first = sum(counts[:2])
     with np.errstate(all="ignore"):
+        scale = scale + abs(want)  # as the mean rounds too
         want, scale = (x.mean(axis=0)[first:] for x in (want, scale))
     means = _paired([f"mean {name}" for name in names[first:]], mean, want, scale, dtype)
     # An infinite mean says nothing: gradients may cancel before they pass through shared nodes.

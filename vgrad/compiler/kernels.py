@@ -138,7 +138,7 @@ class Map(Kernel):
         return sum(sizes) if self.op is ops.mul else inf
 
     def is_exact(self, fused: Fused) -> bool:
-        return self.op.fast is None or self.op.static is None
+        return not self.op.rounds(self.number)
 
     def is_watched(self, fused: Fused) -> bool:
         return False

@@ -94,7 +94,7 @@ def _keeps_order(whole: Forest) -> Mask:
         | _of_both_signs(numbers, numbers.u, m)
         | _of_both_signs(*_factors(fused, products), m)
         | named(_mixed(fused, _mixed(fused, products)).node, m)  # w * x may be there, with w alone
-        | _taken_away(numbers, m)
+        | _taken_away(whole.numbers, m)
     )
 
 
@@ -127,12 +127,12 @@ def _mixed(fused: Fused, products: Terms) -> Terms:
 def _taken_away(numbers: Terms, m: int) -> Mask:
     """(m,) the roots of two trees of which one adds a number, and the other takes it away again.
 
-    As s = a * b + M and y = s - M, where s has another use too. Of all the `numbers` that trees
-    add, s is a tree itself, and meets its own numbers, here M:
+    As s = a * b + M and y = s - M, where s has another use too. Of all the `numbers` that sums
+    add, s is a sum itself, and meets its own numbers, here M:
 
-        for tree, s in numbers:
-            for s, number in numbers_of[s]:
-                found = -number in numbers_of[tree]
+        for root, s in numbers:
+            for number in numbers_of[s]:
+                found = -number in numbers_of[root]
     """
     starts, counts, _ = numbers.spans()
     first, many = np.zeros((2, m), np.intp)

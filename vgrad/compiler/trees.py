@@ -148,6 +148,16 @@ class Forest:
         return terms.take(np.lexsort((own, lone, at, terms.node)))
 
     @cached_property
+    def numbers(self) -> Terms:
+        """What is added by any sum, be it a tree or not, and is no product or sum of a tree."""
+        edges = self.edges
+        own = self.is_sum[edges.user] & ~self.joins
+        user, used = edges.user[own], edges.used[own]
+        coef = self.coef[user] * edges.weight[own]
+        terms = Terms(self.root[user], used, np.full_like(used, self.fused.one), coef)
+        return terms.take(np.argsort(terms.node, kind="stable"))
+
+    @cached_property
     def products(self) -> Ints:
         """The nodes of trees that are products of two numbers from outside."""
         in_tree = self.inner.copy()

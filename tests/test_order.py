@@ -115,6 +115,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any], list[Value]]] = {
     "of a sum": (lambda x, y: ((x + y) + M) - M, [NUMBERS, NUMBERS[::-1]], []),
     "of a product": (lambda x, y: (x * y + M) - M, [NUMBERS, NUMBERS[::-1]], []),
     "of a neuron": (lambda *x: (neuron(x) + M) - M, NINE, W),
+    "of a neuron by two constants": (lambda *x: (neuron(x) + M) - (M + 8.0), NINE, W),
     "of a neuron with another use": (two_uses, NINE, W),
     "a parameter": (lambda x: (x + BIG) - BIG, [NUMBERS], [BIG]),
     "two parameters": (lambda x: (x + BIG) - SAME, [NUMBERS], [BIG, SAME]),
@@ -160,7 +161,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any], list[Value]]] = {
     # what is added and taken away again
     "a number": (lambda a, b, c: a + b + c - a, [1e12 * A, B, A], []),
     "a product": (lambda a, b, c: (a * b + c) - a * b, [1e12 * A, B, A], []),
-    "a factor": (lambda a, b, c: (a * b + c) - a * (b + 0.0), [1e12 * A, B, A], []),
+    "a factor": (
+        lambda a, b, c, *x: (a * b - a * c) + neuron(x), [1e12 * A, B, B.copy(), *SUMS], W[:6]),
     "squares": (lambda a, b: (a + b) ** 2 - (a - b) ** 2, [A, 1e-9 * B], []),
     "squares as products": (
         lambda a, b: (a + b) * (a + b) - (a - b) * (a - b), [A, 1e-9 * B], []),
@@ -488,6 +490,18 @@ def test_examples_of_overflows_that_a_function_would_hide():
     alike(doubled, np.array([1e-320, 1.0]))
     in_turn = np.array([1e154, 1e154, 1e154, -1e154] * 5)
     alike(lambda x: vgrad.tanh(sum(x[i] * x[i + 1] for i in range(19))), in_turn)
+
+
+def test_an_overflow_is_not_hidden_where_inputs_are_small():
+    """Of products that in turn add up to little, a matrix product may add the large ones first."""
+    signs = np.full(64, 1e-300)
+    signs[[11, 16, 31, 32, 33, 61, 63]] = -0.25, -0.25, 1.0, -0.5, -0.25, -0.25, 0.5
+
+    def fn(x):
+        u, v = np.exp(x[:64]), np.exp(x[64:]) * signs
+        return vgrad.tanh(1e-308 * sum(u * v))
+
+    alike(fn, np.full(128, 354.7))
 
 
 def alike(fn, x, dtype=np.float64):

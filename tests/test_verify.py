@@ -265,6 +265,18 @@ def test_verify_allows_what_rounding_explains():
             vgrad.compile(fn, weights, dtype=dtype).verify(theta, data, target, samples=40)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("loss", [lambda r: r**2, lambda r: r * r, vgrad.abs, vgrad.relu])
+def test_verify_allows_a_perfect_fit(loss, dtype):
+    """Where a residual is 0 or a rounding error, so is its square's or a relu's derivative."""
+    model = nn.MLP(3, [16, 16, 1], activation="tanh", rng=random.Random(1))
+    data = np.random.default_rng(0).normal(size=(40, 3))
+    targets = [model(x).data for x in data]
+    fit = lambda x, y: loss(model(x) - y)  # noqa: E731
+    program = vgrad.compile(fit, model.parameters(), dtype=dtype)
+    program.verify(program.theta(), data, targets, samples=40)
+
+
 def test_verify_allows_large_numbers_that_cancel():
     program = vgrad.compile(lambda a, b, c, d: (a * b + c * d) - (c * d + a * b), [])
     program.verify([], *np.random.default_rng(0).normal(size=(4, 50)) * 1e150, samples=50)

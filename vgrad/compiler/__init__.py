@@ -4,9 +4,9 @@
 follows a layer of two neurons through them. In short,
 
     Graph -> contractions -> families -> levels -> kernels -> rows        once for each graph
-             fuse            levels                schedule   layout
+        fuse, trees, order   levels                schedule   layout
     Plan  -> calls, bound to buffers                                      once for each tile width
-             bound, calls, lowering
+        bound, calls, lowering, watch
     Bound -> results                                                      once for each tile
              sweep
 
@@ -14,8 +14,9 @@ A kernel is nodes that run together, one class per kind, with a forward and an a
 has maps, `sums` what adds up term by term, `products` what is a matrix product. They never run in a
 sweep. They add calls to lists, once, and a `FusedSweep` goes through the lists.
 
-A fused sum is added up in another order, and where a gradient of 0 meets inf or nan it may be nan.
-Whoever calls looks at what comes out, and asks the plain sweep if it is not finite.
+A fused sum may be added up in another order, unless its terms may cancel (`order`); `watch` notices
+if it overflows. Where a gradient of 0 meets inf or nan it may be nan. Whoever calls looks at what
+comes out, and asks the plain sweep if it is not finite.
 
 This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
 """

@@ -64,7 +64,8 @@ def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT
     drop_guards        Guards go where the plain sweep would notice. Here there are none.
     contract_sums      Additions and products become *terms*, c * u * v, of contractions; a bias is
                        a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and
-                       w2 * x0 + w3 * x1 + b1 * 1; a lone addition stays as it is.
+                       w2 * x0 + w3 * x1 + b1 * 1; a lone addition stays as it is. Sums whose
+                       terms may cancel are contractions by themselves, and keep their order.
     split_...          Terms that no input reaches, and those that would keep others from being a
                        matrix product, get contractions of their own. Here none.
     find_kinds         Nodes that may run together are of one *family*: here the two neurons, the

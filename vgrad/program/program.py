@@ -45,9 +45,11 @@ def compile(
     theta; by default every trainable leaf that `fn` reaches, in order of first use. `reduce` says
     whether `value_and_grad` takes the mean or the sum over the batch.
 
-    With `fuse`, sums of products run as matrix products where they can. These add up in another
-    order, so a sum may differ in its last bits, and a zero in its sign; without, values are those
-    of the scalar engine to the last bit.
+    With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, and
+    gives what the scalar engine does, unless each number in it is rounded itself or is added to one
+    that is, as a product or a tanh is and a leaf is not, and no term takes away what another adds.
+    Any other sum may differ in its last bits, and a zero in its sign; so a fused value is within
+    1e-12 of the scalar engine's where that is as accurate. Without `fuse` all bits are the same.
 
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
     `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of

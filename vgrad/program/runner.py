@@ -21,7 +21,7 @@ class Runner:
 
     Three sweeps can run it, with the same methods: the quick one; the careful one, in which maps
     keep gradients of 0 even where they meet inf or nan; and the plain one, which computes what the
-    scalar engine does. The first two sum in another order. `call.py` chooses among them.
+    scalar engine does. The first two may sum in another order. `call.py` chooses among them.
     """
 
     graph: Graph

@@ -137,6 +137,20 @@ class Calls:
         self.call(partial(np.add.accumulate, x.array, 1, None, so_far.array), so_far.constant)
         return so_far._replace(array=so_far.array[:, -1])
 
+    def sum_in_turns(
+        self, x: Source, turns: list[tuple[int, int]], out: Array | None = None
+    ) -> Source:
+        """The sums of as many rows of x, (t, ...), as the first turn has; each turn adds others.
+
+        A turn has one term for each of the first sums, and no more of them than the turn before.
+        """
+        result = self.result((turns[0][1], *x.array.shape[1:]), x, out=out)
+        for a, b in turns:
+            total, terms = result.array[: b - a], x.array[a:b]
+            add = partial(np.add, total, terms, total) if a else partial(np.copyto, total, terms)
+            self.call(add, result.constant)
+        return result
+
     def sum_spans(self, x: Source, starts: Ints, out: Array | None = None) -> Source:
         """The sums along axis 0 of the spans of rows that begin at `starts`."""
         result = self.result((len(starts), *x.array.shape[1:]), x, out=out)

@@ -8,6 +8,7 @@ kernel, which takes consecutive rows, in an order that lets kernels see their op
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .kernels import Kernel, Map
 from .layout import Layout
 from .levels import Kinds
 from .products import Grid, Stack
-from .sums import Chain, Segments
+from .sums import SHORT, Chain, Segments
 from .watch import SHARE
 
 # A grid of fewer products runs with the other sums of its level, unless there are few grids and few
@@ -105,10 +106,11 @@ def _pool(
     elif sum(x.u.size for x in short) <= sum(x.u.size for x in long):
         short, long = [], rest
     yield from short
-    if long:
-        terms = terms.take(np.isin(terms.node, np.concatenate([x.nodes for x in long])))
-        starts, _ = span_lengths(terms.node)
-        yield Segments(*place, terms.node[starts], terms.u, terms.v, terms.coef, starts)
+    # what is long would be filled up to the length of the longest
+    for _, alike in groupby(long, lambda chain: (chain.k > SHORT) * chain.k.bit_length()):
+        some = terms.take(np.isin(terms.node, np.concatenate([x.nodes for x in alike])))
+        starts, _ = span_lengths(some.node)
+        yield Segments(*place, some.node[starts], some.u, some.v, some.coef, starts)
 
 
 def _by_length(terms: Terms, place: tuple[int, int]) -> list[Chain]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain, islice
-from math import log2, prod
+from math import log2
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +25,8 @@ from .calls import Calls, Source
 from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, folded, narrow
 from .layout import Layout
+
+SHORT = 32  # terms of the longest of some sums; those are added up turn by turn
 
 # A number, and whether a minus in front of it is still to be taken.
 Signed = tuple[Source, bool]
@@ -153,7 +155,15 @@ def _product(calls: Calls, factors: list[Source], out: Array | None) -> Source:
 
 @dataclass(eq=False)
 class Segments(Sum):
-    """Sums of many terms that are no grid: gather, multiply, add up in order."""
+    """Sums of many terms that are no grid: gather, multiply, add up in order.
+
+    Sums of one length are the rows of an array, (n, k). Of others, if they are short, all first
+    terms come first, then the second ones, and so on, the longest sums before the shorter:
+
+        a0 b0 c0   a1 b1   a2         a0 b0 c0  +  a1 b1  +  a2
+
+    If they are long, that would take many calls, and zeros fill up the rows of an array instead.
+    """
 
     starts: Ints  # (n,) where the terms of each sum begin
 
@@ -163,10 +173,13 @@ class Segments(Sum):
         return np.diff(self.starts, append=len(self.u))
 
     def in_order(self, layout: Layout) -> Kernel:
-        """The sums in the order of the rows at which their terms begin."""
+        """The sums in the order of the rows at which their terms begin; or the longest first."""
         lengths, is_one = self._lengths(), self.u == layout.fused.one
         first = layout.row[np.where(is_one, self.v, self.u)[self.starts]]
-        order, terms = (np.argsort(x, kind="stable") for x in (first, np.repeat(first, lengths)))
+        by_length = -lengths if lengths.max() <= SHORT else np.zeros_like(lengths)
+        order = np.lexsort((first, by_length))
+        rank = np.argsort(order)
+        terms = np.argsort(np.repeat(rank, lengths), kind="stable")
         starts = np.cumsum(lengths[order]) - lengths[order]
         u, v, coef = self.u[terms], self.v[terms], self.coef[terms]
         return replace(self, nodes=self.nodes[order], u=u, v=v, coef=coef, starts=starts)
@@ -174,28 +187,32 @@ class Segments(Sum):
     def locate(self, fused: Fused, layout: Layout) -> None:
         self.flops, self.scratch = 2 * self.coef.size, 5 * len(self.u)
         lengths = self._lengths()
-        # (n, k) where the sums have one length, else (t,)
-        self.even = bool((lengths == lengths[0]).all())
-        self.shape: Shape = (len(lengths), int(lengths[0])) if self.even else (len(self.u),)
-        self.owner = np.repeat(np.arange(len(lengths)), lengths)
-        longest, place = (
-            int(lengths.max()),
-            np.arange(len(self.u)) - np.repeat(self.starts, lengths),
-        )
-        self.places = self.owner * longest + place  # of the terms in (n, longest)
-        self.padded: Shape = (len(lengths), longest)
-        self.lasting = 0 if self.even else prod(self.padded)
+        n, k, t = len(lengths), int(lengths.max()), len(self.u)
+        owner = np.repeat(np.arange(n), lengths)
+        place = np.arange(t) - self.starts[owner]
+        self.turns: list[tuple[int, int]] = []  # where all first terms begin and end, and so on
+        by = np.arange(t)
+        self.even = bool((lengths == k).all())
+        if not self.even and k <= SHORT:
+            by = np.lexsort((owner, place))
+            ends = np.cumsum(np.bincount(place)).tolist()
+            self.turns = list(zip([0, *ends], ends))
+        self.owner, self.places = owner[by], (owner * k + place)[by]  # of the terms in (n, k)
+        self.padded: Shape = (n, k)
+        self.lasting = 0 if self.even or self.turns else n * k
+        self.shape: Shape = (n, k) if self.even else (t,)
         self.out = layout.rows(self.nodes)
-        factors = [x.reshape(self.shape) for x in (self.u, self.v) if (x != fused.one).any()]
+        factors = [x[by].reshape(self.shape) for x in (self.u, self.v) if (x != fused.one).any()]
         self.operands = [narrow(layout.rows(x)) for x in factors]
         self.scaled = bool((self.coef != 1).any())
+        self.coefs = self.coef[by].reshape(self.shape)
 
     def _values(self, calls: Calls, factors: list[Rows]) -> list[Source]:
         """The values of these factors, and the coefficients."""
         values = [calls.value(x, self.buffer) for x in factors]
         if self.scaled:
             column = self.shape + (1,) * len(calls.tail[self.buffer])
-            values.append(calls.constant(self.coef.reshape(column)))
+            values.append(calls.constant(self.coefs.reshape(column)))
         return values
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
@@ -203,7 +220,9 @@ class Segments(Sum):
         values = self._values(calls, self.operands) or [calls.one]
         terms = _product(calls, values, None)
         terms = terms._replace(array=np.broadcast_to(terms.array, self.shape + tail))
-        if not self.even:  # sums of one length, which end in a number that changes nothing
+        if self.turns:
+            return calls.sum_in_turns(terms, self.turns, out)
+        if not self.even:
             array = calls.lasting(self.padded + tail, -0.0)
             flat = array.reshape(-1, *tail)
             calls.call(partial(flat.__setitem__, self.places, terms.array), terms.constant)

@@ -269,8 +269,8 @@ def test_verify_allows_what_rounding_explains():
 @pytest.mark.parametrize("loss", [lambda r: r**2, lambda r: r * r, vgrad.abs, vgrad.relu])
 def test_verify_allows_a_perfect_fit(loss, dtype):
     """Where a residual is 0 or a rounding error, so is its square's or a relu's derivative."""
-    model = nn.MLP(3, [16, 16, 1], activation="tanh", rng=random.Random(1))
-    data = np.random.default_rng(0).normal(size=(40, 3))
+    model = nn.MLP(6, [4, 1], activation="tanh", rng=random.Random(1))
+    data = np.random.default_rng(0).normal(size=(40, 6))
     targets = [model(x).data for x in data]
     fit = lambda x, y: loss(model(x) - y)  # noqa: E731
     program = vgrad.compile(fit, model.parameters(), dtype=dtype)

@@ -130,10 +130,14 @@ class _Writer:
         if isinstance(kernel, Grid):
             prefix = "h" if kernel.buffer or len(kernel.nodes) > 1 else "sum"
             return prefix, self._grid(kernel.u, kernel.v, kernel.coef)
+        assert isinstance(kernel, Segments | Chain)
+        terms, ordered = (
+            (kernel.u, kernel.v, kernel.coef),
+            bool(self.fused.ordered[kernel.nodes[0]]),
+        )
         if isinstance(kernel, Segments):
-            return "sum", self._segments(kernel.u, kernel.v, kernel.coef, kernel.starts)
-        assert isinstance(kernel, Chain)
-        return "sum", self._chain(kernel.u, kernel.v, kernel.coef)
+            return "sum", self._segments(*terms, kernel.starts, ordered)
+        return "sum", self._chain(*terms, ordered)
 
     def _map(self, op: ops.Op, nodes: tuple[Ints, ...]) -> Expression:
         operands = [self.variables.read(x) for x in nodes]
@@ -142,17 +146,24 @@ class _Writer:
         result = applied(op, operands)
         return combined("{}" if result.value is None else "np.float64({})", result)
 
-    def _chain(self, u: Ints, v: Ints, coef: Array) -> Expression:
-        """Sums of k terms each, term by term; what is subtracted comes last."""
+    def _chain(self, u: Ints, v: Ints, coef: Array, ordered: bool) -> Expression:
+        """Sums of k terms each, term by term; what is subtracted comes last, if it may."""
         signs = np.where((coef < 0).all(axis=0), -1.0, 1.0)
         order = np.argsort(-signs, kind="stable")
+        if ordered:  # but for the first two
+            order = np.append(np.argsort(-signs[:2], kind="stable"), np.arange(2, len(signs)))
         terms = [self._term(u[:, k], v[:, k], signs[k] * coef[:, k]) for k in order]
         form = " ".join(f"{'-' if signs[k] < 0 else '+'} {{}}" for k in order)
         return combined(f"({form.removeprefix('+ ')})", *terms)
 
-    def _segments(self, u: Ints, v: Ints, coef: Array, starts: Ints) -> Expression:
+    def _segments(self, u: Ints, v: Ints, coef: Array, starts: Ints, ordered: bool) -> Expression:
         """Sums of t terms in all, each of which begins at one of `starts`."""
         terms = self.variables.full(self._term(u, v, coef), u.shape)
+        if ordered:  # as np.sum adds up in pairs
+            if len(starts) == 1:
+                return combined("np.add.accumulate({})", terms).then("[-1]", 0)
+            form = f"np.split({{}}, {self.variables.listed(starts[1:])})"
+            return combined(f"np.array([np.add.accumulate(x)[-1] for x in {form}])", terms)
         if len(starts) == 1:
             return terms.sum()
         return combined(f"np.add.reduceat({{}}, {self.variables.listed(starts)})", terms)

@@ -35,6 +35,8 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     rounded = whole.spread(np.append(users, whole.products[is_rounded[whole.products]]))
     ordered = several & (_keeps_order(whole)[whole.root] | ~rounded)
     ordered &= ~of_one_sign(whole)[whole.root]
+    if not ordered.any():
+        return whole, ordered
     node, user = edges.used, edges.user
     alike = (ordered[node] == ordered[user]) & (~ordered[user] | (whole.side[node] == 0))
     same_buffer = fused.batched[node] == fused.batched[user]
@@ -86,7 +88,7 @@ def _keeps_order(whole: Forest) -> Mask:
     """(m,) the roots of trees with terms that may have been made to cancel."""
     fused, m = whole.fused, len(whole.root)
     constant, lone = fused.op == ops.const.code, whole.terms.v == fused.one
-    numbers, products = whole.terms.take(lone), whole.terms.take(~lone)
+    numbers, products = whole.terms.take(lone), _repeated(whole.terms.take(~lone), m)
     sign = np.sign(numbers.coef * np.where(constant, fused.value, 0.0)[numbers.u])
     opposite = named(numbers.node[sign > 0], m) & named(numbers.node[sign < 0], m)
     return (
@@ -96,6 +98,13 @@ def _keeps_order(whole: Forest) -> Mask:
         | named(_mixed(fused, _mixed(fused, products)).node, m)  # w * x may be there, with w alone
         | _taken_away(whole.numbers, m)
     )
+
+
+def _repeated(products: Terms, m: int) -> Terms:
+    """The products of trees in which some factor is in two: in most of them none is."""
+    u, v = (products.node * m + x for x in (products.u, products.v))
+    keys = np.sort(np.append(u, v[u != v]))
+    return products.take(named(keys[1:][keys[1:] == keys[:-1]] // m, m)[products.node])
 
 
 def _of_both_signs(terms: Terms, numbers: Ints, m: int) -> Mask:

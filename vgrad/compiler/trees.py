@@ -121,11 +121,14 @@ class Forest:
     def adds(self) -> Mask:
         """(e,) which numbers from outside are added; not the 0 that sum() begins with."""
         fused, edges = self.fused, self.edges
-        in_tree = self.inner.copy()
-        in_tree[self.root[self.inner]] = True
         zero = (fused.op == ops.const.code) & (fused.value == 0)
-        adds: Mask = (in_tree & self.is_sum)[edges.user] & ~self.joins & ~zero[edges.used]
+        adds: Mask = (self._in_tree & self.is_sum)[edges.user] & ~self.joins & ~zero[edges.used]
         return adds
+
+    @cached_property
+    def _in_tree(self) -> Mask:
+        """(m,) which nodes are inner or the root of others."""
+        return self.inner | named(self.root[self.inner], len(self.root))
 
     @cached_property
     def terms(self) -> Terms:
@@ -134,35 +137,30 @@ class Forest:
         They come in the order of the additions, ((a + b) + c) + d; the first two in either order.
         In a tree with bends, products come first.
         """
-        fused, edges, products = self.fused, self.edges, self.products
-        user, u = edges.user[self.adds], edges.used[self.adds]
-        coef = self.coef[user] * edges.weight[self.adds]
-        added = Terms(self.root[user], u, np.full_like(u, fused.one), coef)
-        u, v, _ = fused.parents[products].T
-        terms = added.joined(Terms(self.root[products], u, v, self.coef[products]))
-        own: Ints = np.append(user, products)
-        at, _ = self._place(own)
-        at[: len(user)] = np.where(self.is_binary[user], user, at[: len(user)])
-        bent = named(self.root[self.bends], len(self.root))[terms.node]
-        lone, at = terms.v == fused.one, np.where(bent, own, at)
-        return terms.take(np.lexsort((own, lone, at, terms.node)))
+        products, user = self.products, self.edges.user[self.adds]
+        u, v, _ = self.fused.parents[products].T
+        multiplied = Terms(self.root[products], u, v, self.coef[products])
+        terms, own = self._read(self.adds).joined(multiplied), np.append(user, products)
+        at = np.where(self.is_binary[own], own, self._place(own)[0])
+        at = np.where(named(self.root[self.bends], len(self.root))[terms.node], own, at)
+        return terms.take(np.lexsort((own, terms.v == self.fused.one, at, terms.node)))
 
     @cached_property
     def numbers(self) -> Terms:
         """What is added by any sum, be it a tree or not, and is no product or sum of a tree."""
-        edges = self.edges
-        own = self.is_sum[edges.user] & ~self.joins
-        user, used = edges.user[own], edges.used[own]
-        coef = self.coef[user] * edges.weight[own]
-        terms = Terms(self.root[user], used, np.full_like(used, self.fused.one), coef)
+        terms = self._read(self.is_sum[self.edges.user] & ~self.joins)
         return terms.take(np.argsort(terms.node, kind="stable"))
+
+    def _read(self, some: Mask) -> Terms:
+        """Some edges (e,), as terms of one factor."""
+        user, used = self.edges.user[some], self.edges.used[some]
+        coef = self.coef[user] * self.edges.weight[some]
+        return Terms(self.root[user], used, np.full_like(used, self.fused.one), coef)
 
     @cached_property
     def products(self) -> Ints:
         """The nodes of trees that are products of two numbers from outside."""
-        in_tree = self.inner.copy()
-        in_tree[self.root[self.inner]] = True
-        leaf = in_tree & ~self.is_sum & ~self.inner[self.fused.parents].any(axis=1)
+        leaf = self._in_tree & ~self.is_sum & ~self.inner[self.fused.parents].any(axis=1)
         return np.flatnonzero(leaf)
 
     def _place(self, nodes: Ints) -> tuple[Ints, Ints]:

@@ -357,7 +357,7 @@ def test_a_graph_is_pickled_once():
 
 
 def test_pickles_at_once_and_pickles_that_fail():
-    """A pickle within a pickle, one that fails half-way, and another by the same pickler."""
+    """One in another, one that fails half-way, one that is thrown away, two by one pickler."""
 
     class Inside:
         def __reduce__(self):
@@ -373,6 +373,9 @@ def test_pickles_at_once_and_pickles_that_fail():
     with pytest.raises(ZeroDivisionError):
         pickle.dumps([loss, Broken()])
     assert attributes(pickle.loads(pickle.dumps(loss))) == attributes(loss)
+    kept, other = loss.__reduce_ex__(4), Value(1.0) + 1
+    other.__reduce_ex__(4)  # and what it gave is gone, while that of loss is not
+    assert attributes(pickle.loads(pickle.dumps(other))) == attributes(other) and kept
     file = io.BytesIO()
     pickler = pickle.Pickler(file)
     pickler.dump(loss.parents[0])
@@ -417,5 +420,5 @@ def test_a_graph_goes_when_its_root_goes():
 
 
 def test_a_chain_of_a_million(chain_of_a_million):
-    """It builds, runs backward, is pickled, captured, replayed, freed: see chain_of_a_million.py."""
+    """It builds, runs backward, is pickled, captured and freed; see chain_of_a_million.py."""
     chain_of_a_million.result()

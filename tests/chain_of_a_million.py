@@ -1,4 +1,4 @@
-"""A chain of a million values builds, runs backward and is freed; so does its captured graph.
+"""A chain of a million values builds, runs backward, is pickled and freed; so does its graph.
 
 Nothing here may recurse, and nothing may wait for the garbage collector, which is off. Run by
 test_value.py, beside the other tests.
@@ -7,6 +7,7 @@ test_value.py, beside the other tests.
 from __future__ import annotations
 
 import gc
+import pickle
 
 import vgrad
 from vgrad import Value
@@ -25,6 +26,10 @@ def main() -> None:
         root = -root
     root.backward()
     assert (root.data, root.level, x.grad) == (0.5, N, 1.0)
+
+    twin = pickle.loads(pickle.dumps(root))
+    assert (twin.data, twin.level, twin.grad) == (0.5, N, 1.0)
+    del twin
 
     graph = vgrad.capture(root)
     del root

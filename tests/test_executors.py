@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from helpers import same_bits
 
 import vgrad
 from vgrad import ShapeError, Value, nn
+from vgrad.compiler import compile_plan
+from vgrad.program import runner
 
 MODEL = nn.MLP(3, [5, 1], activation="tanh", rng=random.Random(0))
 X = np.random.default_rng(0).normal(size=(333, 3))
@@ -133,6 +136,78 @@ def test_an_error_in_a_worker_is_raised_and_the_program_goes_on():
             program.value_and_grad(theta, X)
         value, _ = program.value_and_grad(theta, X[:10])  # one shard, which runs right here
         assert value == vgrad.compile(loss, MODEL.parameters()).value_and_grad(theta, X[:10])[0]
+
+
+@contextmanager
+def busy_thread(where: str, monkeypatch) -> Iterator[vgrad.Program]:
+    """A program that another thread is recording, or planning, until the block ends."""
+    inside, done = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        if threading.current_thread().name == "busy":
+            inside.set()
+            done.wait(20)
+
+    def waiting(x):
+        if where == "recording":
+            wait()
+        return loss(x)
+
+    def planned(graph):
+        if where == "planning":
+            wait()
+        return compile_plan(graph)
+
+    monkeypatch.setattr(runner, "compile_plan", planned)
+    program = vgrad.compile(waiting, tile=16)
+    thread = threading.Thread(target=program.value_and_grad, args=(THETA, X), name="busy")
+    thread.start()
+    try:
+        assert inside.wait(10)
+        yield program
+    finally:
+        done.set()
+        thread.join(10)
+
+
+THETA = np.array([p.data for p in MODEL.parameters()])
+forks = pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no fork here")
+warned = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@forks
+@warned
+@pytest.mark.parametrize("where", ["recording", "planning"])
+def test_a_process_forked_while_another_thread_is_busy(where, monkeypatch):
+    """It has the program as it was, without the thread, and waits for nobody."""
+    want = vgrad.compile(loss).value_and_grad(THETA, X[:5])[0]
+    context = get_context("fork")
+    with busy_thread(where, monkeypatch) as program:
+        receiver, sender = context.Pipe(False)
+        child = context.Process(
+            target=lambda: sender.send(program.value_and_grad(THETA, X[:5])[0]), daemon=True
+        )
+        child.start()
+        arrived = receiver.poll(20)
+        child.kill()
+        child.join()
+        assert arrived and receiver.recv() == want
+
+
+@forks
+@warned
+@pytest.mark.parametrize("where", ["recording", "planning"])
+def test_workers_forked_while_another_thread_is_busy(where, monkeypatch):
+    want = results(None)[:1]
+    with busy_thread(where, monkeypatch), ProcessPoolExecutor(2, get_context("fork")) as pool:
+        program = vgrad.compile(loss, MODEL.parameters(), tile=16, executor=pool)
+        with ThreadPoolExecutor(1) as caller:
+            try:
+                value, _ = caller.submit(program.value_and_grad, THETA, X).result(20)
+            finally:
+                for worker in pool._processes.values():
+                    worker.kill()
+    assert same_bits(value, want[0])
 
 
 def test_bad_options_are_refused():

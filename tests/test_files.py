@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -400,12 +401,32 @@ def test_what_is_no_file_is_the_systems_error(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_what_is_no_plain_file_is_not_replaced(tmp_path):
-    """A pipe, and not a device: should this fail, it must not be /dev/null that is gone."""
+def test_what_is_no_plain_file_is_not_replaced_or_read(tmp_path):
+    """Pipes, sockets and links to them: nothing waits until somebody writes into one.
+
+    And no device: should this fail, it must not be /dev/null that is gone.
+    """
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="must be a file, not a device"):
-        traced().save(tmp_path / "pipe")
-    assert os.listdir(tmp_path) == ["pipe"] and not (tmp_path / "pipe").is_file()
+    os.symlink("pipe", tmp_path / "link")
+    held = os.open(tmp_path / "pipe", os.O_RDWR)  # so that opening would not wait, if it were tried
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket"))  # whose name must be short
+        for name in ("pipe", "link", "socket"):
+            for call in (traced().save, vgrad.compile(traced()).save, Graph.load, Program.load):
+                with pytest.raises(OSError, match="must be a file, not a device.*; give") as error:
+                    call(tmp_path / name)
+                assert os.path.basename(error.value.filename) in (name, "pipe")
+    os.close(held)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe", "socket"]
+    assert not any((tmp_path / name).is_file() for name in os.listdir(tmp_path))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no such device here")
+def test_devices_are_not_read():
+    """Not /dev/zero, which has no end: should this fail, it would take all memory."""
+    for load in (Graph.load, Program.load):
+        with pytest.raises(OSError, match="must be a file, not a device"):
+            load("/dev/null")
 
 
 # --- damaged files -------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import pytest
 from helpers import same_bits
 
 import vgrad
-from vgrad import OutOfMemoryError, VgradError, WorkerError, nn
-from vgrad.flat import memory
+from vgrad import Graph, OutOfMemoryError, VgradError, WorkerError, nn, ops
+from vgrad.flat import memory, recorded
 
 MODEL = nn.MLP(3, [8, 8, 1], activation="tanh", rng=random.Random(0))
 X = np.random.default_rng(0).normal(size=(4000, 3))
@@ -155,6 +155,15 @@ def test_large_buffers_do_not_pile_up():
     (runner,) = program.runners.values()
     kept = [bound for bounds in runner.quick._free.values() for bound in bounds]
     assert len(kept) == 1 and kept[0].nbytes > 32 * MEGABYTE
+
+
+def test_rules_of_numbers_that_are_not_used_again_do_not_pile_up():
+    """An exponent that is another one at every step, as that of a schedule may be."""
+    gc.collect()
+    before = sum(type(x) is Graph for x in gc.get_objects())
+    for k in range(5_000):
+        recorded(ops.pow, ops.pow.vjp[0], 1 + k / 5_000, leading=2)
+    assert sum(type(x) is Graph for x in gc.get_objects()) - before < 4_500
 
 
 def test_how_much_memory_there_is(tmp_path, monkeypatch):

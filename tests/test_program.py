@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 import math
+import pickle
 import random
 import sys
 import threading
@@ -483,6 +484,64 @@ def test_first_calls_from_several_threads_agree_on_the_parameters():
     assert thetas[0].tolist() == thetas[1].tolist() == program.theta().tolist()
     theta = program.theta()
     assert program(theta, [2.0]).tolist() == [21.0] and program(theta, [[2.0]]).tolist() == [12.0]
+
+
+@pytest.mark.parametrize("place", ["theta", "array"])
+def test_a_program_of_values_or_of_what_is_traced_says_what_to_write(place):
+    """In another function or by itself: the gradient would be lost, so it takes no such numbers."""
+    inner = vgrad.compile(lambda x: W * x, parameters=[W])
+    inner([0.5], [1.0])
+    arguments = {"theta": lambda x: ([x], [1.0]), "array": lambda x: ([0.5], [x, 1.0])}[place]
+    calls = [inner, inner.value_and_grad, inner.input_grads, inner.per_sample_grads]
+    for call, name in itertools.product(calls, ("Node", "Value")):
+        wanted = f"{place}.* must hold plain numbers .got a {name}.*; use its .data, or, .*compiled"
+        with pytest.raises(TypeError, match=wanted):
+            if name == "Value":
+                call(*arguments(V))
+            else:
+                vgrad.compile(lambda x, call=call: call(*arguments(x)))([], [1.0])
+    with pytest.raises(TypeError, match="got a Value.*; use"):
+        inner.theta(V)
+    with pytest.raises(TypeError, match="v must hold plain numbers .got a Value"):
+        inner.hessian_vector_product([0.5], [V], [1.0])
+    assert vgrad.compile(lambda x: x * inner([0.5], [4.0])[0])([], [1.0]).tolist() == [2.0]
+
+
+class Recording:
+    """A name of a node: whoever reads it makes another thread record a new shape meanwhile."""
+
+    def __init__(self, program):
+        self.program, self.sizes = program, itertools.count(1)
+
+    def __str__(self):
+        data = np.ones((1, next(self.sizes)))
+        thread = threading.Thread(target=self.program, args=([2.0], data))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive() and data.shape[1:] in sum(self.program.runners, ())
+        return "name"
+
+    def __reduce__(self):
+        return str, (str(self),)
+
+
+def test_saving_and_pickling_while_another_thread_records(tmp_path):
+    """They take what was recorded when they began, whatever is added in the middle."""
+
+    def f(x):
+        result = np.sum(x) * w
+        if np.shape(x) == ():
+            result.label = Recording(program)
+        return result
+
+    w = Value(2.0)
+    program = vgrad.compile(f)
+    path = tmp_path / "program.npz"
+    assert program.theta([1.0]).tolist() == [2.0]
+    program.save(path)
+    assert [*vgrad.Program.load(path).runners] == [((),)]
+    assert [*pickle.loads(pickle.dumps(program)).runners] == [((),), ((1,),)]
+    assert [*program.runners] == [((),), ((1,),), ((2,),)]
 
 
 def mixed(x, y):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import math
 import operator
 import pickle
@@ -14,6 +15,7 @@ from helpers import COMPUTED
 
 import vgrad
 from vgrad import Value, ops
+from vgrad.engine import NO_GRADIENT, reachable
 
 
 def test_fields_of_a_leaf_and_of_a_result():
@@ -243,6 +245,161 @@ def test_values_copy_and_pickle():
         assert (leaf.label, leaf.grad, a.grad) == ("a", 4.0, 0.0) and twin.op is ops.add
 
 
+def through_pickle(protocol):
+    return lambda x: pickle.loads(pickle.dumps(x, protocol))
+
+
+def in_python(x):
+    """By the pickler that is written in Python, which others are derived from."""
+    file = io.BytesIO()
+    pickle._Pickler(file).dump(x)
+    return pickle.loads(file.getvalue())
+
+
+COPIES = {"deepcopy": copy.deepcopy, "python": in_python} | {
+    f"protocol {k}": through_pickle(k) for k in range(pickle.HIGHEST_PROTOCOL + 1)
+}
+copies = pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+
+
+def attributes(root: Value) -> list[tuple]:
+    """Of all values below, from the root on, with the places of the parents."""
+    nodes = reachable(root)
+    place = {x: k for k, x in enumerate(nodes)}
+    return [
+        (x.op, x.data, x.grad, x.grad is NO_GRADIENT, x.level, x.label, x.trainable, line, parents)
+        for x in nodes
+        for line, parents in [(getattr(x, "line", None), [place[p] for p in x.parents])]
+    ]
+
+
+def some_graph() -> tuple[Value, list[Value]]:
+    with vgrad.source_lines():
+        a, b = Value(2.0, "a"), Value(-0.5, trainable=False)
+        hidden = vgrad.where(a > b, (a * b).tanh(), a) ** 2
+        loss = (hidden + hidden * a - 3) * a
+    hidden.label = "hidden"
+    hidden.backward()
+    return loss, [a, b, hidden]
+
+
+@copies
+def test_a_copy_has_every_attribute(copied):
+    """Also which gradients no backward pass has computed, and the lines that made the values."""
+    loss, _ = some_graph()
+    assert any(x[3] for x in attributes(loss)) and not all(x[3] for x in attributes(loss))
+    assert attributes(copied(loss)) == attributes(loss)
+    loss.backward()
+    twin = copied(loss)
+    twin.zero_grad()
+    assert attributes(loss) != attributes(twin) and loss.parents[0].grad == 2.0
+
+
+@copies
+@pytest.mark.parametrize("order", [1, -1], ids=["the root first", "the root last"])
+def test_what_is_copied_together_stays_together(copied, order):
+    """Leaves, constants, inner values and several roots: each is one object in all places."""
+    loss, others = some_graph()
+    other = loss.parents[0] * others[0] + 1
+    together = [loss, other, *others, *reachable(loss), others[0]][::order]
+    twins = copied({"all": together, "again": together[::-1]})
+    assert [*map(id, twins["again"])] == [*map(id, twins["all"][::-1])]
+    nodes, same = reachable(loss, other), reachable(*twins["all"])
+    assert len(same) == len(nodes) and not set(nodes) & set(same)
+    twin = dict(zip(together, twins["all"]))
+    for x in together:
+        assert twin[x].data == x.data and twin[x].op is x.op
+        assert all(twin.get(p, q) is q for p, q in zip(x.parents, twin[x].parents))
+
+
+def test_a_shallow_copy_has_the_very_parents():
+    loss, (a, *_) = some_graph()
+    for x in (loss, a):
+        twin = copy.copy(x)
+        assert twin is not x and attributes(twin) == attributes(x)
+        assert all(p is q for p, q in zip(twin.parents, x.parents))
+
+
+class Named(Value):
+    """A number to which its users add attributes."""
+
+
+@copies
+def test_attributes_of_ones_own_may_lead_back_to_the_graph(copied):
+    leaf = Named(3.0)
+    leaf.loss = loss = leaf * leaf + 1
+    leaf.note, leaf.nothing = ["kept"], None
+    for twin in (copied(leaf), copied(loss).parents[0].parents[0], copied([loss, leaf])[1]):
+        assert type(twin) is Named and (twin.note, twin.nothing) == (["kept"], None)
+        assert twin.loss.parents[0].parents == (twin, twin) and twin is not leaf
+
+
+@pytest.mark.parametrize("copied", [COPIES[k] for k in ("deepcopy", "python", "protocol 5")])
+def test_a_chain_is_copied_whatever_its_length(copied):
+    root = x = Value(0.5)
+    chain = [root]
+    for _ in range(5_000):
+        root = -root
+        chain.append(root)
+    for twins in (copied([root, x]), copied([x, root])[::-1], copied(chain)[::-1]):
+        assert (twins[0].data, twins[0].level) == (0.5, 5_000) and len(reachable(twins[0])) == 5_001
+        twins[0].backward()
+        assert (twins[-1].grad, x.grad) == (1.0, 0.0)
+
+
+def test_a_graph_is_pickled_once():
+    """However many of its values go: twice the values take no more than a reference each."""
+    loss = sum((Value(float(k)) * 2).tanh() for k in range(100))
+    nodes = [x for x in reachable(loss) if x.level]
+    one, all_ = len(pickle.dumps(loss)), len(pickle.dumps([loss, *nodes]))
+    assert all_ < one + 20 * len(nodes)
+    assert len(pickle.dumps(Value(2.0))) < 100
+
+
+def test_pickles_at_once_and_pickles_that_fail():
+    """One in another, one that fails half-way, one that is thrown away, two by one pickler."""
+
+    class Inside:
+        def __reduce__(self):
+            return pickle.loads, (pickle.dumps(loss),)
+
+    class Broken:
+        def __reduce__(self):
+            raise ZeroDivisionError
+
+    loss, _ = some_graph()
+    first, second = pickle.loads(pickle.dumps([loss, Inside()]))
+    assert attributes(first) == attributes(second) == attributes(loss) and first is not second
+    with pytest.raises(ZeroDivisionError):
+        pickle.dumps([loss, Broken()])
+    assert attributes(pickle.loads(pickle.dumps(loss))) == attributes(loss)
+    kept, other = loss.__reduce_ex__(4), Value(1.0) + 1
+    other.__reduce_ex__(4)  # and what it gave is gone, while that of loss is not
+    assert attributes(pickle.loads(pickle.dumps(other))) == attributes(other) and kept
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file)
+    pickler.dump(loss.parents[0])
+    pickler.dump(loss)
+    unpickler = pickle.Unpickler(io.BytesIO(file.getvalue()))
+    inner, outer = unpickler.load(), unpickler.load()
+    assert outer.parents[0] is inner and attributes(outer) == attributes(loss)
+
+
+def test_copies_keep_nothing_alive():
+    """Neither those that are made, nor what they are made of: all goes without the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = living_values()
+        loss, others = some_graph()
+        others += [copy.copy(loss), copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+        assert living_values() > before + 20
+        del loss, others
+        assert living_values() == before
+    finally:
+        gc.enable()
+
+
 def living_values() -> int:
     return sum(type(x) is Value for x in gc.get_objects())
 
@@ -263,5 +420,5 @@ def test_a_graph_goes_when_its_root_goes():
 
 
 def test_a_chain_of_a_million(chain_of_a_million):
-    """It builds, runs backward, is captured, replayed and freed; see chain_of_a_million.py."""
+    """It builds, runs backward, is pickled, captured and freed; see chain_of_a_million.py."""
     chain_of_a_million.result()

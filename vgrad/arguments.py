@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import ops
 from .engine import Value
 from .errors import ShapeError
+from .operand import Operand
 
 Array = NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -43,6 +44,13 @@ def as_numbers(x: Any, name: str, dtype: np.dtype[Any] = FLOAT64) -> Array:
         raise TypeError(f"{name} must be an array without a mask; fill or drop what is masked")
     if array.dtype == object and all(map(ops.is_number, array.flat)):  # integers of any size
         array = np.reshape([ops.number(x) for x in array.flat], array.shape)
+    for operand in array.flat if array.dtype == object else ():
+        if isinstance(operand, Operand):
+            raise TypeError(
+                f"{name} must hold plain numbers (got a {type(operand).__name__}); use its .data, "
+                "or, where gradients must go through, the function that was compiled in place of "
+                "the program"
+            )
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers (got an array of {array.dtype})")
     with np.errstate(all="ignore"):

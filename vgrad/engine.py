@@ -67,6 +67,8 @@ class Value(Operand):
         return (x,) if y is None else (x, y) if z is None else (x, y, z)
 
     _repr_svg_ = Elsewhere("pictures", "notebook_svg")
+    __copy__ = Elsewhere("copying", "copied")
+    __reduce_ex__ = Elsewhere("copying", "reduced")  # without recursion: a graph may be deep
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:
@@ -116,10 +118,6 @@ class Value(Operand):
     def __repr__(self) -> str:
         label = f"{self.label}, " if self.label else ""
         return f"Value({label}data={self._data}, grad={self.grad})"
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        look(self, "copied")
-        return super().__reduce_ex__(protocol)
 
     def __float__(self) -> float:
         look(self, "float")

@@ -60,6 +60,7 @@ def loading_arrays(path: Path, kind: str) -> Iterator[tuple[Header, Arrays]]:
     or makes the block fail; OSError if it cannot be read.
     """
     path = os.fsdecode(path)
+    _refuse_devices(path)
     with open(path, "rb") as file:
         with _naming(path, kind):
             size = os.fstat(file.fileno()).st_size
@@ -120,12 +121,20 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 def _target(path: Path) -> str:
     """The file that `path` leads to, through links; raises OSError if it may not be written."""
     target = os.path.realpath(os.fsdecode(path))
-    if os.path.exists(target):
-        # A rename needs fewer rights than a write: it would replace even a device.
-        if not os.path.isfile(target) and not os.path.isdir(target):
-            raise OSError(errno.EINVAL, "must be a file, not a device or a pipe", target)
+    _refuse_devices(target)
+    if os.path.exists(target):  # a rename needs fewer rights than a write
         open(target, "r+b").close()
     return target
+
+
+def _refuse_devices(path: str) -> None:
+    """Raise OSError for what has no end, such as /dev/zero, or waits, as pipes and sockets do.
+
+    A rename would replace even a device. Of folders the system says itself what they are.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        problem = "must be a file, not a device, a pipe or a socket; give the path of a file"
+        raise OSError(errno.EINVAL, problem, path)
 
 
 @contextmanager

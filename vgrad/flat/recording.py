@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -121,7 +121,7 @@ def _describe(fn: Callable[..., Any]) -> str:
     return f"{name} ({source_line(code.co_filename, code.co_firstlineno)})" if code else name
 
 
-@cache
+@lru_cache(maxsize=4096)  # some 9 MB: there is no end of numbers
 def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0) -> Graph:
     """A rule of the op's row as a graph over its arguments.
 

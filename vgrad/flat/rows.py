@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Shape
+from ..cached import cached_property
 from .passes import Duplicates, duplicates
 
 Index = slice | NDArray[Any]

@@ -62,7 +62,7 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
         programs = [compile(graph, **about["options"]) for graph in graphs]
         state = programs[0].__getstate__() | {"numbers": theta}
         for program in programs:
-            state["runners"] |= program.runners
+            state["runners"] = {**state["runners"], **program.runners}
         program.__setstate__(state)
     if optimiser is not None:
         if steps is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -41,9 +42,10 @@ def compile(
 
     `fn` takes one sample, a node or an array of nodes per argument, and returns the objective, or
     a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
-    shape records `fn`, and later calls replay that. `parameters` are leaf `Value`s, in the order of
-    theta; by default every trainable leaf that `fn` reaches, in order of first use. `reduce` says
-    whether `value_and_grad` takes the mean or the sum over the batch.
+    shape records `fn`, and later calls replay that, which is kept as long as the program.
+    `parameters` are leaf `Value`s, in the order of theta; by default every trainable leaf that `fn`
+    reaches, in order of first use. `reduce` says whether `value_and_grad` takes the mean or the sum
+    over the batch.
 
     With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, and
     gives what the scalar engine does, unless each number in it is rounded itself or is added to one
@@ -137,8 +139,8 @@ class Program:
         self._parameters = parameters  # None until the first trace finds them
         self._finds_parameters = parameters is None
         self._options = options
-        self.runners: dict[tuple[Shape, ...], Runner] = {}
-        self._recording = threading.RLock()
+        self.runners: dict[tuple[Shape, ...], Runner] = {}  # never changed, but replaced by another
+        self._locks: dict[int, threading.RLock] = {}  # by process
         self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):
             self._add(fn)
@@ -288,13 +290,14 @@ class Program:
 
     def __getstate__(self) -> dict[str, Any]:
         """The graphs recorded so far; the function, its Values and the executor stay behind."""
-        if not self.runners:
+        runners = self.runners
+        if not runners:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
         options = self._options._replace(executor=None)
-        return {"runners": self.runners, "numbers": self.theta(), "options": options}
+        return {"runners": runners, "numbers": self.theta(), "options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, [], state["options"])  # type: ignore[misc]
@@ -333,20 +336,25 @@ class Program:
                 f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
                 f"after the batch axis (got {shapes})"
             )
-        with self._recording:  # one thread's first trace decides which leaves are parameters
+        with self._recording():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.runners:
                 known = self._parameters is not None
                 complete = known and self._finds_parameters
                 tape = Tape(self._parameters, self._options.check_finite, complete)
                 graph = record(self._fn, shapes, tape)
-                if not known:
+                if not known:  # before there is a runner: who sees one finds its parameters
                     self._parameters = list(graph.leaves)
                 self._add(graph)
         return self.runners[shapes]
 
+    def _recording(self) -> threading.RLock:
+        """This process's lock: one from before a fork may be held by a thread that is not here."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
+
     def _add(self, graph: Graph) -> None:
         options = self._options
-        self.runners[graph.input_shapes] = Runner(graph, options.fuse, options.tile, options.dtype)
+        runner = Runner(graph, options.fuse, options.tile, options.dtype)
+        self.runners = {**self.runners, graph.input_shapes: runner}
 
     def _gradient(self, call: Call, aux: bool) -> tuple[float, Array, Array | None]:
         divisor = call.batch if self._options.reduce == "mean" else 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..arguments import FLOAT64, Array, Structure
+from ..cached import cached_property
 from ..compiler import FusedSweep, Plan, compile_plan
 from ..flat import Graph, PlainSweep, tangent
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
+from ..cached import cached_property
 from ..flat import FROM_INPUTS, Graph, hash64, origins, span_lengths
 
 Floats = NDArray[np.float64]

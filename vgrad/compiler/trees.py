@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from .. import ops
+from ..cached import cached_property
 from .fused import Floats, Fused, Ints, Mask, Terms
 
 SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum

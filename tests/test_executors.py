@@ -153,10 +153,10 @@ def busy_thread(where: str, monkeypatch) -> Iterator[vgrad.Program]:
             wait()
         return loss(x)
 
-    def planned(graph):
+    def planned(graph, **options):
         if where == "planning":
             wait()
-        return compile_plan(graph)
+        return compile_plan(graph, **options)
 
     monkeypatch.setattr(runner, "compile_plan", planned)
     program = vgrad.compile(waiting, tile=16)

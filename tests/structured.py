@@ -313,7 +313,7 @@ def differences(p: Structured) -> Any:
         elif kind == "telescope":
             z = sum((b - a for a, b in pairwise(xs)), xs[0])
         elif kind == "large":
-            z = (dot(w, xs) + 1e6) - 1e6
+            z = (dot(w, xs) + 64.0) - 64.0
         else:
             z = dot(w, xs) - total(xs) + w[0] - 1.5
         return [p.functions.tanh(z - x) for x in xs]

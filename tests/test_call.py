@@ -37,7 +37,10 @@ def asked(monkeypatch):
 
 def noting(calls, method, right):
     def noted(sweep, theta, arrays, batch, *options):
-        name = "plain" if isinstance(sweep, PlainSweep) else ("quick", "careful")[sweep.careful]
+        if isinstance(sweep, PlainSweep):
+            name = {"quick": "quick", "careful": "plain", "strict": "strict"}[sweep.zeros]
+        else:
+            name = ("quick", "careful")[sweep.careful]
         calls.append((name, method, batch))
         return right(sweep, theta, arrays, batch, *options)
 
@@ -72,6 +75,35 @@ def test_what_is_finite_is_asked_for_once(asked):
     program.value_and_grad(theta, x)
     program.input_grads(theta, x)
     assert asked == [("quick", method, 7) for method in ("outputs", "gradient", "input_gradients")]
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+def test_what_is_finite_is_checked_at_no_cost_and_doubts_by_a_strict_sweep(fuse, asked):
+    """Of those samples alone whose gradient was not finite at first."""
+    fn = lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0)  # noqa: E731
+    program = vgrad.compile(fn, [], fuse=fuse, check_finite=True)
+    program.input_grads([], np.ones(50))
+    program.value_and_grad([], np.ones(50))
+    assert asked == [("quick", "input_gradients", 50), ("quick", "gradient", 50)]
+    asked.clear()
+    program.input_grads([], with_zeros(50, [3, 41])[:, 0])
+    assert [asked[0], asked[-1]] == [
+        ("quick", "input_gradients", 50),
+        ("strict", "input_gradients", 2),
+    ]
+
+
+def test_without_fusion_the_plain_sweep_alone_is_asked_again(asked):
+    """However many samples there are; outputs that are not finite stand."""
+    fn = lambda x: vgrad.where(x > 0, vgrad.sqrt(x * w), 0.0)  # noqa: E731
+    w = Value(1.0)
+    program = vgrad.compile(fn, [w], fuse=False)
+    x = with_zeros(2000, range(0, 2000, 2))[:, 0]
+    assert np.isfinite(program.value_and_grad([1.0], x)[1])
+    assert asked == [("quick", "gradient", 2000), ("plain", "gradient", 2000)]
+    asked.clear()
+    assert np.isnan(program([np.nan], x)).sum() == 1000
+    assert asked == [("quick", "outputs", 2000)]
 
 
 @pytest.mark.parametrize("call", ["__call__", "input_grads", "per_sample_grads"])

@@ -6,7 +6,13 @@ import random
 
 import numpy as np
 import pytest
-from helpers import assert_gradients_match, backward_with_scale, random_program
+from helpers import (
+    COMPUTED,
+    assert_gradients_match,
+    backward_with_scale,
+    long,
+    random_program,
+)
 from traps import NUMBERS, TRAPS
 
 import vgrad
@@ -190,6 +196,64 @@ def test_a_hessian_where_a_branch_is_not_taken():
     w = Value(0.0)
     program = vgrad.compile(lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0) * w * w, [w])
     assert program.hessian_vector_product([1.0], [1.0], [-1.0, 0.0, 4.0]) == pytest.approx([4 / 3])
+
+
+def assert_hessians_agree(graph, points, fuse):
+    """Products with unit vectors are the columns of the gradient's gradient; returns the last."""
+    size = len(graph.parameters)
+    derived = graph.gradient()
+    for k in range(size):
+        derived = derived.gradient(derived.parameters, of=1 + k)
+    program, columns = vgrad.compile(graph, fuse=fuse), vgrad.compile(derived, fuse=fuse)
+    for theta in points:
+        products = [program.hessian_vector_product(theta, v, [0.0]) for v in np.eye(size)]
+        want = np.concatenate(columns(theta, [0.0])[2:])
+        # the same sums of products in other orders, of numbers such as 1 - tanh**2, which cancels
+        np.testing.assert_allclose(products, want, rtol=1e-12, atol=0, err_msg=str(theta))
+    return want
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+def test_the_norm_at_0(fuse):
+    """Infinite for the norm; for its square 0, as a gradient of 0 meets the root's infinity."""
+    norm = lambda x, y: vgrad.sqrt(x * x + y * y)  # noqa: E731
+    square = lambda x, y: norm(x, y) ** 2  # noqa: E731
+    for fn, want in ((norm, [[np.inf, 0.0], [0.0, np.inf]]), (square, [[0.0, 0.0], [0.0, 0.0]])):
+        w = [Value(0.0), Value(0.0)]
+        graph = vgrad.trace(lambda _, fn=fn, w=w: fn(*w), (), parameters=w)
+        assert assert_hessians_agree(graph, [[0.0, 0.0]], fuse).tolist() == want
+        derived = (graph := vgrad.trace(fn, (), ())).gradient(graph.inputs)
+        for k in (1, 2):
+            derived = derived.gradient(derived.inputs, of=k)
+        columns = vgrad.compile(derived, fuse=fuse)([], [0.0], [0.0])[2:]
+        assert np.concatenate(columns).tolist() == want
+
+
+AROUND = {
+    "squared": lambda f, x: f(*x) ** 2,
+    "of squares": lambda f, x: f(*[p * p for p in x]),
+    "under a root": lambda f, x: vgrad.sqrt(f(*x)),
+    "beside a norm": lambda f, x: vgrad.sqrt(sum(p * p for p in x)) ** 2 + f(*x) * x[0],
+    "behind where": lambda f, x: vgrad.where(x[0] > 0, f(*x), 0.0) * x[-1],
+}
+NAN, INF = np.nan, np.inf
+CORNERS = {  # at 0, infinities, nan and ties
+    1: [0.0, 1.0, -2.0, 1e200, INF, NAN],
+    2: [(0.0, 0.0), (0.0, 1.0), (-2.0, 0.0), (1.0, 1.0), (INF, 0.0), (INF, INF), (NAN, 0.0)],
+    3: [(0.0, 0.0, 1.0), (1.0, INF, 0.0), (0.0, NAN, -2.0), (1.0, -2.0, NAN)],
+}
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize(
+    "around", [x if x == "beside a norm" else pytest.param(x, marks=long) for x in AROUND]
+)
+@pytest.mark.parametrize("op", [x for x in COMPUTED if any(x.vjp)], ids=lambda op: op.name)
+def test_products_with_the_hessian_at_corners(op, around, fuse):
+    """Against the gradient of the gradient: nan in the same places, and otherwise equal."""
+    w = [Value(1.0) for _ in op.vjp]
+    graph = vgrad.trace(lambda _: AROUND[around](op, w), (), parameters=w)
+    assert_hessians_agree(graph, [np.atleast_1d(x) for x in CORNERS[op.arity]], fuse)
 
 
 def test_a_guard_that_something_may_hide_is_kept():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers import EDGES, random_program, sweep
 
 import vgrad
 from vgrad import NonFiniteError, Value, nn
@@ -119,7 +121,7 @@ def test_the_objective_itself_is_watched():
 def test_a_product_with_the_hessian_is_watched():
     """Its own numbers, and the gradient's, which it computes on the way."""
     w = Value(0.0, label="w")
-    for power, began in ((0.5, "pow of 0.0 and -0.5 gave"), (1.5, "pow of 0.0 and 0.5 made")):
+    for power, began in ((0.5, "pow of 0.0 and 0.5 made"), (1.5, "pow of 0.0 and 0.5 made")):
         program = vgrad.compile(lambda x, p=power: (w * x) ** p, [w], check_finite=True)
         error = caught(lambda q=program: q.hessian_vector_product([0.0], [1.0], [4.0, 0.0]))
         assert str(error).startswith(began) and error.sample == 0, error
@@ -228,6 +230,228 @@ def test_a_bad_gradient_far_down_the_batch():
     steep = vgrad.compile(lambda x, k: vgrad.sqrt(x * w - k), [w], check_finite=True)
     error = caught(lambda: steep.value_and_grad([1.0], np.ones(3000), 1 - data))
     assert error.sample == 2500 and error.inputs == {"x": 1.0, "k": 1.0}
+
+
+# --- where a gradient of 0 meets an infinite derivative -------------------------------------------
+
+
+def square_of_root(x):
+    r = vgrad.sqrt(x)
+    r.label = "r"
+    return r**2
+
+
+CHOICE = (
+    "; that gives 0, but the limit may be another; keep the operand off this point with where, or "
+    "add a small number to it"
+)
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("by", ["input", "parameter"])
+@pytest.mark.parametrize("spread", [{}, {"tile": 2}], ids=["whole", "tiles"])
+def test_a_zero_that_met_an_infinity_is_named_by_every_call(by, fuse, spread):
+    """Its place, its fields, and what to do; without the option 0 is 0."""
+    w = Value(1.0, label="w")
+    fn = {"input": lambda x: square_of_root(x) * w, "parameter": lambda x: square_of_root(x * w)}
+    x = [1.0, 4.0, 9.0, 0.0, 1.0]
+    loose = vgrad.compile(fn[by], [w], fuse=fuse, **spread)
+    program = vgrad.compile(fn[by], [w], fuse=fuse, check_finite=True, **spread)
+    calls = ["input_grads"] if by == "input" else ["per_sample_grads", "value_and_grad"]
+    for name in calls:
+        getattr(loose, name)([1.0], x)
+        error = caught(lambda q=name: getattr(program, q)([1.0], x))
+        line = line_of(square_of_root)
+        assert str(error) == (
+            "sqrt of 0.0 has the derivative inf, which met a gradient of 0 at sample 3, node "
+            f"{error.node} 'r' ({line}), backward sweep; inputs there: x = 0.0{CHOICE}"
+        )
+        assert (error.op, error.operands, error.got) == ("sqrt", (0.0,), INF)
+        assert (error.sweep, error.label, error.line) == ("backward", "r", line)
+        assert (error.sample, error.inputs) == (3, {"x": 0.0})
+    if by == "parameter":
+        error = caught(lambda: program.hessian_vector_product([1.0], [1.0], x))
+        assert (error.op, error.label, error.sample) == ("sqrt", "r", 3)
+    else:  # nothing on the way to w
+        program.value_and_grad([1.0], x)
+        program.per_sample_grads([1.0], x)
+
+
+def test_a_zero_that_met_an_infinity_on_the_scalar_engine():
+    """Leaves keep the gradients they had."""
+    x = Value(0.0, label="x")
+    x.grad = 5.0
+    error = caught(lambda: square_of_root(x).backward(check_finite=True))
+    what = "sqrt of 0.0 has the derivative inf, which met a gradient of 0"
+    assert str(error) == f"{what}, 'r', backward sweep{CHOICE}"
+    assert (error.op, error.operands, error.got, error.sweep) == ("sqrt", (0.0,), INF, "backward")
+    assert x.grad == 5.0
+    square_of_root(x).backward()
+    assert x.grad == 5.0
+
+
+def test_the_hessian_of_a_squared_norm_is_named():
+    """It is 0 at 0, where it should be 2 on the diagonal."""
+    w = [Value(0.0), Value(0.0)]
+    for fuse in (True, False):
+        norm = lambda x: vgrad.sqrt(w[0] * w[0] + w[1] * w[1]) ** 2 * x  # noqa: E731
+        program = vgrad.compile(norm, w, fuse=fuse, check_finite=True)
+        error = caught(lambda q=program: q.hessian_vector_product([0.0, 0.0], [1.0, 2.0], [1.0]))
+        assert (error.op, error.operands, error.got, error.sample) == ("sqrt", (0.0,), INF, 0)
+        assert program.hessian_vector_product([3.0, 4.0], [1.0, 2.0], [1.0]) == pytest.approx(
+            [2.0, 4.0]
+        )
+
+
+ARITHMETIC = {
+    "a saturated function": (lambda x: vgrad.sigmoid(vgrad.log(x)), 0.0, "log", INF),
+    "an overflow": (lambda x: 1 / (1 + vgrad.exp(-x)), -710.0, "exp", INF),
+    "a factor of 0": (lambda x: 0.0 * vgrad.sqrt(x), 0.0, "sqrt", INF),
+    "a residual of 0": (lambda x: (vgrad.sqrt(x) - 0.0) ** 2 + x, 0.0, "sqrt", INF),
+    "gradients that cancel": (
+        lambda x: (lambda r: 2 * r - r - r)(vgrad.sqrt(x)),
+        *(0.0, "sqrt", INF),
+    ),
+    "a power": (lambda x: (x**0.5) ** 2, 0.0, "pow", INF),
+    "a branch that was taken": (lambda x: vgrad.where(x > -1, x**0.5, 7.0) ** 2, 0.0, "pow", INF),
+    "one use of two": (
+        lambda x: (lambda r: vgrad.where(x > 0, r, 0.0) + 0.0 * r)(vgrad.sqrt(x)),
+        *(0.0, "sqrt", INF),
+    ),
+}
+
+
+SELECTED = {
+    "where": (lambda x: vgrad.where(x > 0, vgrad.log(x), 0.0), 0.0),
+    "where, used twice": (
+        lambda x: (lambda r: vgrad.where(x > 0, r, 0.0) * 2 + vgrad.where(x > 1, r * r, x))(
+            vgrad.log(x)
+        ),
+        0.0,
+    ),
+    "where, squared": (lambda x: vgrad.where(x > 0, vgrad.sqrt(x), 0.0) ** 2, 0.0),
+    "where behind a factor of 0": (lambda x: 0.0 * vgrad.where(x > 0, 1 / x, x), 0.0),
+    "where around a quotient": (lambda x: vgrad.where(x == 0, 1.0, vgrad.sin(x) / x), 0.0),
+    "where on the operand": (lambda x: vgrad.sqrt(vgrad.where(x > 0, x, 1.0)) ** 2, 0.0),
+    "a dead relu": (lambda x: vgrad.relu(-1 - vgrad.sqrt(x)) + x, 0.0),
+    "a dead relu behind a root": (lambda x: 0.0 * vgrad.sqrt(vgrad.relu(x)) + x, -1.0),
+    "the smaller one": (lambda x: vgrad.maximum(vgrad.sqrt(x), 1.0), 0.0),
+    "a minimum that caps": (lambda x: vgrad.minimum(vgrad.exp(900 * x), 3.0), 1.0),
+    "a tie": (lambda x: vgrad.maximum(x * x, x) * vgrad.minimum(x, x**3), 0.0),
+    "abs at 0": (lambda x: abs(x * vgrad.exp(x)), 0.0),
+    "stop_gradient": (lambda x: 0.0 * vgrad.stop_gradient(vgrad.sqrt(x)) + x, 0.0),
+    "a comparison": (lambda x: (vgrad.sqrt(x) > 1) * x, 0.0),
+    "a power of 0": (lambda x: (x**0.0) * x + x**1.0 + x**2.0, 0.0),
+    "an exponent at base 0": (lambda x: 0.0 ** (x + 1), 0.0),
+    "a derivative that overflows": (lambda x: 0.0 * vgrad.log(x) + 0.0 / x, 1e-310),
+    "tanh at its end": (lambda x: vgrad.tanh(1e4 * x) * vgrad.sigmoid(1e4 * x), 1.0),
+    "a softmax with a mask": (
+        lambda x: vgrad.softmax([x, vgrad.where(x > 5, x, -INF), 2 * x])[0],
+        0.0,
+    ),
+}
+
+
+def checked(fn, x, **options):
+    """The error by each engine and call, or None: backward, input_grads and value_and_grad."""
+    w = Value(x)
+    by_input = vgrad.compile(fn, [], check_finite=True, **options)
+    by_parameter = vgrad.compile(lambda z: fn(w) + 0 * z, [w], check_finite=True, **options)
+    return [
+        raised(fn(Value(x)).backward, check_finite=True),
+        raised(by_input.input_grads, [], [x, 0.3]),
+        raised(by_parameter.value_and_grad, [x], [1.0, 2.0]),
+    ]
+
+
+def raised(call, *arguments, **options) -> NonFiniteError | None:
+    try:
+        call(*arguments, **options)
+    except NonFiniteError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_a_zero_by_arithmetic_is_named(name, fuse):
+    fn, x, op, got = ARITHMETIC[name]
+    for error in checked(fn, x, fuse=fuse):
+        assert (error.op, error.got, error.sweep) == (op, got, "backward")
+        assert f"has the derivative {got}, which met a gradient of 0" in str(error)
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("name", SELECTED)
+def test_a_zero_by_choice_is_not(name, fuse):
+    """Branches that were not taken, and whatever meets no infinity."""
+    fn, x = SELECTED[name]
+    assert not any(checked(fn, x, fuse=fuse))
+
+
+def test_gradients_of_samples_that_cancel_at_a_shared_singularity():
+    """Their sum is 0, and meets the infinity; alone, each would be infinite."""
+    w = Value(0.0, label="w")
+    for fuse in (True, False):
+        fn = lambda x: vgrad.sqrt(w) * x  # noqa: E731
+        assert vgrad.compile(fn, [w], fuse=fuse).value_and_grad([0.0], [1.0, -1.0])[1] == 0
+        program = vgrad.compile(fn, [w], fuse=fuse, check_finite=True)
+        error = caught(lambda q=program: q.value_and_grad([0.0], [1.0, -1.0]))
+        assert str(error).startswith("sqrt of 0.0 made inf of a gradient of 1.0 at sample 0")
+        error = caught(lambda q=program: q.value_and_grad([0.0], [0.0, 0.0]))
+        assert "has the derivative inf, which met a gradient of 0 at sample 0" in str(error)
+
+
+def test_one_sample_among_many_that_are_guarded():
+    """Half of 5,000 samples are in branches not taken; in tiles, on threads, with outputs too."""
+    w = Value(1.0)
+
+    def fn(x, y):
+        return vgrad.where(x > 0, vgrad.sqrt(w * x), 0.0) * w + square_of_root(w * y)
+
+    x = np.random.default_rng(0).normal(size=5000)
+    x = np.where(x > 0, x, 0.0)
+    y = np.ones(5000)
+    with ThreadPoolExecutor(2) as pool:
+        program = vgrad.compile(fn, [w], check_finite=True, tile=300, executor=pool)
+        want = vgrad.compile(fn, [w]).value_and_grad([1.0], x, y)
+        assert program.value_and_grad([1.0], x, y)[1] == pytest.approx(want[1])
+        program.per_sample_grads([1.0], x, y)
+        program.input_grads([1.0], x, y)
+        y[4321] = 0.0
+        for call in (program.value_and_grad, program.per_sample_grads, program.input_grads):
+            error = caught(lambda c=call: c([1.0], x, y))
+            assert (error.op, error.label, error.sample) == ("sqrt", "r", 4321)
+        error = caught(lambda: program.value_and_grad([1.0], x, y, aux=True))
+        assert error.sample == 4321
+
+
+def test_an_infinity_of_float32_alone_says_so():
+    program = vgrad.compile(
+        lambda x: 1 / (1 + vgrad.exp(-x)), [], check_finite=True, dtype=np.float32
+    )
+    error = caught(lambda: program.input_grads([], [1.0, -100.0]))
+    assert "a gradient, if 0 times inf were not 0, is nan at sample 1, but finite" in str(error)
+
+
+@pytest.mark.parametrize("seed", sweep(400, 20))
+def test_both_engines_raise_for_the_same_numbers(seed):
+    """On random graphs of all ops, at edges: forward, backward, and where 0 met an infinity."""
+    source = random_program(seed, edges=True, size=6 + seed % 25)
+    graph = vgrad.trace(source, *[()] * source.inputs, parameters=source.parameters)
+    theta = [p.data for p in source.parameters]
+    draw = np.random.default_rng(seed)
+    points = draw.choice([*EDGES[:13], *draw.uniform(-2, 2, 13)], size=(3, source.inputs))
+    for fuse in (True, False):
+        program = vgrad.compile(graph, fuse=fuse, check_finite=True)
+        for point in points if source.inputs else points[:1]:
+            root = graph.to_values(theta, point)[graph.outputs[0]]
+            arrays = point[:, None]
+            by_values = raised(root.backward, check_finite=True)
+            by_arrays = raised(program.per_sample_grads, theta, *arrays)
+            if source.inputs:
+                by_arrays = by_arrays or raised(program.input_grads, theta, *arrays)
+            assert bool(by_values) == bool(by_arrays), (seed, point)
 
 
 def test_the_state_is_as_before():

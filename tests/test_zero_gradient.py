@@ -70,6 +70,26 @@ def test_compiled_with_parameters_for_inputs(name, fuse):
         assert grad == pytest.approx([*by_input, *padded(by_weight)], **approx), point
 
 
+MEETS = {"a constant of 0", "a shared root that nothing needs", "nothing times a logarithm"}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_branches_that_are_not_taken_pass_check_finite(name):
+    """All cases of finite numbers; where 0 met an infinity by arithmetic, it raises."""
+    fn, cases = TRAPS[name]
+    w = [Value(x) for x in NUMBERS]
+    for (x, y), value, *_ in cases:
+        program = vgrad.compile(lambda x, y: (fn(x, y, w), w[0]), w, check_finite=True)
+        calls = program.value_and_grad, program.input_grads, program.per_sample_grads
+        if np.isfinite(value) and name not in MEETS:
+            for call in calls:
+                call(NUMBERS, [x], [y])
+            fn(Value(x), Value(y), w).backward(check_finite=True)
+        elif name in MEETS:
+            with pytest.raises(vgrad.NonFiniteError):
+                program.value_and_grad(NUMBERS, [x], [y])
+
+
 def check(program: vgrad.Program, batch: list[Case]) -> None:
     points, values, by_input, by_weight = zip(*batch)
     by_weight = [padded(row) for row in by_weight]

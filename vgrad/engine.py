@@ -81,18 +81,17 @@ class Value(Operand):
         """Add this value's gradient to that of every leaf it was computed from.
 
         Interior gradients start from 0 at each call, so a second call doubles those of the leaves
-        and nothing else. A gradient of 0 propagates as 0, through inf and nan too. Constants, the
-        plain numbers of an expression, get none.
+        and nothing else. A gradient of 0 propagates as 0, through inf and nan too; `vgrad.finite`
+        has examples. Constants, the plain numbers of an expression, get none.
 
         With `check_finite` it raises NonFiniteError if this value or a leaf's gradient is infinite
-        or nan, and names the op where that began; leaves then keep the gradients they had. Within
-        `vgrad.source_lines` it names the line too.
+        or nan, or would be but for that rule, and names the op where that began; leaves then keep
+        the gradients they had. Within `vgrad.source_lines` it names the line too.
         """
         look(self, "backward")
         if check_finite:
-            finite.check_backward(self, [x for x in reachable(self) if not x.level], backpropagate)
-        else:
-            backpropagate(self)
+            finite.check_backward(reachable(self))
+        backpropagate(self)
 
     def zero_grad(self) -> None:
         """Set the gradient of this value, and of all it was computed from, to 0."""

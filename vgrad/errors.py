@@ -23,11 +23,14 @@ class GraphFormatError(VgradError, ValueError):
 
 
 class NonFiniteError(VgradError, ValueError):
-    """`check_finite` found an infinity or a nan in a result; the fields say where it began."""
+    """`check_finite` found an infinity or a nan, in a result or where a gradient of 0 met it.
+
+    The fields say where it began.
+    """
 
     op: str = ""  # its name; for a leaf "input", "parameter" or "const"
     operands: tuple[float, ...] = ()  # what it was computed from
-    got: float = 0.0  # the number, or the gradient, that is not finite
+    got: float = 0.0  # the number that is not finite: a value, a gradient or a derivative
     sweep: str = ""  # "forward" or "backward"
     label: str = ""  # of the node, if it has one
     line: str = ""  # "file:line" that made the node, if that was recorded

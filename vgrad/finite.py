@@ -1,12 +1,48 @@
 """Where a number that is not finite comes from: the op that made it from finite operands.
 
 An infinity that does not reach a result, as in a branch that `where` did not take, is ignored.
+
+A gradient of 0 propagates as 0, through inf and nan too. So a branch that was not taken adds
+nothing, whatever its derivative is:
+
+>>> import vgrad
+>>> from vgrad import Value, exp, log, sqrt, where
+>>> x = Value(0.0)
+>>> where(x > 0, log(x), 2 * x).backward()  # 1 / x is inf
+>>> x.grad
+2.0
+
+Where it is arithmetic that brings 0 and an infinite derivative together, 0 is a choice: IEEE 754
+has nan, and the limit may be another number. Both engines choose 0. With `check_finite` they raise,
+as for a gradient that is infinite, and name the place:
+
+>>> x = Value(0.0)
+>>> (sqrt(x) ** 2).backward()  # which is x, so the derivative is 1
+>>> x.grad
+0.0
+>>> (sqrt(x) ** 2).backward(check_finite=True)  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+...
+vgrad.errors.NonFiniteError: sqrt of 0.0 has the derivative inf, which met a gradient of 0, ...
+
+So the Hessian of the square of a norm is 0 at 0, and Newton's method meets a singular matrix. The
+log density of a logistic has a slope of the wrong sign where `exp` overflows:
+
+>>> graph = vgrad.trace(lambda x, y: sqrt(x * x + y * y) ** 2, (), ())
+>>> slope = graph.gradient(graph.inputs)
+>>> vgrad.compile(slope.gradient(slope.inputs, of=1))([], [0.0], [0.0])[-1]  # by calculus [[2, 0]]
+array([[0., 0.]])
+>>> x = Value(-710.0)
+>>> y = -x - 2 * log(1 + exp(-x))
+>>> y.backward()
+>>> y.data, x.grad  # by calculus -710 and 1
+(-inf, -1.0)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, NamedTuple
 
 from . import ops
@@ -15,7 +51,11 @@ from .operand import Operand
 
 Node = Any  # a Value; `engine` imports this file
 Fits = Callable[[float], bool]
-Backpropagate = Callable[[Node, Callable[[Node, Node, float], None]], None]
+
+CHOICE = (
+    "that gives 0, but the limit may be another; keep the operand off this point with where, or "
+    "add a small number to it"
+)
 
 
 class Cause(NamedTuple):
@@ -24,7 +64,8 @@ class Cause(NamedTuple):
     node: Node
     got: float
     sweep: str
-    arrived: float | None = None  # the gradient it was made from; None for a sum of several
+    # The gradient it was made from; None for a sum of several. If 0, `got` is the derivative.
+    arrived: float | None = None
 
 
 def check_finite(*values: Any) -> None:
@@ -65,35 +106,48 @@ def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
 
 
 def backward_cause(
-    root: Node, leaves: Iterable[Node], backpropagate: Backpropagate, fits: Fits = isfinite
+    nodes: list[Node], leaves: Iterable[Node], fits: Fits = isfinite
 ) -> Cause | None:
-    """Run `backpropagate(root)`, and say where the first leaf's unfit gradient began, if any is."""
+    """Where the first leaf's unfit gradient would begin, if `nodes[0]` were the root; or None.
+
+    The walk goes as `backpropagate` does, but a gradient of 0 is not kept from inf or nan, unless
+    it is that of a branch not taken: there rules give 0, whatever arrives.
+    """
+    gradients = {nodes[0]: 1.0 + _before(nodes[0])}
     parts: dict[Node, tuple[Node, float]] = {}  # the first unfit part for each node
-
-    def watch(node: Node, x: Node, part: float) -> None:
-        if not fits(part):
-            parts.setdefault(x, (node, part))
-
-    backpropagate(root, watch)
-    node = next((x for x in leaves if not fits(x.grad)), None)
+    for node in nodes:
+        g, parents = gradients.get(node), node.parents
+        if g is None:
+            continue
+        numbers = (node._data, *[x._data for x in parents])
+        for x, vjp in zip(parents, node.op.vjp):
+            if vjp is not None and x.op is not ops.const:
+                part = ops.evaluate(vjp, g, *numbers)
+                if part or ops.evaluate(vjp, nan, *numbers):
+                    gradients[x] = gradients.get(x, _before(x)) + part
+                if not fits(part):
+                    parts.setdefault(x, (node, part if g else ops.evaluate(vjp, 1.0, *numbers)))
+    node = next((x for x in leaves if not fits(gradients.get(x, 0.0))), None)
     if node is None:
         return None
     while node in parts:
-        node, part = parts[node]
-        if fits(node.grad):
-            return Cause(node, part, "backward", node.grad)
-    return Cause(node, node.grad, "backward")
+        node, got = parts[node]
+        if fits(gradients[node]):
+            return Cause(node, got, "backward", gradients[node])
+    return Cause(node, gradients[node], "backward")
 
 
-def check_backward(root: Node, leaves: list[Node], backpropagate: Backpropagate) -> None:
-    """Run `backpropagate(root)`; raise NonFiniteError, and undo it, if the result is not finite."""
-    check_finite(root)
-    before = [x.grad for x in leaves]
-    watched = [x for x in leaves if isfinite(x.grad)]  # not since an older pass
-    cause = backward_cause(root, watched, backpropagate)
+def _before(node: Node) -> float:
+    """The gradient that a pass adds to: a leaf's own."""
+    return 0.0 if node.level else node.grad
+
+
+def check_backward(nodes: list[Node]) -> None:
+    """Raise NonFiniteError if the gradients of `nodes[0]` to the leaves would not be finite."""
+    check_finite(nodes[0])
+    watched = [x for x in nodes if not x.level and isfinite(x.grad)]  # not since an older pass
+    cause = backward_cause(nodes, watched)
     if cause is not None:
-        for x, grad in zip(leaves, before):
-            x.grad = grad
         raise error(cause)
 
 
@@ -114,6 +168,8 @@ def error(
     message = ", ".join(filter(None, parts))
     if inputs:
         message += "; inputs there: " + ", ".join(f"{name} = {x}" for name, x in inputs.items())
+    if cause.arrived == 0:
+        message += f"; {CHOICE}"
     result = NonFiniteError(message)
     result.op, result.got, result.sweep = cause.node.op.name, cause.got, cause.sweep
     result.operands = tuple(x._data for x in cause.node.parents)
@@ -131,6 +187,8 @@ def _sentence(cause: Cause) -> str:
     of = listed([x._data for x in operands])
     if cause.sweep == "forward":
         return f"{op} of {of} gave {got}"
+    if cause.arrived == 0:
+        return f"{op} of {of} has the derivative {got}, which met a gradient of 0"
     return f"{op} of {of} made {got} of a gradient of {cause.arrived}"
 
 

@@ -20,7 +20,7 @@ This wing imports the definition, the files at the top of vgrad, and no other wi
 
 # fmt: off
 # isort: off
-from .derivatives import gradient, tangent
+from .derivatives import gradient, slope, tangent
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
     BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
@@ -39,6 +39,7 @@ __all__ = [
     "Tape", "argument_names", "as_slice", "capture", "duplicates", "exceeds_share", "expect",
     "from_stored", "gradient", "hash64", "interpret", "loading_arrays", "origins", "reached",
     "record", "recorded", "require_buffers", "require_samples", "save_arrays", "short",
-    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace",
+    "slope", "span_lengths", "spans", "strides_of", "tangent", "to_stored",
+    "trace",
 ]
 # fmt: on

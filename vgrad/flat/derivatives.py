@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import inf, isnan, nan
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -39,22 +40,14 @@ def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
     >>> vgrad.compile(second)([], [2.0])
     (array([8.]), array([[12.]]), array([[12.]]))
 
-    A gradient of 0 stays 0, as in `Value.backward`. Raises ValueError if `wrt` names anything but
-    nodes of the graph, or if there is no output `of`.
+    A gradient of 0 stays 0, as in `Value.backward`; `vgrad.finite` has examples. Raises ValueError
+    if `wrt` names anything but nodes of the graph, or if there is no output `of`.
     """
     wrt = _as_nodes(graph, graph.parameters if wrt is None else wrt)
     if isinstance(of, bool) or not hasattr(of, "__index__") or not 0 <= of < len(graph.outputs):
         raise ValueError(f"of must be an output, 0 to {len(graph.outputs) - 1} (got {of!r})")
     replay = _Replay(graph)
-    concerned = reached(graph, {1: wrt}).tolist()  # what depends on wrt; parent -1 does not
-    gradients: dict[int, Number] = {int(graph.outputs[of]): 1.0}
-    for i in range(int(graph.outputs[of]), -1, -1):
-        g = gradients.get(i, 0.0)
-        if concerned[i] and not _is_zero(g):
-            for k, parent in enumerate(graph.parents[i].tolist()):
-                if concerned[parent]:
-                    _add(gradients, parent, replay.part(i, k, g))
-    results = [gradients.get(node, 0.0) for node in wrt.ravel().tolist()]
+    results = replay.gradients(wrt, int(graph.outputs[of]))
     derived = replay.graph_of([*(replay.nodes[i] for i in graph.outputs.tolist()), *results])
     shapes = graph.output_shapes if isinstance(graph.output_shapes, list) else [graph.output_shapes]
     return replace(derived, output_shapes=[*shapes, wrt.shape], leaves=graph.leaves)
@@ -64,18 +57,30 @@ def tangent(graph: Graph) -> Graph:
     """The derivative of output 0 along a direction v of theta, as a graph of theta and v, (2 P,).
 
     It is computed forward, node by node, from the same rules: along one operand an op changes by
-    its vjp with the operand's own change in place of g.
+    its vjp with the operand's own change in place of g. Where a change of 0 meets inf it is nan, as
+    by IEEE 754; `slope` has the last word there.
     """
     replay = _Replay(graph)
-    changes: dict[int, Number] = {}
-    for i in graph.parameters.tolist():
-        changes[i] = Node(replay.tape, replay.tape.leaf(ops.parameter, Value(0.0)))  # of v
+    changes: dict[int, Number] = dict(zip(graph.parameters.tolist(), replay.direction()))
     for i, parents in enumerate(graph.parents.tolist()):
         for k, parent in enumerate(parents):
             if parent in changes:
-                _add(changes, i, replay.part(i, k, changes[parent]))
-    result = changes.get(int(graph.outputs[0]), 0.0)
-    return replace(replay.graph_of([result]), output_shapes=(), leaves=())
+                _add(changes, i, replay.part(i, k, changes[parent], guarded=False))
+    return replay.derivative(changes.get(int(graph.outputs[0]), 0.0))
+
+
+def slope(graph: Graph) -> Graph:
+    """The same as `tangent` gives, but computed as v times the gradient, number by number.
+
+    So its own gradient is that of what `gradient` gives, even where a gradient of 0 meets inf. It
+    is slower: products of v with each number of the gradient do not become matrix products.
+    """
+    replay = _Replay(graph)
+    parts = replay.gradients(graph.parameters, int(graph.outputs[0]))
+    terms: list[Number] = [v * g for v, g in zip(replay.direction(), parts) if not _is_zero(g)]
+    while len(terms) > 1:  # by halves, as each level of a graph costs a call
+        terms = [*map(add, terms[::2], terms[1::2]), *terms[len(terms) & ~1 :]]
+    return replay.derivative(*terms or [0.0])
 
 
 def _add(sums: dict[int, Number], node: int, part: Number) -> None:
@@ -116,8 +121,28 @@ class _Replay:
         tape.parameters.leaves = dict(zip(graph.parameters.tolist(), values))
         tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
 
-    def part(self, i: int, k: int, g: Number) -> Number:
-        """The vjp of node i for its operand k and the gradient `g`, recorded as nodes."""
+    def gradients(self, wrt: NDArray[Any], of: int) -> list[Number]:
+        """The gradient of node `of` to each of the nodes `wrt`."""
+        concerned = reached(self.graph, {1: wrt}).tolist()  # what depends on wrt; parent -1 not
+        found: dict[int, Number] = {of: 1.0}
+        for i in range(of, -1, -1):
+            g = found.get(i, 0.0)
+            if concerned[i] and not _is_zero(g):
+                for k, parent in enumerate(self.graph.parents[i].tolist()):
+                    if concerned[parent]:
+                        _add(found, parent, self.part(i, k, g))
+        return [found.get(node, 0.0) for node in wrt.ravel().tolist()]
+
+    def direction(self) -> list[Node]:
+        """New parameters, one for each of the graph's: the numbers of a direction v."""
+        zeros = [Value(0.0) for _ in self.graph.parameters]
+        return [Node(self.tape, self.tape.leaf(ops.parameter, zero)) for zero in zeros]
+
+    def part(self, i: int, k: int, g: Number, guarded: bool = True) -> Number:
+        """The vjp of node i for its operand k and the gradient `g`, recorded as nodes.
+
+        If `guarded`, a gradient of 0 gives 0 and never nan.
+        """
         op = ops.OPS[int(self.graph.op[i])]
         vjp = op.vjp[k]
         if vjp is None:
@@ -127,7 +152,7 @@ class _Replay:
         rule = recorded(op, vjp, None if op.static is None else known[op.static], leading=2)
         before = len(self.tape.op)
         part = interpret(rule, [g, self.nodes[i], *operands], float, _applied)
-        if isinstance(g, Node) and isinstance(part, Node) and part is not g:
+        if guarded and isinstance(g, Node) and isinstance(part, Node) and part is not g:
             part = ops.guard(g, part) if _loses_zero(op, k, known) else part
         if self.tape.lines and i in self.graph.lines:  # an error there leads to the line of node i
             added = range(before, len(self.tape.op))
@@ -137,6 +162,10 @@ class _Replay:
     def _number(self, i: int) -> Number:
         """Node i, or its value if it is a constant."""
         return float(self.graph.value[i]) if self.graph.op[i] == ops.const.code else self.nodes[i]
+
+    def derivative(self, result: Number) -> Graph:
+        """The graph of one output, a derivative."""
+        return replace(self.graph_of([result]), output_shapes=(), leaves=())
 
     def graph_of(self, results: Sequence[Number]) -> Graph:
         """The graph whose outputs are these."""

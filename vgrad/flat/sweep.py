@@ -18,8 +18,8 @@ and three groups: rows 2:4 are shared 0 times 0:2, rows 4:6 are tanh of 2:4, row
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
-from typing import Any, NamedTuple
+from math import isfinite, nan
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ from .summary import KernelSummary, ReadSummary, SweepSummary
 Inputs = Sequence[Array]  # one per argument of a call, (B, ...)
 Buffers = tuple[Array, Array]  # the shared and the batched one; the shared has one column
 Views = list[list[Array] | None]  # the arguments of each kernel; None if some are copies
+# How a gradient of 0 passes through inf and nan: as nan, as 0, or as nan where it was computed, and
+# as 0 into branches that were not taken.
+Zeros = Literal["quick", "careful", "strict"]
 
 
 class Map:
@@ -62,19 +65,22 @@ class Map:
             out[...] = self.op.forward(*operands)
         return arguments if self.has_views else None
 
-    def adjoint(self, arguments: list[Array], grads: Buffers, wanted: int, careful: bool) -> None:
+    def adjoint(
+        self, arguments: list[Array], grads: Buffers, wanted: int, gates: Buffers | None
+    ) -> None:
         """Add the group's gradient to that of each operand computed from the wanted leaves.
 
-        If `careful`, a gradient of 0 gives 0, even times inf or nan. Hot path.
+        Where a node has 0 in `gates`, it passes on 0, even times inf or nan. Hot path.
         """
         g = grads[self.out.buffer][self.out.rows]
-        some_zero = careful and np.count_nonzero(g) < g.size
+        gate = g if gates is None else gates[self.out.buffer][self.out.rows]
+        some_zero = gates is not None and np.count_nonzero(gate) < gate.size
         for vjp, x in self.rules:
             if not x.origin & wanted:
                 continue
             part = vjp(g, *arguments)
             if some_zero:
-                part = np.where(g == 0, 0.0, part)
+                part = np.where(gate == 0, 0.0, part)
             if x.buffer < self.out.buffer:  # a shared operand's gradient sums over the samples
                 part = np.add.reduce(part, axis=1, keepdims=True)
             target, rows = grads[x.buffer], x.rows
@@ -144,21 +150,30 @@ class PlainSweep:
     """A graph, laid out and ready to run; it holds no state between calls.
 
     P parameters, K inputs, M outputs and a batch of B samples, cut into tiles; theta is (P,).
-    Shared kernels run once in each direction, batched ones once per tile. A careful backward sweep
-    is slower, so unless `careful` it runs only if the gradients of a quick one are not finite.
-    Results follow IEEE 754; the caller silences NumPy's warnings.
+    Shared kernels run once in each direction, batched ones once per tile. Results follow IEEE 754;
+    the caller silences NumPy's warnings.
+
+    The careful backward sweep is exact, and the quick one is too where its gradients are finite.
+    The strict one has gradients of nan where a gradient of 0 met inf or nan by arithmetic. Along
+    with it goes a gradient of nan, which reaches all but the branches that were not taken: there
+    rules give 0, whatever arrives. Nodes that it does not reach pass nothing on.
     """
 
     def __init__(
-        self, graph: Graph, tile: int | None, dtype: np.dtype[Any], careful: bool = False
+        self, graph: Graph, tile: int | None, dtype: np.dtype[Any], zeros: Zeros = "quick"
     ) -> None:
-        self.graph, self.dtype, self.layout = graph, dtype, lay_out(graph)
-        self._attempts = (True,) if careful else (False, True)
+        self.graph, self.dtype, self.layout, self.zeros = graph, dtype, lay_out(graph), zeros
+        self._buffers = 3 if zeros == "strict" else 2  # values, gradients, and which are reached
         item, (shared, batched), kernels = dtype.itemsize, self.layout.rows, self.layout.kernels
-        self.tile = tile or max(MIN_TILE, BUFFER_BYTES // (2 * item * max(1, shared + batched)))
+        self.tile = tile or max(
+            MIN_TILE, BUFFER_BYTES // (self._buffers * item * max(1, shared + batched))
+        )
         largest = max((len(kernel.nodes) for kernel in kernels), default=0)
         # the most bytes that a tile can take: for the shared rows, and for each sample
-        self._at_most = 2 * item * shared, item * (2 * batched + 8 * largest)
+        self._at_most = (
+            self._buffers * item * shared,
+            item * (self._buffers * batched + 8 * largest),
+        )
         self._shared = [kernel for kernel in kernels if kernel.out.buffer == SHARED]
         self._batched = [kernel for kernel in kernels if kernel.out.buffer == BATCHED]
         places = self.layout.buffer[graph.outputs], self.layout.row[graph.outputs]
@@ -178,16 +193,13 @@ class PlainSweep:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
         outputs = np.empty((len(self._outputs), batch), self.dtype)
-        for careful in self._attempts:
-            shared = np.zeros((self.layout.rows[SHARED], 1), self.dtype)
-            for samples, values, views in self._forward(theta, arrays, batch, tile):
-                self._read(values, outputs[:, samples])
-                grads = self._backward(values, views, shared, 1 / divisor, FROM_PARAMETERS, careful)
-            for kernel in reversed(self._shared):
-                kernel.adjoint(kernel.arguments(values), grads, FROM_PARAMETERS, careful)
-            gradient = shared[: len(theta), 0]
-            if np.isfinite(gradient).all():
-                break
+        sheets = self._sheets(SHARED, 1)
+        for samples, values, views in self._forward(theta, arrays, batch, tile):
+            self._read(values, outputs[:, samples])
+            grads = self._backward(values, views, sheets, 1 / divisor, FROM_PARAMETERS)
+        for kernel in reversed(self._shared):
+            self._adjoint(kernel, kernel.arguments(values), grads, FROM_PARAMETERS)
+        gradient = sheets[-1][: len(theta), 0]
         value = np.add.reduce(outputs[0]) / divisor
         if not isfinite(value):  # a mean may be finite where the sum is not
             value = np.add.reduce(outputs[0] / divisor)
@@ -199,12 +211,8 @@ class PlainSweep:
         buffer, row = self._outputs[0]
         for samples, values, views in self._forward(theta, arrays, batch, tile):
             result[0, samples] = values[buffer][row]
-            for careful in self._attempts:
-                shared = np.zeros_like(values[SHARED])
-                grads = self._backward(values, views, shared, 1.0, FROM_INPUTS, careful)
-                result[1:, samples] = grads[BATCHED][: len(self.graph.inputs)]
-                if np.isfinite(result[1:, samples]).all():
-                    break
+            grads = self._backward(values, views, self._sheets(SHARED, 1), 1.0, FROM_INPUTS)
+            result[1:, samples] = grads[-1][BATCHED][: len(self.graph.inputs)]
         return result
 
     def _forward(
@@ -226,19 +234,34 @@ class PlainSweep:
                 values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
             yield samples, values, [kernel.forward(values) for kernel in self._batched]
 
+    def _sheets(self, buffer: int, width: int) -> list[Array]:
+        """Zeros for gradients of a buffer's rows; before them, if strict, for what is reached."""
+        shape = self.layout.rows[buffer], width
+        return [np.zeros(shape, self.dtype) for _ in range(self._buffers - 1)]
+
     def _backward(
-        self, values: Buffers, views: Views, shared: Array, seed: float, wanted: int, careful: bool
-    ) -> Buffers:
+        self, values: Buffers, views: Views, shared: list[Array], seed: float, wanted: int
+    ) -> list[Buffers]:
         """The gradients for one tile, if output 0's is `seed`; those of shared nodes are added to
-        the column `shared`, and go on from there only once all tiles are done."""
-        grads = shared, np.zeros_like(values[BATCHED])
+        the columns `shared`, and go on from there only once all tiles are done."""
+        width = values[BATCHED].shape[1]
+        sheets = list(zip(shared, self._sheets(BATCHED, width)))
         buffer, row = self._outputs[0]
-        # the one column of the shared buffer sums over all samples
-        grads[buffer][row] += seed * (values[BATCHED].shape[1] // grads[buffer].shape[1])
+        for grads, start in zip(sheets[::-1], (seed, nan)):
+            # the one column of the shared buffer sums over all samples
+            grads[buffer][row] += start * (width // grads[buffer].shape[1])
         for kernel, arguments in zip(reversed(self._batched), reversed(views)):
             if kernel.out.origin & wanted:
-                kernel.adjoint(arguments or kernel.arguments(values), grads, wanted, careful)
-        return grads
+                self._adjoint(kernel, arguments or kernel.arguments(values), sheets, wanted)
+        return sheets
+
+    def _adjoint(
+        self, kernel: Map, arguments: list[Array], sheets: list[Buffers], wanted: int
+    ) -> None:
+        """Carry gradients through a kernel; if strict, first what is reached."""
+        gates = None if self.zeros == "quick" else sheets[0]
+        for grads in sheets:
+            kernel.adjoint(arguments, grads, wanted, gates)
 
     def _read(self, values: Buffers, outputs: Array) -> None:
         for k, (buffer, row) in enumerate(self._outputs):
@@ -250,7 +273,7 @@ class PlainSweep:
 
     def memory(self, width: int) -> int:
         """The bytes that the buffers of one tile take."""
-        return 2 * self.dtype.itemsize * sum(self.layout.rows) * width
+        return self._buffers * self.dtype.itemsize * sum(self.layout.rows) * width
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
         """Raise OutOfMemoryError unless `workers` tiles of this width and `taken` bytes fit."""

@@ -28,6 +28,7 @@ class Call(NamedTuple):
     """A runner and its arguments: theta (P,), and B samples, one array per argument.
 
     Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes the shards.
+    A list of doubts takes the samples whose first answer was not finite.
     """
 
     runner: Runner
@@ -35,6 +36,7 @@ class Call(NamedTuple):
     arrays: Sequence[Array]
     batch: int
     executor: Executor | None = None
+    doubts: list[Any] | None = None
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
@@ -46,30 +48,41 @@ class Call(NamedTuple):
 
         With `aux` also every output, (M, B).
         """
-        runner, theta, arrays, batch, _ = self
-        found, can_fuse = None, runner.can_fuse(theta)
-        if can_fuse and not aux and batch <= runner.quick.tile:
+        runner, theta, arrays, batch, _, _ = self
+        found, is_quick = None, runner.sweeps(theta)[0] == "quick"
+        if is_quick and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
                 found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
                 if is_finite(found[0], found[1]):
                     return found
         value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
-        if aux and can_fuse:
+        if aux and is_quick:
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
-    def input_gradients(self) -> tuple[Array, Array]:
+    def strict_gradient(self) -> Array:
+        """The gradient (P,) of the mean of output 0 by the strict sweep."""
+        question = _Total(self, self.batch, False, None)
+        with np.errstate(all="ignore"):
+            question.ask("strict")
+        gradient: Array = question.answer[1]
+        return gradient
+
+    def input_gradients(self, strict: bool = False) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
-        found = _settled(_Columns(self, "input_gradients", FROM_INPUTS))
+        question = _Columns(self, "input_gradients", FROM_INPUTS)
+        if strict:
+            question.ask("strict")
+        found = question.answer if strict else _settled(question)
         return found[0], found[1:]
 
-    def parameter_gradients(self) -> tuple[Array, Array]:
+    def parameter_gradients(self, strict: bool = False) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the parameters, per sample, (P, B)."""
         everywhere = np.broadcast_to(self.theta, (self.batch, len(self.theta)))
         twin, none = self.runner.per_sample, self.theta[:0]
-        call = Call(twin, none, [*self.arrays, everywhere], self.batch, self.executor)
-        objective, gradients = call.input_gradients()
+        call = self._replace(runner=twin, theta=none, arrays=[*self.arrays, everywhere])
+        objective, gradients = call.input_gradients(strict)
         return objective, gradients[len(self.runner.graph.inputs) :]
 
     def some(self, samples: Any) -> Call:
@@ -95,7 +108,7 @@ class Call(NamedTuple):
         sweep.admit(tile, wanted, workers, batch * per_sample)
         if batch <= size:
             return iter([_run(self, name, method, tile, *options)])
-        whole = self._replace(executor=None)
+        whole = self._replace(executor=None, doubts=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
         return _results([(part, name, method, tile, *options) for part in parts], self.executor)
 
@@ -116,15 +129,21 @@ def _settled(question: _Columns | _Total) -> Any:
     The careful sweep goes forward as the quick one does, so it is asked only if a value is finite
     whose gradient is not.
     """
-    can_fuse = question.call.runner.can_fuse(question.call.theta)
+    call = question.call
+    names = call.runner.sweeps(call.theta)
+    doubtful = None if len(names) > 1 else slice(None)
     with np.errstate(all="ignore"):
-        for name in ("quick", "careful", "plain") if can_fuse else ("plain",):
+        for name in names:
             if question.answer is None:
                 question.ask(name)
             elif question.is_settled():
                 break
-            elif name == "plain" or (name == "careful" and question.has_value()):
-                question.ask(name)
+            else:
+                doubtful = question.left if doubtful is None else doubtful
+                if name == "plain" or (name == "careful" and question.has_value()):
+                    question.ask(name)
+    if call.doubts is not None and doubtful is not None:
+        call.doubts.append(doubtful)
     return question.answer
 
 
@@ -142,7 +161,10 @@ class _Columns:
 
     def is_settled(self) -> bool:
         # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
-        first = int(self.wanted and not self.call.runner.plan.fused.unguarded)
+        runner = self.call.runner
+        first = int(self.wanted and not (runner.fuse and runner.plan.fused.unguarded))
+        if not runner.fuse and not self.wanted:
+            first = len(self.answer)  # outputs of the plain sweep stand
         finite = np.isfinite(self.answer[first:])
         self.left: Any = [] if finite.all() else np.flatnonzero(~finite.all(axis=0))
         return not len(self.left)
@@ -179,6 +201,7 @@ class _Total:
     divisor: float
     aux: bool
     answer: Any
+    left = slice(None)
 
     def is_settled(self) -> bool:
         return is_finite(self.answer[0], self.answer[1])
@@ -188,7 +211,7 @@ class _Total:
 
     def ask(self, name: str) -> None:
         call = self.call
-        if name == "plain" and self.answer is not None:
+        if name == "plain" and self.answer is not None and call.runner.fuse:
             self.answer = self._in_two() or self._by_plain(call)
             return
         self.answer = self._sum(name, call)
@@ -216,7 +239,7 @@ class _Total:
 
     def _by_plain(self, call: Call) -> Total:
         """The answer of the plain sweep, with all samples in one piece."""
-        sweep, (_, theta, arrays, batch, _) = call.runner.plain, call
+        sweep, (_, theta, arrays, batch, _, _) = call.runner.plain, call
         return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
 
     def _sum(self, name: str, call: Call) -> Total:
@@ -236,7 +259,7 @@ class _Total:
 
 def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
     """One task: a method of the named sweep, run here or wherever an executor sends it."""
-    runner, theta, arrays, batch, _ = shard
+    runner, theta, arrays, batch, _, _ = shard
     with np.errstate(all="ignore"):  # which each thread has to say for itself
         return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
 

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Array, Shape, as_theta, distinct_leaves
@@ -21,7 +22,7 @@ from . import checkpoint
 from .arrays import as_batch, split, structured
 from .call import Call
 from .explain import explain
-from .replay import check_gradient, check_outputs, check_per_sample
+from .replay import Gradients, check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
 Source = Callable[..., Any] | Graph
@@ -60,8 +61,9 @@ def compile(
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, and
     its rounding errors are 5e8 times those of float64. With `check_finite` a call raises
-    NonFiniteError if a result, or the objective behind it, is infinite or nan; the error names the
-    op where that began, its line and its sample. Recording then takes twice as long.
+    NonFiniteError if a result, or the objective behind it, is infinite or nan, or if a gradient
+    would be but for the rule that 0 stays 0 (`vgrad.finite` has examples); the error names the op
+    where that began, its line and its sample. Recording then takes twice as long.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -170,25 +172,20 @@ class Program:
         """The gradient of output 0 to every input, per sample: one array for each argument."""
         call = self.prepared(theta, arrays, scalar=True)
         graph = call.runner.graph
-        objective, gradients = call.input_gradients()
-        if self._options.check_finite:
-            check_per_sample(call, objective, gradients, graph.inputs)
+        gradients = self._per_sample(call, Call.input_gradients, graph.inputs)
         return tuple(split(gradients, graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
         call = self.prepared(theta, arrays, scalar=True)
-        objective, gradients = call.parameter_gradients()
-        if self._options.check_finite:
-            check_per_sample(call, objective, gradients, call.runner.graph.parameters)
-        return gradients.T
+        return self._per_sample(call, Call.parameter_gradients, call.runner.graph.parameters).T
 
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
 
-        It takes as long as two or three gradients, and no Hessian is made. At an infinity or a
-        singularity it may be nan where the second derivative of `Graph.gradient` is 0. Raises as a
-        call does, also for a v of the wrong length.
+        It takes as long as two or three gradients, and no Hessian is made. It is the derivative of
+        that gradient as `Graph.gradient` gives it, also where a gradient of 0 meets inf; there it
+        takes longer. Raises as a call does, also for a v of the wrong length.
 
         >>> import vgrad
         >>> w = vgrad.Value(3.0)
@@ -198,11 +195,19 @@ class Program:
         """
         call = self.prepared(theta, arrays, scalar=True)
         size = len(call.theta)
-        v = as_theta(v, size, self._options.dtype, "v")
+        both = np.concatenate([call.theta, as_theta(v, size, self._options.dtype, "v")])
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
-        call = call._replace(runner=call.runner.along, theta=np.concatenate([call.theta, v]))
-        _, gradient, _ = self._gradient(call, aux=False)
-        return gradient[:size]
+        along = call._replace(runner=call.runner.along, theta=both)
+        total = along.gradient(self._divisor(call))
+        if not np.isfinite(total[1]).all():
+            # Forward a change met inf; backward it may be a gradient of 0, which stays 0.
+            if self._options.check_finite:
+                self._gradient(call, aux=False)
+            along = call._replace(runner=call.runner.along_carefully, theta=both)
+            total = along.gradient(self._divisor(call))
+        if self._options.check_finite:
+            check_gradient(along, *total)
+        return total[1][:size]
 
     verify = Elsewhere("checks", "verify")
 
@@ -320,7 +325,8 @@ class Program:
                 "shape (1,): pass (B,) instead"
             )
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
-        return Call(runner, theta, rows, batch, self._options.executor)
+        doubts: list[Any] | None = [] if self._options.check_finite else None
+        return Call(runner, theta, rows, batch, self._options.executor, doubts)
 
     def _runner(self, shapes: tuple[Shape, ...]) -> Runner:
         """The runner for arrays of these per-sample shapes, recorded when first met."""
@@ -357,8 +363,17 @@ class Program:
         self.runners = {**self.runners, graph.input_shapes: runner}
 
     def _gradient(self, call: Call, aux: bool) -> tuple[float, Array, Array | None]:
-        divisor = call.batch if self._options.reduce == "mean" else 1
-        total = call.gradient(divisor, aux)
+        total = call.gradient(self._divisor(call), aux)
         if self._options.check_finite:
             check_gradient(call, *total)
         return total
+
+    def _divisor(self, call: Call) -> int:
+        return call.batch if self._options.reduce == "mean" else 1
+
+    def _per_sample(self, call: Call, gradients_of: Gradients, nodes: NDArray[np.int32]) -> Array:
+        """The gradient of output 0 to some nodes, (n, B)."""
+        objective, gradients = gradients_of(call, False)
+        if self._options.check_finite:
+            check_per_sample(call, gradients_of, nodes, objective, gradients)
+        return gradients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Array
-from ..engine import Value, backpropagate
+from ..engine import Value, reachable
 from ..errors import NonFiniteError
 from ..finite import Cause, backward_cause, error, forward_cause
 from ..flat import Graph
 from .call import Call, is_finite
+
+Gradients = Callable[[Call, bool], tuple[Array, Array]]  # output 0 and its gradients, or strict
 
 PART = 1024  # samples; gradients of all at once may be too many
 
@@ -72,17 +75,20 @@ def check_outputs(call: Call, outputs: Array) -> None:
 
 
 def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | None) -> None:
-    """Raise NonFiniteError if the value, its gradient (P,) or an output is not finite."""
+    """Raise NonFiniteError if the value, its gradient (P,) or an output is not finite.
+
+    Also if the gradient is finite only since 0 is kept from inf and nan, by arithmetic.
+    """
     if outputs is not None:
         check_outputs(call, outputs)
     with np.errstate(all="ignore"):
         if is_finite(value, gradient):
+            if call.doubts and not np.isfinite(call.strict_gradient()).all():
+                _check_samples(call, strict=True)
             return
     objective = call.outputs()[:1]
     check_outputs(call, objective)
-    for first in range(0, call.batch, PART):
-        _, gradients = call.some(slice(first, first + PART)).parameter_gradients()
-        check_per_sample(call, objective, gradients, call.runner.graph.parameters, first)
+    _check_samples(call, strict=False)
     if not isfinite(value):
         raise _only_together(f"output 0 over the batch is {value}")
     k = int(np.isfinite(gradient).argmin())
@@ -90,25 +96,50 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     raise _only_together(f"the gradients to {name} over the batch is {gradient[k]}")
 
 
-def check_per_sample(
-    call: Call, objective: Array, gradients: Array, nodes: NDArray[np.int32], first: int = 0
-) -> None:
-    """Raise NonFiniteError if output 0, or its gradient to some nodes, is not finite.
+def _check_samples(call: Call, strict: bool) -> None:
+    """Raise NonFiniteError if a sample's gradient to theta is not finite."""
+    for first in range(0, call.batch, PART):
+        samples = slice(first, first + PART)
+        _, gradients = call.some(samples).parameter_gradients(strict)
+        _check_columns(call, gradients, call.runner.graph.parameters, samples, strict)
 
-    The gradients, (n, b), are those of the samples from `first` on.
+
+def check_per_sample(
+    call: Call,
+    gradients_of: Gradients,
+    nodes: NDArray[np.int32],
+    objective: Array,
+    gradients: Array,
+) -> None:
+    """Raise NonFiniteError if output 0, (B,), or its gradient to some nodes, (n, B), is not finite.
+
+    Also if the gradient is finite only since 0 is kept from inf and nan, by arithmetic. A call gets
+    such gradients by `gradients_of(call, strict)`.
     """
     if not np.isfinite(objective).all():
         check_outputs(call, call.outputs()[:1])
+    _check_columns(call, gradients, nodes, slice(None), strict=False)
+    for samples in call.doubts or ():
+        _, gradients = gradients_of(call.some(samples), True)
+        _check_columns(call, gradients, nodes, samples, strict=True)
+
+
+def _check_columns(
+    call: Call, gradients: Array, nodes: NDArray[np.int32], samples: Any, strict: bool
+) -> None:
+    """Raise NonFiniteError if the gradients, (n, b), of some of the samples are not finite."""
     wrong = ~np.isfinite(gradients)
     if not wrong.any():
         return
     column = int(wrong.any(axis=0).argmax())
-    replay = Replay(call, first + column)
-    if not replay.fits(replay.root()._data):
-        raise replay.error(forward_cause(replay.root(), replay.fits))
-    cause = backward_cause(replay.root(), replay.leaves(nodes), backpropagate, replay.fits)
+    replay = Replay(call, int(np.arange(call.batch)[samples][column]))
+    root = replay.root()
+    if not replay.fits(root._data):
+        raise replay.error(forward_cause(root, replay.fits))
+    cause = backward_cause(reachable(root), replay.leaves(nodes), replay.fits)
     if cause is None:
-        raise _only_here(replay, "a gradient", gradients[wrong[:, column], column][0])
+        what = "a gradient" + ", if 0 times inf were not 0," * strict
+        raise _only_here(replay, what, gradients[wrong[:, column], column][0])
     raise replay.error(cause)
 
 

@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
 from ..compiler import FusedSweep, Plan, compile_plan
-from ..flat import Graph, PlainSweep, tangent
+from ..flat import Graph, PlainSweep, slope, tangent
 
 
 @dataclass(eq=False, repr=False)
@@ -22,7 +22,8 @@ class Runner:
 
     Three sweeps can run it, with the same methods: the quick one; the careful one, in which maps
     keep gradients of 0 even where they meet inf or nan; and the plain one, which computes what the
-    scalar engine does. The first two may sum in another order. `call.py` chooses among them.
+    scalar engine does. The first two may sum in another order, unless nothing is fused: then the
+    quick one is plain too. `call.py` chooses among them. The strict one tells where 0 met inf.
     """
 
     graph: Graph
@@ -52,9 +53,11 @@ class Runner:
         return compile_plan(self.graph, dtype=self.dtype)
 
     @cached_property
-    def quick(self) -> FusedSweep:
-        """The fused sweep, which runs first."""
-        return FusedSweep(self.plan, self.tile, self.dtype)
+    def quick(self) -> FusedSweep | PlainSweep:
+        """The sweep that runs first; its numbers stand if all are finite."""
+        if self.fuse:
+            return FusedSweep(self.plan, self.tile, self.dtype)
+        return PlainSweep(self.graph, self.tile, self.dtype)
 
     @cached_property
     def careful(self) -> FusedSweep:
@@ -63,21 +66,27 @@ class Runner:
 
     @cached_property
     def plain(self) -> PlainSweep:
-        """The plain sweep, careful from the start if others run before it."""
-        return PlainSweep(self.graph, self.tile, self.dtype, careful=self.fuse)
+        """The plain sweep that keeps gradients of 0, as the scalar engine does."""
+        return PlainSweep(self.graph, self.tile, self.dtype, "careful")
 
-    @property
-    def first(self) -> FusedSweep | PlainSweep:
-        """The sweep whose numbers stand if all are finite."""
-        return self.quick if self.fuse else self.plain
+    @cached_property
+    def strict(self) -> PlainSweep:
+        """The plain sweep whose gradients are nan where a gradient of 0 met inf or nan."""
+        return PlainSweep(self.graph, self.tile, self.dtype, "strict")
 
     def sweep(self, name: str) -> Any:
-        """The sweep of this name: "quick", "careful" or "plain"."""
+        """The sweep of this name: "quick", "careful", "plain" or "strict"."""
         return getattr(self, name)
 
-    def can_fuse(self, theta: Array) -> bool:
-        """Whether the fused sweeps may run; if products stand for choices, theta must be finite."""
-        return self.fuse and not (self.plan.fused.picks and not np.isfinite(theta).all())
+    def sweeps(self, theta: Array) -> tuple[str, ...]:
+        """The sweeps to ask until one finds what is finite.
+
+        If products stand for choices, fused sweeps need a finite theta.
+        """
+        if not self.fuse:
+            return "quick", "plain"
+        can_fuse = not self.plan.fused.picks or np.isfinite(theta).all()
+        return ("quick", "careful", "plain") if can_fuse else ("plain",)
 
     @cached_property
     def per_sample(self) -> Runner:
@@ -99,6 +108,11 @@ class Runner:
     def along(self) -> Runner:
         """The derivative of output 0 along a direction v, as a function of theta and v, (2 P,)."""
         return replace(self, graph=tangent(self.graph))
+
+    @cached_property
+    def along_carefully(self) -> Runner:
+        """The same, and its gradient is right even where a gradient of 0 meets inf."""
+        return replace(self, graph=slope(self.graph))
 
 
 @lru_cache(maxsize=8)  # a worker meets the same program with every task

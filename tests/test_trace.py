@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import copy
 import dataclasses
 import inspect
 import math
+import os
 import pickle
 import random
 import sys
@@ -458,7 +460,14 @@ def in_own_pool(task):
         return pool.submit(task).result()
 
 
-@pytest.mark.parametrize("elsewhere", [in_thread, in_own_pool, lambda f: POOL.submit(f).result()])
+def in_event_loop(task):
+    return asyncio.run(asyncio.to_thread(task))
+
+
+ELSEWHERE = [in_thread, in_own_pool, in_event_loop, lambda task: POOL.submit(task).result()]
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
 @pytest.mark.parametrize(
     "look",
     [lambda: W.data, lambda: 2.0 if W > 0 else 3.0, lambda: int(W * 4), lambda: float(f"{W:.3f}")],
@@ -535,6 +544,24 @@ def test_first_calls_by_a_pool_that_reads_the_parameters_itself():
             assert results == pytest.approx([k + 200 * (k * 0.5 - 1.5) for k in range(8)])
     finally:
         sys.setswitchinterval(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_records_leaves_the_recording_behind():
+    """In the child there is none, so that nothing is hidden there."""
+    begun, done = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=vgrad.trace, args=[lambda x: (begun.set(), done.wait(), x)[2], ()]
+    )
+    thread.start()
+    begun.wait()
+    child = os.fork()
+    if not child:
+        os._exit("data=0.5" not in in_thread(lambda: repr(W)))
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("caught", [False, True])

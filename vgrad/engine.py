@@ -130,8 +130,8 @@ class Value(Operand):
         if passes_gradient(self):
             raise TypeError(
                 "float(), the functions of math, and arrays of floats must not be given a Value "
-                f"whose gradient they would lose (got {self}); use {INSTEAD_OF_FLOAT}, or x.data "
-                'for the number on purpose, f"{x:.3f}" to print it'
+                f"whose gradient they would lose (got {self}); use {INSTEAD_OF_FLOAT}; x.data is "
+                'the number, if that is what you want, and f"{x:.3f}" prints it'
             )
         return self._data
 

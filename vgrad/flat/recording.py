@@ -106,12 +106,12 @@ class Watch:
         self._before = set(map(outermost_frame, threads.values()))
 
     def __call__(self, value: Any, means: str) -> bool:
-        if self.tape.closed:
+        if self.tape.closed or self._process != os.getpid():
             return False
         if get_ident() == self.tape.thread:
             return self.tape.refuse_look(value, means)
         before = outermost_frame(sys._getframe()) in self._before
-        if before or self._process != os.getpid() or not self.tape.parameters.reach(value):
+        if before or not self.tape.parameters.reach(value):
             return False
         if means != "repr":
             self.doubt = self.doubt or refusal(means)

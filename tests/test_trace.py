@@ -438,6 +438,13 @@ def test_a_parameters_number_is_not_shown_while_a_function_is_recorded():
     assert "data=0.5" in repr(W)
 
 
+def test_a_functions_own_thread_may_print_a_parameter():
+    """Its number is left out there too, and that is all."""
+    texts = []
+    vgrad.trace(lambda x: texts.append(in_thread(lambda: str(W))) or x, ())
+    assert len(texts) == 1 and "data=?" in texts[0]
+
+
 def test_lists_of_parameters_may_be_searched_while_a_function_is_recorded():
     """No number is looked at, where identity tells them apart."""
     graph = vgrad.trace(lambda x: x * sum(p for p in [W, V, W] if p not in [V]), ())

@@ -136,7 +136,7 @@ class Value(Operand):
         return self._data
 
     def __bool__(self) -> bool:
-        if self.op in (ops.eq, ops.ne) and _are_distinct(*self.parents):
+        if self.op in _EQUALITIES and _are_distinct(*self.parents):
             return self.op is ops.ne
         look(self, "bool")
         if self.trainable and not self._data:
@@ -250,4 +250,5 @@ def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
     return computed(op, tuple(parents))
 
 
+_EQUALITIES = (ops.eq, ops.ne)
 _new = object.__new__

@@ -32,11 +32,13 @@ def look(operand: Operand, means: str) -> bool:
     Returns whether it is to be hidden, where `means` is "repr". Raises TraceError if a function
     must not look at it.
     """
-    if not watches:
-        return False
-    # a copy, which other threads and the garbage collector cannot interrupt
-    alive = [watch for reference in watches.copy() if (watch := reference()) is not None]
-    return any([watch(operand, means) for watch in alive])
+    hidden = False
+    if watches:
+        for reference in watches.copy():  # which neither threads nor the garbage collector disturb
+            watch = reference()
+            if watch is not None and watch(operand, means):
+                hidden = True
+    return hidden
 
 
 def declined(op: ops.Op, operands: Sequence[Any]) -> Any:

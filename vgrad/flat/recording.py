@@ -94,7 +94,8 @@ class Watch:
     do not say who started them. One whose work had begun before is left alone, so that models can
     be trained while others are recorded. Work that begins meanwhile may be the function's, or
     somebody else's: it gets its number, and the recording is in doubt. The next attempt finds
-    somebody else's at work already, but starts the function's own once more.
+    somebody else's at work already, but starts the function's own once more. What this cannot find
+    is a thread with a loop of its own, running before, that takes an order from the function.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -106,7 +107,7 @@ class Watch:
         self._before = set(map(outermost_frame, threads.values()))
 
     def __call__(self, value: Any, means: str) -> bool:
-        if self.tape.closed or self._process != os.getpid():
+        if self._process != os.getpid():
             return False
         if get_ident() == self.tape.thread:
             return self.tape.refuse_look(value, means)

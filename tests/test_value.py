@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import gc
 import io
 import math
 import operator
 import pickle
+import statistics
+from collections import deque
 
 import numpy as np
 import pytest
@@ -185,8 +188,8 @@ def test_zero_grad_reaches_everything_behind_a_value():
 
 
 def test_truth_and_numbers_of_a_value():
-    assert bool(Value(-0.5)) and not bool(Value(0.0)) and bool(Value(math.nan))
-    assert float(Value(2.5)) == 2.5 and int(Value(2.5)) == 2
+    assert bool(Value(-0.5)) and not bool(Value(0.0, trainable=False)) and bool(Value(math.nan))
+    assert not Value(1.0) - 1 and Value(0.0) + 1
     assert max(Value(1.0), Value(3.0)).data == 3.0
     assert sorted([Value(2.0), Value(1.0)])[0].data == 1.0
 
@@ -195,6 +198,149 @@ def test_values_are_told_apart_by_identity_in_sets_and_compared_by_number():
     a, b = Value(1.0), Value(1.0)
     assert len({a, b}) == 2 and (a == b).data == 1.0 and (a != b).data == 0.0
     assert (a == None) is False and (a == "1") is False  # noqa: E711
+
+
+def test_a_parameter_is_told_apart_by_identity_where_a_truth_is_asked_for():
+    """As code for micrograd does: lists of parameters, whose numbers may well be the same."""
+    parameters = [Value(0.0) for _ in range(4)]
+    frozen = parameters[1:3]
+    frozen[0].trainable = False
+    rest = [p for p in parameters if p not in frozen]
+    assert list(map(id, rest)) == [id(parameters[0]), id(parameters[3])]
+    assert [parameters.index(p) for p in parameters] == [0, 1, 2, 3]
+    assert parameters.count(parameters[3]) == 1 and parameters != parameters[::-1]
+    assert parameters == list(parameters) and not any(p is q for p in rest for q in frozen)
+    parameters.remove(parameters[3])
+    assert len(parameters) == 3 and parameters[0] != parameters[2]
+    assert len({*parameters, *parameters}) == 3 and {parameters[2]: "c"}[parameters[2]] == "c"
+    assert [p.data for p in sorted([Value(2.0), Value(1.0)])] == [1.0, 2.0]
+
+
+def test_what_is_not_between_two_leaves_is_compared_by_number():
+    x, y, w = Value(2.0, trainable=False), Value(2.0, trainable=False), Value(2.0)
+    assert x == y and w == 2 and w * 1 == w and w == w and w * 1 == x * 1 and w != 3
+    assert not (bool(w != 2) or bool(x != y) or bool(x * 1 != w))
+    assert vgrad.where(w == Value(2.0), 3.0, 4.0).data == 3.0
+    nan = Value(math.nan)
+    assert bool(nan != nan) and not bool(nan == nan)
+
+
+@pytest.mark.parametrize("ask", [bool, lambda b: b or 1.0, lambda b: not b, lambda b: any([b])])
+def test_the_truth_of_a_parameter_of_zero_is_refused(ask):
+    """It might be asked for the number, or whether there is a bias at all."""
+    b = Value(0.0, label="b")
+    with pytest.raises(TypeError, match=r"where it is 0 .got Value\(b, .*b != 0 or b is not None"):
+        ask(b)
+    ask(Value(0.5)), ask(b * 1)
+    assert b == 0 and b is not None
+
+
+FLOATS = [
+    *(math.exp, math.log, math.sqrt, math.tanh, math.atan, math.gamma, math.fabs, math.isnan),
+    float,
+    complex,
+    lambda x: math.pow(x, 2),
+    lambda x: math.hypot(1.0, x),
+    lambda x: math.fsum([x, x]),
+    lambda x: np.interp(x, [0.0, 1.0], [0.0, 1.0]),
+    lambda x: np.array([x, 1.0], float),
+    lambda x: np.asarray(x, float),
+    lambda x: np.array([x]).astype(float),
+    lambda x: np.zeros(3).__setitem__(0, x),
+    lambda x: np.float64(x),
+    lambda x: statistics.fmean([x, 1.0]),
+    lambda x: array.array("d", [x]),
+    lambda x: "%.3f" % x,  # noqa: UP031
+]
+
+
+@pytest.mark.parametrize("look", FLOATS)
+def test_a_float_that_would_lose_a_gradient_is_refused(look):
+    """Of a leaf, of what is computed from one, and however NumPy and math come by it."""
+    x = Value(0.5)
+    for value in (x, x * 2, Value(0.5, trainable=False), vgrad.where(x > 0, 1.0, x)):
+        with pytest.raises(TypeError, match=r"gradient they would lose .got Value.*vgrad.exp.x.*"):
+            look(value)
+
+
+def test_a_float_that_loses_no_gradient_is_one():
+    x = Value(2.5)
+    one = (x > 0) * 1.0
+    constant = one.parents[1]
+    for value in (x > 0, x.stop_gradient(), constant, one + constant, vgrad.where(x, 1.0, 2.0)):
+        assert float(value) == value.data and type(float(value)) is float
+    assert math.exp(x.stop_gradient()) == math.exp(2.5) and f"{x.data:.1f}" == "2.5"
+    assert np.array([x > 1, x < 1], float).tolist() == [1.0, 0.0]
+
+
+def test_whether_a_gradient_is_lost_is_found_without_recursion_and_once_per_node():
+    """A deep chain, and a graph of few nodes with more paths than could ever be walked."""
+    deep = wide = (Value(2.0) > 0) * 1.0
+    for _ in range(5000):
+        deep = deep + 1.0
+    for _ in range(100):
+        wide = wide + wide
+    assert float(deep) == 5001.0 and float(wide) == 2.0**100
+
+
+def test_steps_of_a_value_are_plain_numbers():
+    x = Value(-2.5)
+    steps = [int(x), math.trunc(x), math.floor(x), math.ceil(x), round(x), round(Value(3.5))]
+    assert steps == [-2, -2, -3, -2, -2, 4] and {type(k) for k in steps} == {int}
+    assert round(Value(2.345), 2) == round(2.345, 2) and type(round(x, 1)) is float
+    with pytest.raises(OverflowError, match="infinity"):
+        math.floor(Value(math.inf))
+
+
+def test_a_whole_number_serves_as_an_index():
+    two = Value(2.0)
+    assert [5, 6, 7][two] == 7 and list(range(two)) == [0, 1] and "abcd"[two:] == "cd"
+    assert np.arange(4)[two] == 2 and operator.index(two * 2) == 4
+    for bad in (1.5, math.inf, math.nan):
+        with pytest.raises(TypeError, match=rf"must be a whole number .got {bad}.; use round"):
+            [5, 6, 7][Value(bad)]
+    with pytest.raises(ValueError, match="a whole number, 1 or more"):
+        vgrad.draw(two, digits=two)
+
+
+@pytest.mark.parametrize("sequence", [[1.0], (1.0,), "a", b"a", deque([1.0]), array.array("d")])
+def test_a_list_is_not_repeated_as_often_as_a_value_says(sequence):
+    for times in (lambda v: sequence * v, lambda v: v * sequence, lambda v: ops.mul(v, sequence)):
+        with pytest.raises(TypeError, match=r"must not be multiplied by a Value .*x \* v for x in"):
+            times(Value(2.0))
+
+
+def test_a_users_own_sequence_still_says_what_times_means():
+    class Vector(list):
+        def __rmul__(self, v):
+            return Vector(v * x for x in self)
+
+    assert [x.data for x in Value(2.0) * Vector([1.0, 3.0])] == [2.0, 6.0]
+
+
+def test_values_are_printed_in_any_format():
+    x = Value(2.34567, label="x")
+    assert f"{x:.2f} {x:>8.1e}" == "2.35  2.3e+00" and "{:.3g}".format(x) == "2.35"  # noqa: UP032
+    assert f"{x}" == "%s" % x == str(x) == repr(x)  # noqa: UP031
+
+
+def test_a_subclass_takes_attributes_and_computes_as_values_do():
+    class Parameter(Value):
+        pass
+
+    w, x = Parameter(3.0), Value(2.0)
+    w.m = 0.5
+    y = w * x + w**2
+    y.backward()
+    assert (y.data, w.grad, x.grad, w.m) == (15.0, 8.0, 3.0, 0.5)
+    twin = copy.deepcopy(w)
+    assert (type(twin), twin.m, pickle.loads(pickle.dumps(x)).data) == (Parameter, 0.5, 2.0)
+    program = vgrad.compile(lambda x: w * x + w, parameters=[w])
+    assert program.value_and_grad([3.0], [2.0])[1].tolist() == [3.0]
+    program.assign([4.0])
+    assert w.data == 4.0 and vgrad.compile(lambda x: x * w).theta([1.0]).tolist() == [4.0]
+    with pytest.raises(AttributeError, match="m"):
+        x.m = 0.5
 
 
 @pytest.mark.parametrize(

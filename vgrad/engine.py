@@ -8,7 +8,7 @@ from typing import Any
 
 from . import finite, ops
 from .elsewhere import Elsewhere
-from .operand import Operand, look
+from .operand import INSTEAD_OF_FLOAT, Operand, declined, look
 
 # The 0.0 of a gradient that no backward pass has computed. Drawings tell it apart by identity; in
 # arithmetic it is like any other.
@@ -20,7 +20,10 @@ class Value(Operand):
 
     `data` is the number and `grad` its gradient, both floats. `op` and `parents` say how it was
     computed; `level` is 0 for a leaf, else one more than its highest parent's. A leaf that is
-    `trainable` is a parameter: `learn` moves it, and `vgrad.compile` finds it.
+    `trainable` is a parameter: `learn` moves it, and `vgrad.compile` finds it. Asked for
+    a truth, as by `in`, `==` between a parameter and another leaf is whether they are one and the
+    same; anything else goes by number. For attributes of your own, keep a dict with `Value`s as
+    keys, or make a subclass: `class Value(vgrad.Value): pass` takes any.
 
     >>> a, b = Value(2.0, label="a"), Value(3.0)
     >>> (a * b + a).backward()
@@ -116,18 +119,28 @@ class Value(Operand):
 
     def __repr__(self) -> str:
         label = f"{self.label}, " if self.label else ""
-        return f"Value({label}data={self._data}, grad={self.grad})"
+        data = "?" if look(self, "repr") else self._data
+        return f"Value({label}data={data}, grad={self.grad})"
 
     def __float__(self) -> float:
         look(self, "float")
+        if passes_gradient(self):
+            raise TypeError(
+                "float(), the functions of math, and arrays of floats must not be given a Value "
+                f"whose gradient they would lose (got {self}); use {INSTEAD_OF_FLOAT}; x.data is "
+                'the number, if that is what you want, and f"{x:.3f}" prints it'
+            )
         return self._data
 
-    def __int__(self) -> int:
-        look(self, "int")
-        return int(self._data)
-
     def __bool__(self) -> bool:
+        if self.op in _EQUALITIES and _are_distinct(*self.parents):
+            return self.op is ops.ne
         look(self, "bool")
+        if self.trainable and not self._data:
+            raise TypeError(
+                f"the truth of a parameter must not be asked for where it is 0 (got {self}), as "
+                "that may mean the number, or that there is one; use b != 0 or b is not None"
+            )
         return self._data != 0.0
 
 
@@ -173,6 +186,26 @@ def reachable(*roots: Value) -> list[Value]:
     return nodes
 
 
+def _are_distinct(x: Value, y: Value) -> bool:
+    """Whether these are two leaves, one a parameter and the other not a plain number."""
+    leaves = x is not y and not x.level and not y.level and ops.const not in (x.op, y.op)
+    return leaves and (x.trainable or y.trainable)
+
+
+def passes_gradient(root: Value) -> bool:
+    """Whether a gradient that arrives at `root` could go on to a leaf that is no constant."""
+    seen: set[Value] = set()
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        if not value.level and value.op is not ops.const:
+            return True
+        if value not in seen:
+            seen.add(value)
+            stack += [x for x, vjp in zip(value.parents, value.op.vjp) if vjp is not None]
+    return False
+
+
 def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
     """A new value, computed by `op` from `parents`."""
     node = _new(Value)
@@ -210,8 +243,9 @@ def _apply_mixed(op: ops.Op, operands: tuple[Any, ...]) -> Any:
             constant.op = ops.const
             parents.append(constant)
         else:
-            return NotImplemented
+            return declined(op, operands)
     return computed(op, tuple(parents))
 
 
+_EQUALITIES = (ops.eq, ops.ne)
 _new = object.__new__

@@ -32,6 +32,20 @@ def user_frame() -> FrameType:
     return frame
 
 
+def outermost_frame(frame: FrameType) -> FrameType:
+    """The frame that a thread's work begins with, the outermost that is not Python's own library's.
+
+    It stays the same from the first line of a thread's function, or of a task that a pool was
+    given, to the last.
+    """
+    outermost, outer = frame, frame.f_back
+    while outer is not None:
+        if not _is_pythons(outer.f_code.co_filename):
+            outermost = outer
+        outer = outer.f_back
+    return outermost
+
+
 def source_line(filename: str, line: int) -> str:
     """A line of source code, as errors name it."""
     return f"{os.path.basename(filename)}:{line}"
@@ -41,6 +55,10 @@ def _is_library(filename: str) -> bool:
     """Whether a file is vgrad's, NumPy's or Python's own, so that no mistake is sought there."""
     if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
         return True
+    return _is_pythons(filename)
+
+
+def _is_pythons(filename: str) -> bool:
     return filename.startswith(_PYTHON) and "-packages" not in filename
 
 

@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextvars import ContextVar
+import math
+from collections.abc import Callable, Sequence
+from types import WrapperDescriptorType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
 from . import ops
 
-# Called with (operand, means) whenever code looks at a number. While a function is recorded this is
-# the tape, which refuses to let a parameter decide which way the function goes.
-on_look: ContextVar[Callable[[Any, str], None] | None] = ContextVar("on_look", default=None)
+# Called with (operand, means) whenever code looks at a number: one for each function that is being
+# recorded, which refuses to let a parameter decide which way the function goes. They are those of
+# the whole process, since threads that a function starts inherit no variable of its context, nor
+# does an empty context. A reference goes with its recording, even if an interrupt keeps that from
+# removing it.
+watches: set[ref[Callable[[Any, str], bool]]] = set()
+
+# What to write where a float is asked for, and an operation would be lost.
+INSTEAD_OF_FLOAT = (
+    "the function of that name in vgrad, as in vgrad.exp(x), where there is one, and arrays of "
+    "dtype object"
+)
 
 
-def look(operand: Operand, means: str) -> None:
-    """Tell the listener, if there is one, that the number of `operand` is looked at."""
-    listener = on_look.get()
-    if listener is not None:
-        listener(operand, means)
+def look(operand: Operand, means: str) -> bool:
+    """Tell all functions being recorded that the number of `operand` is looked at.
+
+    Returns whether it is to be hidden, where `means` is "repr". Raises TraceError if a function
+    must not look at it.
+    """
+    hidden = False
+    if watches:
+        for reference in watches.copy():  # which neither threads nor the garbage collector disturb
+            watch = reference()
+            if watch is not None and watch(operand, means):
+                hidden = True
+    return hidden
+
+
+def declined(op: ops.Op, operands: Sequence[Any]) -> Any:
+    """NotImplemented, for an operand of another kind to do what it means by `op`.
+
+    Raises TypeError for a list times a number, which Python would repeat as often as that says.
+    """
+    for x in operands if op is ops.mul else ():
+        repeats = isinstance(getattr(type(x), "__rmul__", None), WrapperDescriptorType)
+        if repeats and isinstance(x, Sequence):
+            raise TypeError(
+                f"a {type(x).__name__} must not be multiplied by a Value or a traced value; "
+                "multiply its items, as in [x * v for x in xs], or make it an array"
+            )
+    return NotImplemented
+
+
+def _number(function: Callable[..., Any], means: str) -> Callable[..., Any]:
+    """A method that is a function of the number, which it looks at by `means`."""
+
+    def method(self: Any, *options: Any) -> Any:
+        look(self, means)
+        return function(self._data, *options)
+
+    return method
+
+
+_formatted = _number(format, "format")
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise TypeError(f"an index must be a whole number (got {number}); use round(x) or int(x)")
+    return int(number)
 
 
 def _unary(op: ops.Op, doc: str = "") -> Callable[[Any], Any]:
@@ -41,7 +94,8 @@ def _reflected(op: ops.Op) -> Callable[[Any, Any], Any]:
 class Operand:
     """What both engines compute with; a subclass supplies `_apply(op, *operands)`.
 
-    `_apply` returns a new operand, or NotImplemented if it cannot take one of the operands.
+    `_apply` returns a new operand, or NotImplemented if it cannot take one of the operands. A
+    number that is known stands in `_data`.
     """
 
     __slots__ = ()
@@ -74,10 +128,18 @@ class Operand:
     sin     = _unary(ops.sin, "The sine of an angle in radians.")
     cos     = _unary(ops.cos, "The cosine of an angle in radians.")
     stop_gradient = _unary(ops.stop_gradient, "The same number, but no gradient goes through it.")
+
+    # Steps, whose derivative is 0: a plain number in their place loses no gradient.
+    __int__, __trunc__   = _number(int, "int"), _number(math.trunc, "int")
+    __floor__, __ceil__  = _number(math.floor, "int"), _number(math.ceil, "int")
+    __round__, __index__ = _number(round, "int"), _number(_whole, "index")
     # fmt: on
 
     def __pos__(self) -> Any:
         return self
+
+    def __format__(self, spec: str) -> str:
+        return _formatted(self, spec) if spec else str(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.

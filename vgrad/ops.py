@@ -139,7 +139,9 @@ def is_number(x: Any) -> bool:
 
 def is_count(x: Any) -> bool:
     """Whether `x` is an integer, 1 or more, Python's or NumPy's, and not a bool."""
-    return hasattr(x, "__index__") and not isinstance(x, bool) and bool(x >= 1)
+    if isinstance(x, bool) or hasattr(x, "_apply"):
+        return False
+    return hasattr(x, "__index__") and bool(x >= 1)
 
 
 def number(x: Any) -> float:

@@ -15,6 +15,7 @@ from ..arguments import Shape, Structure, as_numbers, as_theta, count
 from ..elsewhere import Elsewhere
 from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
+from ..operand import look
 from . import files
 
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
@@ -124,7 +125,10 @@ class Graph:
         Value(data=7.0, grad=0.0)
         """
         numbers = self.value.copy()
-        if theta is not None:
+        if theta is None:
+            for leaf in self.leaves:
+                look(leaf, "recorded")
+        else:
             numbers[self.parameters] = as_theta(theta, len(self.parameters))
         arrays = [as_numbers(x, f"sample[{i}]") for i, x in enumerate(sample)]
         shapes = tuple(array.shape for array in arrays)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from functools import lru_cache
+from threading import get_ident
 from typing import Any, TypeVar
+from weakref import ref
 
 import numpy as np
 
 from .. import ops
 from ..arguments import Shape, as_list, distinct_leaves
 from ..engine import Value
-from ..lines import source_line
-from ..operand import boxed, on_look
+from ..errors import TraceError
+from ..lines import outermost_frame, source_line
+from ..operand import boxed, look, watches
 from .graph import Graph
+from .refusals import refusal
 from .tape import Tape
 
 T = TypeVar("T")
+
+ATTEMPTS = 3  # at recording, where other threads may have had a part in it
 
 
 def trace(
@@ -43,18 +50,33 @@ def trace(
     Raises TraceError if `fn` does something that cannot be recorded faithfully, and TypeError or
     ValueError for parameters that are not distinct leaf `Value`s.
     """
-    return record(fn, shapes, Tape(parameters, lines))
+    return _published(record(fn, shapes, Tape(parameters, lines)))
 
 
-def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph:
-    """Call `fn` once on nodes of `tape`, and return what it computed."""
+def record(
+    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, attempts: int = ATTEMPTS
+) -> Graph:
+    """Call `fn` once on nodes of `tape`, and return what it computed.
+
+    It is called again, on a new tape, if another thread may have looked at a number on its behalf.
+    """
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
+    watch = Watch(tape)
+    graph = _attempt(fn, shapes, tape, watch)
+    if watch.doubt is None:
+        return graph
+    if attempts == 1:
+        raise watch.doubt
+    return record(fn, shapes, tape.again(), attempts - 1)
+
+
+def _attempt(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch) -> Graph:
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:
-        # in a context of its own, which ends even at an interrupt
-        outputs = copy_context().run(_watched, fn, arguments, tape)
+        watches.add(ref(watch, watches.discard))
+        outputs = fn(*arguments)
         return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
     except Exception as error:
         if tape.refusal is not None and error is not tape.refusal:
@@ -62,18 +84,46 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
         raise
     finally:
         tape.close()
+        watches.discard(ref(watch))
 
 
-def _watched(fn: Callable[..., Any], arguments: list[Any], tape: Tape) -> Any:
-    outer = on_look.get()  # the listener of a function that calls this one, if one is recorded
+class Watch:
+    """Sees who looks at a number while `tape` records a function, and refuses what would freeze it.
 
-    def listen(value: Any, means: str) -> None:
-        tape.refuse_look(value, means)
-        if outer is not None:
-            outer(value, means)
+    What the tape's own thread does meanwhile is the function's doing, in any context. Other threads
+    do not say who started them. One whose work had begun before is left alone, so that models can
+    be trained while others are recorded. Work that begins meanwhile may be the function's, or
+    somebody else's: it gets its number, and the recording is in doubt. The next attempt finds
+    somebody else's at work already, but starts the function's own once more. What this cannot find
+    is a thread with a loop of its own, running before, that takes an order from the function.
+    """
 
-    on_look.set(listen)
-    return fn(*arguments)
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.doubt: TraceError | None = None  # what to raise if it does not vanish
+        self._process = os.getpid()  # a fork leaves this behind in the child, where none records
+        threads = sys._current_frames()
+        threads.pop(tape.thread)
+        self._before = set(map(outermost_frame, threads.values()))
+
+    def __call__(self, value: Any, means: str) -> bool:
+        if self._process != os.getpid():
+            return False
+        if get_ident() == self.tape.thread:
+            return self.tape.refuse_look(value, means)
+        before = outermost_frame(sys._getframe()) in self._before
+        if before or not self.tape.parameters.reach(value):
+            return False
+        if means != "repr":
+            self.doubt = self.doubt or refusal(means)
+        return True
+
+
+def _published(graph: Graph) -> Graph:
+    """The graph, which shows its parameters' numbers: a function being recorded must not see it."""
+    for leaf in graph.leaves:
+        look(leaf, "recorded")
+    return graph
 
 
 def capture(
@@ -102,7 +152,8 @@ def capture(
     if any(hasattr(root, "line") for root in roots):
         tape.lines = {}
     outputs = roots[0] if len(roots) == 1 else roots
-    return tape.graph(outputs, [array.shape for array in arrays], "each root of capture")
+    shapes = [array.shape for array in arrays]
+    return _published(tape.graph(outputs, shapes, "each root of capture"))
 
 
 def argument_names(fn: Callable[..., Any], count: int) -> list[str]:

@@ -9,6 +9,7 @@ from sys import version_info
 
 from ..errors import TraceError
 from ..lines import user_frame, user_line
+from ..operand import INSTEAD_OF_FLOAT
 
 # A look at a number would freeze one outcome into the graph. For each way of looking: what the line
 # of the user's code has on it, if that matters; what must not be done; and what to write instead.
@@ -43,8 +44,11 @@ _RANGE = (r"\brange\(", "the argument of range() must not be",
 _INDEX = ("the index of a list or array must not be", "vgrad.take(rows, index) to pick by a number")
 _REFUSALS = {
     "float": [("", "float(), the functions of math, and arrays of floats must not be given",
-               "the function of that name in vgrad, as in vgrad.exp(x), where there is one, and "
-               "arrays of dtype object")],
+               INSTEAD_OF_FLOAT)],
+    "format": [("", "a format such as :.3f must not be given",
+                "none, or return the value as a further output to see its number")],
+    "recorded": [("", "a graph recorded or captured within a function must not hold the number of",
+                  "the value itself")],
     "int": [_RANGE, (r"\[.*\bint\(", *_INDEX),
             ("", "int(), round() and floor() must not be given",
              "arithmetic on the value itself, or vgrad.take(rows, index) to pick by a number")],

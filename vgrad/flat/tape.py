@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..arguments import Shape, Structure, distinct_leaves
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import user_line
-from ..operand import Operand
+from ..operand import Operand, declined, look
 from .graph import Graph
 from .passes import canonical_order
 from .refusals import refusal
@@ -50,7 +51,7 @@ class Node(Operand):
                 return y.tape.record(op.code, y.tape.index[x], y.place)
         tape = next(x.tape for x in operands if x.__class__ is Node)
         if not all(isinstance(x, Operand) or ops.is_number(x) for x in operands):
-            return NotImplemented
+            return declined(op, operands)
         return tape.record(op.code, *map(tape.lift, operands))
 
     @property
@@ -65,6 +66,9 @@ class Node(Operand):
     def __repr__(self) -> str:
         name = ops.OPS[self.tape.op[self.place]].name
         return f"Node({self.label or name}, level {self.tape.level[self.place]})"
+
+    def __format__(self, spec: str) -> str:
+        return self.tape.refuse("format") if spec else repr(self)
 
     __bool__ = _refusing("bool")
     __float__ = _refusing("float")
@@ -88,7 +92,7 @@ class Parameters:
     def __init__(self, given: Iterable[Value] | None = None, complete: bool = False) -> None:
         self.given = None if given is None else distinct_leaves("parameters", given)
         self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
-        self._complete = complete
+        self.complete = complete
         self._wanted = frozenset(self.given or ())
         self.frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
         self._clean: set[Value] = set()  # known to depend on no parameter
@@ -122,7 +126,7 @@ class Parameters:
         if not frozen.any():
             return
         leaf = list(self.frozen.values())[frozen.argmax()]
-        if self._complete:
+        if self.complete:
             raise TraceError(
                 f"{name} must depend on no other parameters than in its first call (got {leaf}); "
                 "give compile the parameters, and use a plain number for a Value that the function "
@@ -143,7 +147,8 @@ class Tape:
     ) -> None:
         # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
-        self.x, self.y, self.z = array("i"), array("i"), array("i")  # parents; -1 for none
+        self.x, self.y = array("i"), array("i")  # parents; -1 for none
+        self.z: dict[int, int] = {}  # the third parents, of which there are few
         self.level = array("i")
         self.value: dict[int, float] = {}  # of constants and parameters
         self.labels: dict[int, str] = {}
@@ -152,7 +157,9 @@ class Tape:
         self.inputs: list[int] = []
         self.parameters = Parameters(parameters, complete)
         self.closed = False
-        self.special = lines  # whether recording is more than adding a node
+        self.thread = get_ident()
+        # The thread that may just add a node; none if recording is more than that.
+        self.writer = None if lines else self.thread
         self.refusal: TraceError | None = None  # the last one, if there was any
         for value in self.parameters.given or ():
             self.leaf(ops.parameter, value)
@@ -161,12 +168,13 @@ class Tape:
         """Add a node, and return it; `x`, `y` and `z` are the places of its parents. Hot path."""
         level = self.level
         place = len(level)
-        if self.special:
+        if get_ident() != self.writer:
             self._record_special(place)
         self.op.append(code)
         self.x.append(x)
         self.y.append(y)
-        self.z.append(z)
+        if z >= 0:
+            self.z[place] = z
         if y < 0:
             level.append(level[x] + 1 if x >= 0 else 0)
         else:
@@ -184,12 +192,23 @@ class Tape:
                 f"a traced value must not outlive the call that recorded it ({user_line()}); "
                 "return it from the function instead"
             )
+        if get_ident() != self.thread:
+            self.refusal = TraceError(
+                "a traced value must be used in the thread that records it (got another one, "
+                f"{user_line()}); compute in the function itself, without threads"
+            )
+            raise self.refusal
         if self.lines is not None:
             self.lines[place] = user_line()
 
     def close(self) -> None:
         """Take no more nodes."""
-        self.closed = self.special = True
+        self.closed, self.writer = True, None
+
+    def again(self) -> Tape:
+        """An empty tape with the same options."""
+        parameters = self.parameters
+        return Tape(parameters.given, self.lines is not None, parameters.complete)
 
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
@@ -201,8 +220,10 @@ class Tape:
             self.inputs.append(place)
         elif op is ops.parameter:
             self.parameters.leaves[place] = value
-        elif value.trainable:
-            self.parameters.frozen[place] = value
+        else:
+            look(value, "recorded")  # by a function that this one is recorded in
+            if value.trainable:
+                self.parameters.frozen[place] = value
         return place
 
     def argument(self, shape: Shape, name: str) -> Any:
@@ -255,13 +276,16 @@ class Tape:
                     self.lines[place] = value.line
         return index[root]
 
-    def refuse_look(self, value: Value, means: str) -> None:
+    def refuse_look(self, value: Value, means: str) -> bool:
         """Raise TraceError if the number depends on a parameter, whose value may change.
 
-        Setting any number is refused, since nodes recorded before would change with it.
+        Setting any number is refused, since nodes recorded before would change with it. "repr" is
+        no reason to raise; returns whether the number must be left out there.
         """
-        if means == "set" or self.parameters.reach(value):
+        hidden = means == "set" or self.parameters.reach(value)
+        if hidden and means != "repr":
             self.refuse(means)
+        return hidden
 
     def refuse(self, means: str) -> NoReturn:
         """Raise TraceError, and keep it in case the function catches it as a TypeError."""
@@ -273,7 +297,9 @@ class Tape:
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
-        parents = np.stack([np.frombuffer(x, np.int32) for x in (self.x, self.y, self.z)], axis=1)
+        parents = np.full((len(self.op), 3), -1, np.int32)
+        parents[:, 0], parents[:, 1] = self.x, self.y
+        parents[list(self.z), 2] = list(self.z.values())
         level = np.frombuffer(self.level, np.int32)
         leaves = self.parameters.leaves
         given = self.inputs if self.parameters.given is None else [*self.inputs, *leaves]

@@ -185,9 +185,10 @@ def recurrence(p: Structured) -> Any:
 
 
 def smoothing(p: Structured) -> Any:
-    rate = p.weights(1)[0] if p.draw.random() < 0.5 else 0.3
+    learnt, w = p.draw.random() < 0.5, p.weights(1)[0]
 
     def run(xs: Numbers) -> Numbers:
+        rate = p.functions.sigmoid(w) if learnt else 0.3
         level, made = xs[0], []
         for x in xs:
             level = rate * x + (1 - rate) * level

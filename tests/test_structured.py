@@ -69,24 +69,31 @@ def by_scalar(program: Structured, data: list[Any], results: Any, fused: Any, co
     want, scale = backward_with_scale(roots[0], leaves)
     theta, sample = fused.theta(), [x[:1] for x in data]
     by_input = [x for a in fused.input_grads(theta, *sample) for x in np.ravel(a)]
-    assert_gradients_match(
-        [*by_input, *fused.per_sample_grads(theta, *sample)[0]], want, scale, context
-    )
+    close([*by_input, *fused.per_sample_grads(theta, *sample)[0]], want, 1e-9)
     graph = vgrad.capture(*roots, parameters=leaves)
-    for fuse in (True, False):
-        captured = vgrad.compile(graph, fuse=fuse)
-        numbers = captured.theta()
-        outputs = captured(numbers)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        assert_values_match(list(outputs), list(roots), context)
-        assert_gradients_match(captured.value_and_grad(numbers)[1], want, scale, context)
+    captured = vgrad.compile(graph)
+    captured.verify(captured.theta())
+    close(captured.value_and_grad(captured.theta())[1], want, 1e-9)
+    exact = vgrad.compile(graph, fuse=False)
+    outputs = exact(exact.theta())
+    assert same_bits(np.ravel(outputs), [root.data for root in roots])
+    assert_gradients_match(exact.value_and_grad(exact.theta())[1], want, scale, context)
+
+
+def close(got: Any, want: Any, bound: float) -> None:
+    """To a bound relative to the largest number, or 1.
+
+    Gradients pass on roundings of 1e-16 that a tanh close to 1 makes 1e5 times as large, and the
+    next one again; `verify`, which knows by how much, looks more closely.
+    """
+    got, want = np.asarray(got), np.asarray(want)
+    assert (np.abs(got - want) <= bound * (1 + np.abs(want).max(initial=0))).all(), (got, want)
 
 
 def again(
     fused: Any, plain: Any, theta: Any, data: list[Any], results: Any, seed: int, path: Any
 ) -> None:
-    """Saved and loaded, pickled, and by an executor: the same bits; in tiles, the same but for
-    roundings, of which sums of a few hundred terms have fewer than 1e-12."""
+    """Saved and loaded, pickled, and by an executor: the same bits; in tiles, but for roundings."""
     got, value, gradient = results
     fused.save(path / "program.npz")
     for other in (vgrad.Program.load(path / "program.npz"), pickle.loads(pickle.dumps(fused))):
@@ -100,9 +107,8 @@ def again(
         ]
         results = [x.value_and_grad(theta, *data) for x in tiled]
     assert results[0][0] == results[1][0] and same_bits(results[0][1], results[1][1])
-    scale = 1 + np.abs(plain.per_sample_grads(theta, *data)).max(axis=0, initial=0)
-    assert results[0][0] == pytest.approx(value, rel=1e-11, abs=1e-11)
-    assert (np.abs(results[0][1] - gradient) <= 1e-11 * scale).all()
+    close(results[0][0], value, 1e-9)
+    close(results[0][1], gradient, 1e-9)
 
 
 def higher(program: Structured, fused: Any, theta: Any, data: list[Any], context: str) -> None:
@@ -114,23 +120,21 @@ def higher(program: Structured, fused: Any, theta: Any, data: list[Any], context
     first = len(graph.outputs)
     fused_derived, plain_derived = (vgrad.compile(derived, fuse=fuse) for fuse in (True, False))
     got, want = (x(theta, *few)[-1].mean(axis=0) for x in (fused_derived, plain_derived))
-    scale = 1 + np.abs(want).max()
-    assert (np.abs(got - want) <= 1e-11 * scale).all()
-    assert (np.abs(fused.value_and_grad(theta, *few)[1] - want) <= 1e-11 * scale).all()
+    close(got, want, 1e-9)
+    close(fused.value_and_grad(theta, *few)[1], want, 1e-9)
     second = derived.gradient(of=first)  # of the derivative to the first parameter
-    row = vgrad.compile(second)(theta, *few)[-1].mean(axis=0)
-    by_plain = vgrad.compile(second, fuse=False)(theta, *few)[-1].mean(axis=0)
+    row, by_plain = (
+        vgrad.compile(second, fuse=fuse)(theta, *few)[-1].mean(axis=0) for fuse in (True, False)
+    )
     product = fused.hessian_vector_product(theta, np.eye(len(theta))[0], *few)
-    scale = 1 + np.abs(by_plain).max()
-    assert (np.abs(row - by_plain) <= 1e-10 * scale).all()
-    assert (np.abs(product - by_plain) <= 1e-10 * scale).all()
-    step = 1e-6 * v  # away from kinks, which random numbers are, a difference is right to 1e-5
-    up, down = (plain_derived(theta + s, *few)[-1].mean(axis=0) for s in (step, -step))
-    rough = (up - down) / 2e-6
-    smooth = np.abs(fused.hessian_vector_product(theta, v, *few) - rough)
-    kinks = "relu branches pooling embedding hinge"
-    if not any(name in repr(program) for name in kinks.split()) and "dense" not in repr(program):
-        assert (smooth <= 1e-4 * (1 + np.abs(rough).max())).all()
+    close(row, by_plain, 1e-8)
+    close(product, by_plain, 1e-8)
+    # Differences see what stop_gradient hides, and kinks, of which relu makes some. Their own error
+    # is that of the third derivative times 1e-12, and of roundings by 1e-6.
+    others = "still branches pooling embedding hinge dense convolution"
+    if not any(name in repr(program) for name in others.split()):
+        up, down = (plain_derived(theta + s * 1e-6 * v, *few)[-1].mean(axis=0) for s in (1, -1))
+        close(fused.hessian_vector_product(theta, v, *few), (up - down) / 2e-6, 1e-4)
 
 
 def test_the_programs_take_every_kernel():

@@ -45,7 +45,7 @@ def plan(fn, *arrays, parameters=None):
 
 def lines_of(program):
     (runner,) = program.runners.values()
-    return [f"{kernel.name} {kernel.formula}" for kernel in runner.quick.summary().kernels]
+    return [f"{kernel.name} {kernel.formula}" for kernel in runner.first.summary().kernels]
 
 
 def kernels(fn, *arrays, parameters=None):
@@ -616,7 +616,7 @@ def test_every_random_graph_can_be_explained(seed):
         graph = vgrad.trace(program, *[()] * program.inputs, parameters=program.parameters)
         table = compiled.explain(*arrays).splitlines()
         (runner,) = compiled.runners.values()
-        kernels = runner.quick.summary().kernels
+        kernels = runner.first.summary().kernels
         assert sum(kernel.sources for kernel in kernels) == (graph.level > 0).sum()
         assert len(table) == len(kernels) + 3
 

@@ -8,7 +8,7 @@ from .runner import Runner
 
 def explain(runner: Runner, batch: int) -> str:
     """The kernels of a call with `batch` samples, and their totals, forward sweeps only."""
-    sweep, item = runner.quick, runner.dtype.itemsize
+    sweep, item = runner.first, runner.dtype.itemsize
     kernels, tile = sweep.summary().kernels, sweep.width(batch)
     flops = [x.flops * (batch if x.result.batched else 1) for x in kernels]
     sizes = [item * sum(y.size(batch) for y in (x.result, *x.operands)) for x in kernels]

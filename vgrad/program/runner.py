@@ -74,6 +74,11 @@ class Runner:
         """The plain sweep whose gradients are nan where a gradient of 0 met inf or nan."""
         return PlainSweep(self.graph, self.tile, self.dtype, "strict")
 
+    @property
+    def first(self) -> FusedSweep | PlainSweep:
+        """The sweep that `explain` and pictures show."""
+        return self.quick
+
     def sweep(self, name: str) -> Any:
         """The sweep of this name: "quick", "careful", "plain" or "strict"."""
         return getattr(self, name)

@@ -9,6 +9,7 @@ import io
 import math
 import operator
 import pickle
+import sys
 import statistics
 from collections import deque
 
@@ -34,7 +35,7 @@ def test_fields_of_a_leaf_and_of_a_result():
     )
     assert (b.data, b.op, b.level, b.label, b.trainable) == (6.0, ops.mul, 1, "", False)
     assert b.parents[0] is a and b.parents[1].op is ops.const and type(a.data) is float
-    assert not hasattr(a, "__dict__")
+    assert sys.getsizeof(b) <= 112 and not b.__dict__  # attributes of one's own cost others nothing
 
 
 def test_repr_is_micrograds_with_the_label_where_there_is_one():
@@ -324,6 +325,20 @@ def test_values_are_printed_in_any_format():
     assert f"{x}" == "%s" % x == str(x) == repr(x)  # noqa: UP031
 
 
+def test_values_take_attributes_of_their_users():
+    """As micrograd's do, which optimisers use; copies and pickles keep them, interior ones too."""
+    p = Value(0.5, label="p")
+    p.momentum, p.name = 0.9, "weight"
+    y = p * p
+    y.note = [p]
+    for twin in (copy.copy(p), copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert (twin.momentum, twin.name, twin.label, twin.trainable) == (0.9, "weight", "p", True)
+    again = pickle.loads(pickle.dumps(y))
+    assert again.note[0] is again.parents[0] and again.parents[0].name == "weight"
+    with pytest.raises(AttributeError, match="velocity"):
+        print(p.velocity)
+
+
 def test_a_subclass_takes_attributes_and_computes_as_values_do():
     class Parameter(Value):
         pass
@@ -339,8 +354,6 @@ def test_a_subclass_takes_attributes_and_computes_as_values_do():
     assert program.value_and_grad([3.0], [2.0])[1].tolist() == [3.0]
     program.assign([4.0])
     assert w.data == 4.0 and vgrad.compile(lambda x: x * w).theta([1.0]).tolist() == [4.0]
-    with pytest.raises(AttributeError, match="m"):
-        x.m = 0.5
 
 
 @pytest.mark.parametrize(
@@ -499,7 +512,7 @@ def test_a_graph_is_pickled_once():
     nodes = [x for x in reachable(loss) if x.level]
     one, all_ = len(pickle.dumps(loss)), len(pickle.dumps([loss, *nodes]))
     assert all_ < one + 20 * len(nodes)
-    assert len(pickle.dumps(Value(2.0))) < 100
+    assert len(pickle.dumps(Value(2.0))) < 110
 
 
 def test_pickles_at_once_and_pickles_that_fail():

@@ -13,12 +13,11 @@ from typing import Any
 from weakref import ref
 
 from . import ops
-from .engine import Value
+from .engine import NO_GRADIENT, Value
 from .operand import look
 
 PARENTS = ("_x", "_y", "_z")
-LISTED = ("op", "_data", "level", "label", "trainable")  # attributes that go as one list each
-OTHERS = [name for name in (*Value.__slots__, "__dict__") if name not in PARENTS + LISTED]
+LISTED = ("op", "_data", "level")  # attributes that go as one list each
 
 
 def copied(value: Value) -> Value:
@@ -45,16 +44,25 @@ def _goes_alone(value: Value) -> bool:
 
 def _leaf(kind: type[Value]) -> Value:
     leaf: Value = object.__new__(kind)
-    Value.__init__(leaf, 0.0)
+    Value.__init__(leaf, 0.0, trainable=False)
     return leaf
 
 
 def _own(value: Value, leaf: Value) -> dict[str, Any]:
     """The attributes in which a value differs from a new leaf, by identity, as NO_GRADIENT asks."""
     reduced: Any = object.__reduce_ex__(value, 2)
-    others, slots = reduced[2]  # others are those that a class derived from Value may have
+    others, slots = reduced[2]  # slots may also be those of a class derived from Value
     found = {**slots, **(others or {})}
     return {name: x for name, x in found.items() if x is not getattr(leaf, name, leaf)}
+
+
+def _in_dict(value: Value) -> dict[str, Any] | None:
+    """The attributes that are in the value's dict; None, and no dict, if there are none."""
+    found = value.__dict__
+    if found:
+        return found
+    del value.__dict__  # which it did not have before it was asked for
+    return None
 
 
 class Index(dict[Value, Any]):
@@ -81,28 +89,23 @@ class Part:
         number = {x: k for k, x in enumerate(dict.fromkeys([*values, *operands]))}
         outside = list(number)[len(values) :]  # leaves, values of other parts, and None
         lists = {name: [getattr(value, name) for value in values] for name in LISTED}
-        others = {name: _unusual(name, values) for name in OTHERS}
-        state = lists, [number[x] for x in operands], outside, others
+        grads = {k: x.grad for k, x in enumerate(values) if x.grad is not NO_GRADIENT}
+        dicts = {k: x for k, x in enumerate(map(_in_dict, values)) if x}
+        state = lists, [number[x] for x in operands], outside, grads, dicts
         return _leaves, ([type(value) for value in values],), state
 
     def __setstate__(self, state: Any) -> None:
-        lists, numbers, outside, others = state
+        lists, numbers, outside, grads, dicts = state
         known = [*self.values, *outside]
         for k, name in enumerate(PARENTS):
             lists[name] = [known[i] for i in numbers[k::3]]
         for name, column in lists.items():
             for value, x in zip(self.values, column):
                 setattr(value, name, x)
-        for name, some in others.items():
-            for i, x in some.items():
-                setattr(self.values[i], name, x)
-
-
-def _unusual(name: str, values: list[Value]) -> dict[int, Any]:
-    """This attribute of the values for which it is not that of a leaf, by number."""
-    usual = getattr(_leaf(Value), name, None)
-    found = [getattr(value, name, usual) for value in values]
-    return {k: x for k, x in enumerate(found) if x is not usual}
+        for i, grad in grads.items():
+            self.values[i].grad = grad
+        for i, found in dicts.items():
+            self.values[i].__dict__.update(found)
 
 
 def _leaves(kinds: list[type[Value]]) -> Part:

@@ -22,8 +22,7 @@ class Value(Operand):
     computed; `level` is 0 for a leaf, else one more than its highest parent's. A leaf that is
     `trainable` is a parameter: `learn` moves it, and `vgrad.compile` finds it. Asked for
     a truth, as by `in`, `==` between a parameter and another leaf is whether they are one and the
-    same; anything else goes by number. For attributes of your own, keep a dict with `Value`s as
-    keys, or make a subclass: `class Value(vgrad.Value): pass` takes any.
+    same; anything else goes by number. A value takes attributes of your own, as `p.momentum`.
 
     >>> a, b = Value(2.0, label="a"), Value(3.0)
     >>> (a * b + a).backward()
@@ -34,8 +33,12 @@ class Value(Operand):
     """
 
     # Each parent has a slot of its own: a tuple would be one more object per value, and the garbage
-    # collector, which walks every object, takes half of the time already.
-    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "label", "trainable", "line")
+    # collector, which walks every object, takes half of the time already. What few values have is
+    # in a dict, which the others do without.
+    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "__dict__")
+    label: str = ""
+    trainable: bool = False
+    line: str  # "file:line" that made it, if that was noted
 
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
         if not isinstance(label, str):
@@ -47,8 +50,10 @@ class Value(Operand):
         self._y: Value | None = None
         self._z: Value | None = None
         self.level = 0
-        self.label = label
-        self.trainable = trainable
+        if label:
+            self.label = label
+        if trainable:
+            self.trainable = True
 
     @property
     def data(self) -> float:
@@ -210,9 +215,7 @@ def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
     """A new value, computed by `op` from `parents`."""
     node = _new(Value)
     node.grad = NO_GRADIENT
-    node.label = ""
     node.op = op
-    node.trainable = False
     if len(parents) == 2:  # hot path: most of all work, so without a loop
         x, y = parents
         node._x = x

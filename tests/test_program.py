@@ -494,13 +494,15 @@ def test_a_program_of_values_or_of_what_is_traced_says_what_to_write(place):
     arguments = {"theta": lambda x: ([x], [1.0]), "array": lambda x: ([0.5], [x, 1.0])}[place]
     calls = [inner, inner.value_and_grad, inner.input_grads, inner.per_sample_grads]
     for call, name in itertools.product(calls, ("Node", "Value")):
-        wanted = f"{place}.* must hold plain numbers .got a {name}.*; use its .data, or, .*compiled"
+        wanted = (
+            f"{place}.* must hold plain numbers .got a {name}.*call the function that was compiled"
+        )
         with pytest.raises(TypeError, match=wanted):
             if name == "Value":
                 call(*arguments(V))
             else:
                 vgrad.compile(lambda x, call=call: call(*arguments(x)))([], [1.0])
-    with pytest.raises(TypeError, match="got a Value.*; use"):
+    with pytest.raises(TypeError, match="got a Value.*; where"):
         inner.theta(V)
     with pytest.raises(TypeError, match="v must hold plain numbers .got a Value"):
         inner.hessian_vector_product([0.5], [V], [1.0])

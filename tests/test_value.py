@@ -9,8 +9,8 @@ import io
 import math
 import operator
 import pickle
-import sys
 import statistics
+import sys
 from collections import deque
 
 import numpy as np

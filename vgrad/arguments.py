@@ -47,9 +47,9 @@ def as_numbers(x: Any, name: str, dtype: np.dtype[Any] = FLOAT64) -> Array:
     for operand in array.flat if array.dtype == object else ():
         if isinstance(operand, Operand):
             raise TypeError(
-                f"{name} must hold plain numbers (got a {type(operand).__name__}); use its .data, "
-                "or, where gradients must go through, the function that was compiled in place of "
-                "the program"
+                f"{name} must hold plain numbers (got a {type(operand).__name__}), as a program "
+                "takes batches of them; where gradients are to go through, call the function that "
+                "was compiled, or give a Value's .data where they are not"
             )
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers (got an array of {array.dtype})")

@@ -17,7 +17,7 @@ from .engine import NO_GRADIENT, Value
 from .operand import look
 
 PARENTS = ("_x", "_y", "_z")
-LISTED = ("op", "_data", "level")  # attributes that go as one list each
+LISTED = ("op", "_number", "level")  # attributes that go as one list each
 
 
 def copied(value: Value) -> Value:

@@ -35,7 +35,7 @@ class Value(Operand):
     # Each parent has a slot of its own: a tuple would be one more object per value, and the garbage
     # collector, which walks every object, takes half of the time already. What few values have is
     # in a dict, which the others do without.
-    __slots__ = ("_data", "grad", "op", "_x", "_y", "_z", "level", "__dict__")
+    __slots__ = ("_number", "grad", "op", "_x", "_y", "_z", "level", "__dict__")
     label: str = ""
     trainable: bool = False
     line: str  # "file:line" that made it, if that was noted
@@ -43,7 +43,7 @@ class Value(Operand):
     def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
         if not isinstance(label, str):
             raise TypeError(f"label must be a string (got {label!r}, a {type(label).__name__})")
-        self._data = ops.number(data)
+        self._number = ops.number(data)
         self.grad = NO_GRADIENT
         self.op = ops.parameter
         self._x: Value | None = None
@@ -59,12 +59,12 @@ class Value(Operand):
     def data(self) -> float:
         """The number itself, a float; it can be set to any real number."""
         look(self, "data")
-        return self._data
+        return self._number
 
     @data.setter
     def data(self, data: Any) -> None:
         look(self, "set")
-        self._data = ops.number(data)
+        self._number = ops.number(data)
 
     @property
     def parents(self) -> tuple[Value, ...]:
@@ -124,7 +124,7 @@ class Value(Operand):
 
     def __repr__(self) -> str:
         label = f"{self.label}, " if self.label else ""
-        data = "?" if look(self, "repr") else self._data
+        data = "?" if look(self, "repr") else self._number
         return f"Value({label}data={data}, grad={self.grad})"
 
     def __float__(self) -> float:
@@ -135,18 +135,18 @@ class Value(Operand):
                 f"whose gradient they would lose (got {self}); use {INSTEAD_OF_FLOAT}; x.data is "
                 'the number, if that is what you want, and f"{x:.3f}" prints it'
             )
-        return self._data
+        return self._number
 
     def __bool__(self) -> bool:
         if self.op in _EQUALITIES and _are_distinct(*self.parents):
             return self.op is ops.ne
         look(self, "bool")
-        if self.trainable and not self._data:
+        if self.trainable and not self._number:
             raise TypeError(
                 f"the truth of a parameter must not be asked for where it is 0 (got {self}), as "
                 "that may mean the number, or that there is one; use b != 0 or b is not None"
             )
-        return self._data != 0.0
+        return self._number != 0.0
 
 
 def backpropagate(
@@ -164,7 +164,7 @@ def backpropagate(
     for node in nodes:
         if node.grad:
             parents = node.parents
-            arguments = (node.grad, node._data, *[x._data for x in parents])
+            arguments = (node.grad, node._number, *[x._number for x in parents])
             for x, vjp in zip(parents, node.op.vjp):
                 if vjp is not None and x.op is not ops.const:
                     try:
@@ -223,13 +223,13 @@ def computed(op: ops.Op, parents: tuple[Value, ...]) -> Value:
         node._z = None
         node.level = 1 + (x.level if x.level > y.level else y.level)
         try:
-            node._data = op.forward(x._data, y._data)
+            node._number = op.forward(x._number, y._number)
         except ArithmeticError:
-            node._data = ops.evaluate(op.forward, x._data, y._data)
+            node._number = ops.evaluate(op.forward, x._number, y._number)
     else:
         node._x, node._y, node._z = (*parents, None, None)[:3]
         node.level = 1 + max([x.level for x in parents])
-        node._data = ops.evaluate(op.forward, *[x._data for x in parents])
+        node._number = ops.evaluate(op.forward, *[x._number for x in parents])
     return node
 
 

@@ -91,15 +91,15 @@ def forward_cause(root: Node, fits: Fits = isfinite) -> Cause:
     node, before = root, root
     while node is not None:
         node, before = next(_to_blame(node, fits), None), node
-    return Cause(before, before._data, "forward")
+    return Cause(before, before._number, "forward")
 
 
 def _to_blame(node: Node, fits: Fits) -> Iterator[Node]:
     """The operands that do not fit, first those that alone spoil the result."""
-    finite = [x._data if fits(x._data) else 1.0 for x in node.parents]
-    wrong = [k for k, x in enumerate(node.parents) if not fits(x._data)]
+    finite = [x._number if fits(x._number) else 1.0 for x in node.parents]
+    wrong = [k for k, x in enumerate(node.parents) if not fits(x._number)]
     for k in wrong:
-        numbers = [*finite[:k], node.parents[k]._data, *finite[k + 1 :]]
+        numbers = [*finite[:k], node.parents[k]._number, *finite[k + 1 :]]
         if not fits(ops.evaluate(node.op.forward, *numbers)):
             yield node.parents[k]
     yield from (node.parents[k] for k in wrong)
@@ -119,7 +119,7 @@ def backward_cause(
         g, parents = gradients.get(node), node.parents
         if g is None:
             continue
-        numbers = (node._data, *[x._data for x in parents])
+        numbers = (node._number, *[x._number for x in parents])
         for x, vjp in zip(parents, node.op.vjp):
             if vjp is not None and x.op is not ops.const:
                 part = ops.evaluate(vjp, g, *numbers)
@@ -172,7 +172,7 @@ def error(
         message += f"; {CHOICE}"
     result = NonFiniteError(message)
     result.op, result.got, result.sweep = cause.node.op.name, cause.got, cause.sweep
-    result.operands = tuple(x._data for x in cause.node.parents)
+    result.operands = tuple(x._number for x in cause.node.parents)
     result.label, result.line, result.node = label, line, node
     result.sample, result.inputs = sample, inputs or {}
     return result
@@ -184,7 +184,7 @@ def _sentence(cause: Cause) -> str:
         return f"the gradients that meet at the {op} add up to {got}"
     if not operands:
         return f"the {op} was {got}"
-    of = listed([x._data for x in operands])
+    of = listed([x._number for x in operands])
     if cause.sweep == "forward":
         return f"{op} of {of} gave {got}"
     if cause.arrived == 0:

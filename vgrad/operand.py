@@ -56,17 +56,17 @@ def declined(op: ops.Op, operands: Sequence[Any]) -> Any:
     return NotImplemented
 
 
-def _number(function: Callable[..., Any], means: str) -> Callable[..., Any]:
+def _of_number(function: Callable[..., Any], means: str) -> Callable[..., Any]:
     """A method that is a function of the number, which it looks at by `means`."""
 
     def method(self: Any, *options: Any) -> Any:
         look(self, means)
-        return function(self._data, *options)
+        return function(self._number, *options)
 
     return method
 
 
-_formatted = _number(format, "format")
+_formatted = _of_number(format, "format")
 
 
 def _whole(number: float) -> int:
@@ -95,7 +95,7 @@ class Operand:
     """What both engines compute with; a subclass supplies `_apply(op, *operands)`.
 
     `_apply` returns a new operand, or NotImplemented if it cannot take one of the operands. A
-    number that is known stands in `_data`.
+    number that is known stands in `_number`.
     """
 
     __slots__ = ()
@@ -130,9 +130,9 @@ class Operand:
     stop_gradient = _unary(ops.stop_gradient, "The same number, but no gradient goes through it.")
 
     # Steps, whose derivative is 0: a plain number in their place loses no gradient.
-    __int__, __trunc__   = _number(int, "int"), _number(math.trunc, "int")
-    __floor__, __ceil__  = _number(math.floor, "int"), _number(math.ceil, "int")
-    __round__, __index__ = _number(round, "int"), _number(_whole, "index")
+    __int__, __trunc__   = _of_number(int, "int"), _of_number(math.trunc, "int")
+    __floor__, __ceil__  = _of_number(math.floor, "int"), _of_number(math.ceil, "int")
+    __round__, __index__ = _of_number(round, "int"), _of_number(_whole, "index")
     # fmt: on
 
     def __pos__(self) -> Any:

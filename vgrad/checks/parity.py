@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import Array
 from ..engine import Value, backpropagate
 from ..errors import ParityError
-from ..flat import Graph, SweepSummary
+from ..flat import FROM_INPUTS, Graph, SweepSummary, origins
 from ..program import Call, Program, Replay
 
 # How large a gap may be, relative to the sizes of all that is rounded in another way than by the
@@ -21,7 +21,7 @@ from ..program import Call, Program, Replay
 # gradients; of float32 everything. Whatever is computed from exact numbers alone must be equal. It
 # is 4,500 roundings: sums in another order stay below that even where 1 - tanh**2 loses digits.
 BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
-LINEAR = (ops.add, ops.sub, ops.neg)
+SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
 ADVICE = {
     np.dtype(np.float64): "please report this function and these numbers",
@@ -144,7 +144,7 @@ def _by_values(call: Call) -> tuple[Array, Array]:
         scales = error_scales(values, rounds, bound)
         scale.append([scales[k] for k in derived.outputs.tolist()])
         backpropagate(replay.root())
-        outputs = [replay.root(k)._data for k in range(len(graph.outputs))]
+        outputs = [replay.root(k)._number for k in range(len(graph.outputs))]
         want.append([*outputs, *(x.grad for x in replay.leaves(leaves))])
     return np.array(want), np.array(scale)
 
@@ -182,7 +182,37 @@ def _inexact(summary: SweepSummary, graph: Graph) -> list[bool]:
         if inexact[node]:
             for parent in graph.parents[node].tolist():
                 inexact[parent] |= bool(parent >= 0 and hidden[parent])
-    return inexact
+    return [x and not keeps for x, keeps in zip(inexact, _keep_order(graph))]
+
+
+def _keep_order(graph: Graph) -> list[bool]:
+    """Which nodes are in sums that must keep their order, whatever a sweep claims.
+
+    These are the plainest of those that `compile` promises to keep: sums of leaves alone, and sums
+    that subtract a number that they add. The tree of a sum has the sums that no other node uses.
+    """
+    n, inputs = len(graph), origins(graph) & FROM_INPUTS
+    uses = np.bincount(np.append(graph.parents[graph.parents >= 0], graph.outputs), minlength=n)
+    root, sign = list(range(n)), [1] * n
+    numbers: dict[int, set[tuple[Any, int]]] = {}
+    for node in range(n - 1, -1, -1):
+        signs = SIGNS.get(ops.OPS[graph.op[node]], ())
+        for parent, own in zip(graph.parents[node].tolist(), signs):
+            own *= sign[node]
+            is_sum = ops.OPS[graph.op[parent]] in SIGNS
+            if is_sum and uses[parent] == 1 and inputs[parent] == inputs[node]:
+                root[parent], sign[parent] = root[node], own
+                continue
+            is_constant = graph.op[parent] == ops.const.code
+            number = ("constant", float(graph.value[parent])) if is_constant else parent
+            numbers.setdefault(root[node], set()).add((number, own))
+    keep = {
+        tree
+        for tree, terms in numbers.items()
+        if any((number, -own) in terms for number, own in terms)
+        or all(isinstance(x, tuple) or not graph.level[x] for x, _ in terms)
+    }
+    return [x in keep for x in root]
 
 
 def _paired(
@@ -205,13 +235,16 @@ def error_scales(
 
     It is the effect of a relative error of `bound` in every node that `rounds`, by default all, and
     in those computed from it: the sum of their sizes, each carried on by the derivatives of the
-    ops. These are taken where they are largest within the errors of the operands, as the derivative
-    of a square at 0 would say that it has none.
+    ops. A sum that rounds may be added up in another order, so its terms count as well. Derivatives
+    are taken where they are largest within the errors of the operands, as that of a square at 0
+    would say that it has none.
     """
     scale: dict[Value, float] = {}
     for k, node in enumerate(nodes):
         errors = [0.0 if x.op is ops.const else scale[x] for x in node.parents]
-        size = abs(node._data) if any(errors) or rounds is None or rounds[k] else 0.0
+        size = abs(node._number) if any(errors) or rounds is None or rounds[k] else 0.0
+        if rounds is not None and rounds[k] and node.op in SIGNS:
+            size += sum(abs(x._number) for x in node.parents)
         scale[node] = size + (_carried(node, errors, bound) if any(errors) else 0.0)
         if isnan(scale[node]):
             scale[node] = inf
@@ -220,7 +253,7 @@ def error_scales(
 
 def _carried(node: Value, errors: list[float], bound: float) -> float:
     """What errors of the operands come to in a node, in units of `bound`."""
-    data = [x._data for x in node.parents]
+    data = [x._number for x in node.parents]
     if node.op.is_condition:  # it may turn out the other way
         return 1 / bound if abs(data[0] - data[1]) <= bound * sum(errors) else 0.0
     if node.op is ops.where and errors[0]:
@@ -229,9 +262,9 @@ def _carried(node: Value, errors: list[float], bound: float) -> float:
     for error, vjp in zip(errors, node.op.vjp):
         if error and vjp is not None:
             slopes = []
-            for shift in (0.0,) if node.op in LINEAR else (0.0, bound, -bound):
+            for shift in (0.0,) if node.op in SIGNS else (0.0, bound, -bound):
                 moved = [x + shift * min(e, 1e300) for x, e in zip(data, errors)]
-                slopes.append(abs(ops.evaluate(vjp, 1.0, node._data, *moved)))
+                slopes.append(abs(ops.evaluate(vjp, 1.0, node._number, *moved)))
             slope = max(slopes)
             total += 0.0 if slope == 0 else slope * error
     return total

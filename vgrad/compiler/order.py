@@ -20,27 +20,33 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from .fused import Floats, Fused, Ints, Mask, Terms
+from .fused import GONE, Floats, Fused, Ints, Mask, Terms
 from .trees import SIGNS, Forest, named
 
 
 def parted(whole: Forest) -> tuple[Forest, Mask]:
     """The trees, cut so that what keeps its order is by itself; (m,) which sums do.
 
-    A sum that keeps its order takes another in on its left alone, as in ((a + b) + c) + d.
+    A sum that keeps its order takes another in on its left alone, as in ((a + b) + c) + d; any
+    other, on its right, one that has no more than a number besides its products.
     """
     fused, edges, several = whole.fused, whole.edges, whole.several
     is_rounded = _is_rounded(fused, whole.coef)
     users = edges.user[whole.adds][is_rounded[edges.used[whole.adds]]]
     rounded = whole.spread(np.append(users, whole.products[is_rounded[whole.products]]))
     ordered = several & (_keeps_order(whole)[whole.root] | ~rounded)
-    ordered &= ~of_one_sign(whole)[whole.root]
-    if not ordered.any():
+    chooses = fused.op[fused.parents[edges.used, 0]] == ops.eq.code
+    numbers = whole.meet(whole.adds & ~chooses, whole.products[:0])
+    apart = named(whole.bends, len(several)) & numbers
+    may_cancel = ~of_one_sign(whole)[whole.root]
+    ordered, apart = ordered & may_cancel, apart & may_cancel
+    if not (ordered | apart).any():
         return whole, ordered
     node, user = edges.used, edges.user
     alike = (ordered[node] == ordered[user]) & (~ordered[user] | (whole.side[node] == 0))
     same_buffer = fused.batched[node] == fused.batched[user]
-    fits = np.where(whole.is_sum[node], ~several[node] | alike, ~ordered[user] | same_buffer)
+    sums = ~several[node] | (alike & ~apart[node])
+    fits = np.where(whole.is_sum[node], sums, ~ordered[user] | same_buffer)
     return Forest(fused, edges, whole.joins & (fits | ~whole.is_sum[user])), ordered
 
 
@@ -65,22 +71,24 @@ def of_one_sign(forest: Forest) -> Mask:
 def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     """(m,) which nodes have roundings of their own, if `coef` multiplies them.
 
-    A leaf has none, nor has a choice among numbers, or a power of 2 or a condition times a number.
-    A sum has, but may have been made to cancel with its own terms.
+    A leaf has none, nor has a choice among numbers, or a number times a power of 2 or a condition.
+    A sum has, but may have been made to cancel with its own terms. Of the rows that `take` chooses
+    among, where(k == 0, x, 0) and so on, one counts and the others are 0, so they never cancel:
+    they pass for rounded.
     """
-    is_exact = [op in SIGNS or op.chooses or op.is_condition or not op.arity for op in ops.OPS]
-    exact = np.array(is_exact + [True] * 256)[fused.op]
+    exact, is_condition = np.zeros((2, GONE + 1), bool)  # by op code
+    for op in ops.OPS:
+        is_condition[op.code] = op.is_condition
+        exact[op.code] = op in SIGNS or op.chooses or op.is_condition or not op.arity
+    exact, is_condition = exact[fused.op], is_condition[fused.op]
     mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
     power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
-    is_condition = np.array([op.is_condition for op in ops.OPS] + [False] * 256)[fused.op]
     keeps = is_condition | ((fused.op == ops.const.code) & power)
-    products = np.flatnonzero(fused.op == ops.mul.code)
-    factors = fused.parents[products, :2]
-    exact[products] = keeps[factors].any(axis=1) & is_power[products]
-    # Of all rows that `take` chooses among, one counts, and the others are 0: they never cancel.
-    picked = (fused.op == ops.mul.code) | (fused.op == ops.where.code)
-    rows = fused.op[fused.parents[:, :2]] == ops.eq.code
-    rounded: Mask = ~exact | (picked & rows.any(axis=1))
+    x, y = fused.parents[:, 0], fused.parents[:, 1]
+    exact |= (fused.op == ops.mul.code) & (keeps[x] | keeps[y]) & is_power
+    exact |= (fused.op == ops.div.code) & (fused.op[y] == ops.const.code) & power[y]
+    exact |= (fused.op == ops.pow.code) & (fused.op[y] == ops.const.code) & (fused.value[y] == 1)
+    rounded: Mask = ~exact | ((fused.op == ops.where.code) & (fused.op[x] == ops.eq.code))
     return rounded
 
 
@@ -95,7 +103,7 @@ def _keeps_order(whole: Forest) -> Mask:
         opposite
         | _of_both_signs(numbers, numbers.u, m)
         | _of_both_signs(*_factors(fused, products), m)
-        | named(_mixed(fused, _mixed(fused, products)).node, m)  # w * x may be there, with w alone
+        | named(_mixed(fused, _mixed(fused, products)).node, m)  # not counting w * x of a weight
         | _taken_away(whole.numbers, m)
     )
 

@@ -62,7 +62,7 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
                 nodes, coef = stack.nodes.reshape(-1)[cells], np.ones(1)
                 yield Stack(*place, nodes, stack.u, stack.v, coef, cells)
             pool = pool.take(left)
-        yield from _pool(pool, place, bool(kinds.uniform[first]), ordered, fused.one)
+        yield from _pool(fused, pool, place, bool(kinds.uniform[first]))
 
 
 def _may_stack(fused: Fused, pool: Terms) -> bool:
@@ -75,9 +75,7 @@ def _may_stack(fused: Fused, pool: Terms) -> bool:
     return not (lone | other).any()
 
 
-def _pool(
-    terms: Terms, place: tuple[int, int], uniform: bool, ordered: bool, one: int
-) -> Iterator[Kernel]:
+def _pool(fused: Fused, terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kernel]:
     """The kernels of the sums of one level and one family, which come sorted by their length.
 
     Grids that are worth a kernel of their own come first. Of the others the short ones run as
@@ -86,7 +84,8 @@ def _pool(
     sums keep their order.
     """
     chains = _by_length(terms, place)
-    grids = [_grids(chain) if uniform and not ordered else [] for chain in chains]
+    may_be = uniform and not fused.ordered[terms.node].any()
+    grids = [_grids(fused, chain) if may_be else [] for chain in chains]
     few = max(len(chains), sum(map(len, grids))) <= FEW_GRIDS
     rest = []
     for chain, found in zip(chains, grids):
@@ -95,7 +94,7 @@ def _pool(
             if few or len(cells) * chain.k >= SMALL_GRID:
                 left[cells] = False
                 u, v, coef = chain.u[rows_u], chain.v[rows_v], chain.coef[rows_u]
-                by = np.argsort((v == one).all(axis=0), kind="stable")  # biases come last
+                by = np.argsort((v == fused.one).all(axis=0), kind="stable")  # biases come last
                 yield Grid(*place, chain.nodes[cells], u[:, by], v[:, by], coef[:, by])
         if left.any():
             rest.append(chain.some(left))
@@ -124,12 +123,21 @@ def _by_length(terms: Terms, place: tuple[int, int]) -> list[Chain]:
     return chains
 
 
-def _grids(chain: Chain) -> list[tuple[Ints, Ints, Ints]]:
-    """The grids in a chain, but for short sums of one row of u, which need no gathering."""
+def _grids(fused: Fused, chain: Chain) -> list[tuple[Ints, Ints, Ints]]:
+    """The grids in a chain, but for those that gain little.
+
+    Short sums of one row of u need no gathering, and of two rows of one use each no matrix product
+    is made: added up in order, equal products cancel as the scalar engine's do.
+    """
     if chain.k <= SMALL_SUM and len(chain.nodes) == 1:
         return []
     found = find_grids(chain.u, chain.v, chain.coef)
-    return [grid for grid in found if chain.k > SMALL_SUM or len(grid[1]) > 1]
+    both = bool((fused.batched[chain.u] & fused.batched[chain.v]).all())
+    return [
+        (cells, rows_u, rows_v)
+        for cells, rows_u, rows_v in found
+        if (chain.k > SMALL_SUM or len(rows_u) > 1) and not (both and len(cells) == 1)
+    ]
 
 
 def lay_out(

@@ -115,7 +115,7 @@ class Chain(Sum):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape, g = self.out.shape + calls.tail[self.buffer], calls.grad(self.out)
-        for column, factors in self.terms:
+        for column, factors in reversed(self.terms):  # as the scalar engine does
             aims = [x for x in factors if x.origin & wanted]
             scaled = partial(self._scaled, calls, column, g)
             if len(factors) == len(aims) == 1:  # a lone number: straight to its gradient

@@ -39,6 +39,7 @@ def edges_of(fused: Fused) -> Edges:
     used, other = fused.parents[user, side], fused.parents[user, 1 - side]
     (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
     scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
+    scaled &= not fused.alone  # where nobody would notice an overflow
     weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
     for op, signs in SIGNS.items():
         of_op = fused.op[user] == op.code
@@ -199,9 +200,13 @@ class Forest:
     @cached_property
     def several(self) -> Mask:
         """(m,) which sums have two terms or more."""
-        edges, products = self.edges, self.products
-        holds = self.spread(np.append(edges.user[self.adds], products))
-        full = self.adds | (self.joins & holds[edges.used])
+        return self.meet(self.adds, self.products)
+
+    def meet(self, numbers: Mask, products: Ints) -> Mask:
+        """(m,) the sums in which two of some numbers, (e,), or products meet; and all above."""
+        edges = self.edges
+        holds = self.spread(np.append(edges.user[numbers], products))
+        full = numbers | (self.joins & holds[edges.used])
         sides = np.bincount(edges.user[full], minlength=len(holds))
         return self.spread(np.flatnonzero((sides == 2) & self.is_sum))
 

@@ -213,7 +213,7 @@ class Tape:
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
         place = self.index[value] = self.record(op.code).place
-        self.value[place] = value._data
+        self.value[place] = value._number
         if value.label:
             self.labels[place] = value.label
         if op is ops.input:

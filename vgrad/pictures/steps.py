@@ -50,18 +50,18 @@ def _together(level: list[Step]) -> Step:
 
 def _forward(root: Value, words: _Words) -> Iterator[Step]:
     nodes = reachable(root)[::-1]
-    data = {x: x._data for x in nodes if not x.level}
+    data = {x: x._number for x in nodes if not x.level}
     lines = ("The leaves are given; every other value is computed from its parents.",)
     yield Step((), (), lines, data, {}, frozenset(data))
     for node in nodes[len(data) :]:
-        finished, data = frozenset(data), data | {node: node._data}
+        finished, data = frozenset(data), data | {node: node._number}
         edges = tuple((node, k) for k in range(node.op.arity))
         yield Step((node,), edges, (words.forward(node),), data, {}, finished)
 
 
 def _backward(root: Value, words: _Words) -> Iterator[Step]:
     nodes = reachable(root)
-    data = {x: x._data for x in nodes}
+    data = {x: x._number for x in nodes}
     last = {x: node for node in nodes for x in node.parents}  # the last node to add to x's gradient
     seed, parts = _run(root, words)
     grads, finished = {root: seed}, frozenset(x for x in nodes if x.op is ops.const)
@@ -115,7 +115,7 @@ class _Words(NamedTuple):
         """As in "z.data = x.data * y.data = 2.0 * 3.0 = 6.0"."""
         operands = [(x, "data") for x in node.parents]
         apply = partial(Formula._apply, node.op)
-        return self._line(f"{self.names[node]}.data = ", apply, operands, node._data)
+        return self._line(f"{self.names[node]}.data = ", apply, operands, node._number)
 
     def contribution(self, node: Value, k: int, before: float, part: float) -> str:
         """As in "x.grad += y.data * z.grad = 3.0 * 0.5 = 1.5", and the new sum if there is one."""
@@ -132,7 +132,7 @@ class _Words(NamedTuple):
         """The rule in names, in numbers, and its result, joined by "=" where they differ."""
         symbols, numbers = [], []
         for x, what in operands:
-            number = x.grad if what == "grad" else x._data
+            number = x.grad if what == "grad" else x._number
             constant = x.op is ops.const  # in both it stays a number
             name = Formula(ast.Name(f"{self.names[x]}.{what}"), self.digits)
             symbols.append(number if constant else name)

@@ -69,7 +69,7 @@ def check_outputs(call: Call, outputs: Array) -> None:
     sample = int(wrong.any(axis=0).argmax())
     output = int(wrong[:, sample].argmax())
     replay = Replay(call, sample)
-    if replay.fits(replay.root(output)._data):
+    if replay.fits(replay.root(output)._number):
         raise _only_here(replay, f"output {output}", outputs[output, sample])
     raise replay.error(forward_cause(replay.root(output), replay.fits))
 
@@ -134,7 +134,7 @@ def _check_columns(
     column = int(wrong.any(axis=0).argmax())
     replay = Replay(call, int(np.arange(call.batch)[samples][column]))
     root = replay.root()
-    if not replay.fits(root._data):
+    if not replay.fits(root._number):
         raise replay.error(forward_cause(root, replay.fits))
     cause = backward_cause(reachable(root), replay.leaves(nodes), replay.fits)
     if cause is None:

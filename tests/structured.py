@@ -134,12 +134,12 @@ class Writer:
         numbers = [self.number() for _ in range(self.size())]
         return f"[{', '.join(numbers)}]", len(numbers)
 
-    def sequence(self) -> tuple[str, int, int]:
-        """A name of a list of vectors, how many they are, and their length."""
-        if (found := self.named(2)) and self.rng.random() < 0.8:
+    def sequence(self, more: int = 0) -> tuple[str, int, int]:
+        """A name of a list of vectors, how many they are, `more` than usual, and their length."""
+        if not more and (found := self.named(2)) and self.rng.random() < 0.8:
             return found[0], *found[1]
         vector, n = self.vector()
-        steps = self.size() + 1
+        steps = self.size() + 1 + (0 if self.large else more)
         table = self.table(steps, n)
         name = self.new((steps, n))
         self.add(f"{name} = [[a * u for a, u in zip({vector}, row)] for row in {table}]")
@@ -217,6 +217,17 @@ def several_layers(w: Writer) -> None:
         xs = w.result((n,), f"[{residual}{neuron} {zipped}]")
 
 
+def scaled_rows(w: Writer) -> None:
+    """The same weights several times, with other coefficients and signs."""
+    xs, n = w.vector()
+    row, act = w.table(n), w.activation()
+    terms = [f"{c}u * a" for c in ("2.0 * ", "", "-", "-3 * ")] + ["a * u * 2", "u * (a * 1.5)"]
+    bodies = [f"sum({term} for u, a in zip({row}, {xs}))" for term in terms]
+    bodies = [*bodies, f"-{bodies[0]}", f"0.5 - {bodies[1]}"]
+    chosen = w.rng.sample(bodies, w.rng.randint(2, 5))
+    w.result((len(chosen),), f"[{', '.join(act.format(body) for body in chosen)}]")
+
+
 def autoencoder(w: Writer) -> None:
     """A layer and its transpose."""
     xs, n = w.vector()
@@ -242,7 +253,7 @@ def at_every_position(w: Writer) -> None:
 
 
 def attention(w: Writer) -> None:
-    xs, steps, n = w.sequence()
+    xs, steps, n = w.sequence(w.pick(0, 0, 0, 3))
     d, heads = w.rng.randint(1, 4), w.rng.randint(1, 2)
     causal, out = w.rng.random() < 0.5, []
     for _ in range(heads):
@@ -454,7 +465,7 @@ def differences(w: Writer) -> None:
 
 def all_pairs(w: Writer) -> None:
     """Products of each row with each, of two sequences, or of their halves in a triangle."""
-    xs, steps, n = w.sequence()
+    xs, steps, n = w.sequence(w.pick(0, 0, 3))
     other = [(name, s) for name, s in w.names.items() if len(s) == 2 and s[1] == n]
     ys, (rows, _) = w.rng.choice(other)
     pairs = w.pick("", "", " if s <= t", " if s != t")
@@ -509,11 +520,11 @@ def a_constant(w: Writer) -> None:
 
 
 BLOCKS: dict[Callable[[Writer], None], int] = {
-    dense: 4, several_layers: 3, autoencoder: 1, at_every_position: 3, attention: 3, convolution: 2,
-    convolution_over_channels: 2, recurrence: 2, smoothing: 1, horner: 1, running: 1, ragged: 2,
-    polynomial: 2, pooling: 2, normalisation: 2, embedding: 2, picked: 2, repeated: 3,
-    differences: 2, all_pairs: 2, product_of_matrices: 2, bilinear: 1, gates: 2, mixture: 1,
-    a_constant: 1,
+    dense: 4, several_layers: 3, scaled_rows: 1, autoencoder: 1, at_every_position: 3,
+    attention: 3, convolution: 2, convolution_over_channels: 2, recurrence: 2, smoothing: 1,
+    horner: 1, running: 1, ragged: 2, polynomial: 2, pooling: 2, normalisation: 2, embedding: 2,
+    picked: 2, repeated: 3, differences: 2, all_pairs: 2, product_of_matrices: 2, bilinear: 1,
+    gates: 2, mixture: 1, a_constant: 1,
 }  # fmt: skip
 
 
@@ -544,6 +555,9 @@ def penalty(w: Writer) -> str:
 def objective(w: Writer) -> None:
     """A loss, some of the other results, and a penalty: a line each."""
     w.add(f"objective = {loss(w)}")
+    if w.tables and w.rng.random() < 0.02:  # nothing of any sample
+        w.add(f"objective = {penalty(w)}")
+        return
     terms = []
     for name, shape in w.names.items():
         if name.startswith("h") and w.rng.random() < 0.4:
@@ -558,7 +572,7 @@ def objective(w: Writer) -> None:
 def outputs(w: Writer) -> list[str]:
     """The objective, which now and then is a leaf, and up to two more."""
     leaves = [name + "[0]" * len(shape) for name, shape in [*w.shapes.items(), *w.tables.items()]]
-    first = w.rng.choice(leaves) if w.rng.random() < 0.02 else "objective"
+    first = w.rng.choice(leaves) if w.rng.random() < 0.05 else "objective"
     more = [
         w.pick(w.number(), w.number(), w.rng.choice(leaves), "objective",
                f"np.array({w.vector()[0]})", f"vgrad.tanh({w.number()})", "constant(0.25)")

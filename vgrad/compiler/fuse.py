@@ -186,9 +186,8 @@ def differing_biases(fused: Fused) -> Mask:
 def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     """Move terms out of their contractions into new ones, which the old ones then add.
 
-    Contractions that keep their order are left alone.
-    `below` is how much deeper the new ones are: less from one split to the next, as a later one may
-    move a sum that an earlier one has made.
+    Those that keep their order are left alone. `below` is how much deeper the new ones are: less
+    from one split to the next, as a later one may move a sum that an earlier one has made.
     """
     moved = moved & ~fused.ordered[fused.terms.node]
     if not moved.any():

@@ -12,7 +12,8 @@ the scalar engine gives, to the bit:
     found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
 
 In any other sum every number is added to a rounded one, a product or a tanh. Where they cancel, the
-scalar engine's roundings show as well. Nor does order matter where all terms are >= 0.
+scalar engine's roundings show as well, unless they happen to be none: products of whole numbers
+are exact, and equal ones cancel. Nor does order matter where all terms have one sign.
 """
 
 from __future__ import annotations

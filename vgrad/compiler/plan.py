@@ -97,8 +97,8 @@ def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT
     kinds = find_kinds(fused)
     levels = find_levels(fused, kinds)
     kernels = find_kernels(fused, kinds, levels)
-    exponents = largest_exponent(dtype)
-    kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters, exponents)
+    largest = largest_exponent(dtype)
+    kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters, largest)
     for kernel in kernels:
         kernel.locate(fused, layout)
     return Plan(graph, fused, kernels, layout)

@@ -141,13 +141,13 @@ def _grids(fused: Fused, chain: Chain) -> list[tuple[Ints, Ints, Ints]]:
 
 
 def lay_out(
-    fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints, exponents: int
+    fused: Fused, kernels: list[Kernel], inputs: Ints, parameters: Ints, largest: int
 ) -> tuple[list[Kernel], Layout]:
     """Give every node a row, and cut and order the kernels so that they read slices.
 
     Leaves come first, in the order in which matrix products use them; then results, kernel by
     kernel, each with its nodes in the order of their operands' rows. Sums that are watched, and may
-    be 2.0**exponents or more, come before the others.
+    be 2.0**largest or more, come before the others.
     """
     layout = Layout(fused, _follows(fused, kernels))
     grids = [x for x in kernels if isinstance(x, Grid)]
@@ -158,7 +158,7 @@ def lay_out(
     layout.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
     layout.give(_wished(inputs, [grid.v for grid in grids]), BATCHED)
     before_ones, bound = _before_ones(kernels, layout.follows), np.zeros(len(fused.op))
-    bound[[*inputs, *parameters]] = exponents / SHARE
+    bound[[*inputs, *parameters]] = largest / SHARE
     with np.errstate(divide="ignore"):  # 0 is 2.0**-inf
         bound[constants] = np.log2(np.abs(fused.value[constants]))
     made_by, placed = np.full(len(fused.op), -1), list[Kernel]()
@@ -167,7 +167,7 @@ def lay_out(
             kernel = part.in_order(layout)
             rows = kernel.row_order(before_ones)
             bound[kernel.nodes] = size = kernel.exponent(bound)
-            layout.give(rows, kernel.buffer, far=size < exponents or not kernel.is_watched(fused))
+            layout.give(rows, kernel.buffer, far=size < largest or not kernel.is_watched(fused))
             made_by[kernel.nodes] = len(placed)
             placed.append(kernel)
     layout.settle()

@@ -2,9 +2,9 @@
 
 Nearly always that shows in a result, which then is not finite, and another sweep takes over. But
 tanh, 1 / x or a comparison may hide it. So these sums are watched, and it is enough to look at a
-few numbers: if no input and no parameter is larger than 2.0**128, most sums cannot overflow in any
-order. The others lie next to the leaves, in one piece. Where any of these is larger, all sums that
-are watched are looked at.
+few numbers: if no input and no parameter is larger than 2.0**128, or 2.0**16 in float32, most sums
+cannot overflow in any order. The others lie next to the leaves, in one piece. Where any of these is
+larger, all sums that are watched are looked at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ..arguments import Array
 from .fuse import Ints
 
-SHARE = 8  # the exponents of leaves may be this part of the largest
+SHARE = 8  # the exponents of leaves may be the largest one divided by this
 
 
 class Watch:

@@ -131,10 +131,8 @@ class _Writer:
             prefix = "h" if kernel.buffer or len(kernel.nodes) > 1 else "sum"
             return prefix, self._grid(kernel.u, kernel.v, kernel.coef)
         assert isinstance(kernel, Segments | Chain)
-        terms, ordered = (
-            (kernel.u, kernel.v, kernel.coef),
-            bool(self.fused.ordered[kernel.nodes[0]]),
-        )
+        terms = kernel.u, kernel.v, kernel.coef
+        ordered = bool(self.fused.ordered[kernel.nodes[0]])
         if isinstance(kernel, Segments):
             return "sum", self._segments(*terms, kernel.starts, ordered)
         return "sum", self._chain(*terms, ordered)

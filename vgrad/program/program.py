@@ -48,11 +48,13 @@ def compile(
     reaches, in order of first use. `reduce` says whether `value_and_grad` takes the mean or the sum
     over the batch.
 
-    With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, and
-    gives what the scalar engine does, unless each number in it is rounded itself or is added to one
-    that is, as a product or a tanh is and a leaf is not, and no term takes away what another adds.
-    Any other sum may differ in its last bits, and a zero in its sign; so a fused value is within
-    1e-12 of the scalar engine's where that is as accurate. Without `fuse` all bits are the same.
+    With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, to
+    the bit, where its terms may have been made to cancel: where no number in it is rounded, where
+    it both adds and subtracts a number or a factor, or where its products share all their factors.
+    Other sums may differ in their last bits, and a zero in its sign. So a fused value is within
+    1e-12 of the scalar engine's wherever that is as accurate, but for accuracy by chance: where
+    equal products cancel, a matrix product may leave 1e-17 in place of 0. The parts of a gradient
+    are added in any order. Without `fuse`, values are those of the scalar engine to the last bit.
 
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
     `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of

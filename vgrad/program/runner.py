@@ -76,7 +76,7 @@ class Runner:
 
     @property
     def first(self) -> FusedSweep | PlainSweep:
-        """The sweep that `explain` and pictures show."""
+        """The sweep that `explain` and pictures show, and `verify` asks what it claims."""
         return self.quick
 
     def sweep(self, name: str) -> Any:

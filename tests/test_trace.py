@@ -742,3 +742,12 @@ def test_to_values_refuses_what_does_not_fit():
         graph.to_values(sample=([1.0, 2.0, 3.0],))
     with pytest.raises(ShapeError, match=r"theta must have shape \(1,\)"):
         graph.to_values([1.0, 2.0], sample=([1.0, 2.0],))
+
+
+@pytest.mark.parametrize("show", [vgrad.to_dot, vgrad.draw], ids=["to_dot", "draw"])
+def test_a_picture_of_a_parameter_is_refused_while_a_function_is_recorded(show):
+    """As it has the number, which could be read in it."""
+    w = Value(2.0)
+    with pytest.raises(TraceError, match="data must not be asked"):
+        vgrad.compile(lambda x: x * len(str(show(w))), [w])([2.0], [1.0])
+    show(w)

@@ -65,7 +65,7 @@ class Animation:
                 "vgrad.draw shows a larger one as its plan"
             )
         titles = _titles(nodes)
-        names = {x: numeral(x._number, digits) for x in nodes}
+        names = {x: numeral(x.data, digits) for x in nodes}
         names |= {x: _in_formulas(title) for x, title in titles.items()}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"

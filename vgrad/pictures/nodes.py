@@ -43,7 +43,7 @@ def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str])
         if value.level:
             kind = "result" if value in results else "computed"
         parents = tuple(place[x] for x in value.parents)
-        cells = value_cells(value, value._number, _gradient(value), digits)
+        cells = value_cells(value, value.data, _gradient(value), digits)
         label = names.get(value, value.label)
         yield Item(value, value.op, parents, value.level, kind, label, cells)
 
@@ -59,7 +59,7 @@ def value_cells(
 ) -> tuple[str, ...]:
     """The cells of a value with these numbers, None if not known yet."""
     if value.op is ops.const:
-        return (numeral(value._number, digits),)
+        return (numeral(value.data, digits),)
     texts = ["—" if x is None else numeral(x, digits) for x in (data, grad)]
     return f"data {texts[0]}", f"grad {texts[1]}"
 

@@ -174,7 +174,7 @@ def _class_number(k: int, name: Any, classes: NDArray[Any], several: int) -> int
 def _plain(numbers: Any) -> Any:
     """The list with each `Value` replaced by its number."""
     if isinstance(numbers, list | tuple):
-        return [x._number if isinstance(x, Value) else x for x in numbers]
+        return [x.data if isinstance(x, Value) else x for x in numbers]
     return numbers
 
 

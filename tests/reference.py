@@ -1,17 +1,21 @@
-"""A third engine, to judge the other two: each number carries the size of its rounding errors.
+"""Engines to judge the library's by, of which one knows its rounding errors, and one makes few.
 
-It shares no rule with the library, only the operators. Every number is a pair: its value, and the
-effect, to first order, of a relative error of 1 in every operation and leaf before it. That is the
-sum of the sizes of all terms that meet in it, so rounding errors are relative to it, in whatever
-order sums are taken.
+They share no rule with the library, only the operators. In the first every number is a pair: its
+value, and the effect, to first order, of a relative error of 1 in every operation and leaf before
+it. That is the sum of the sizes of all terms that meet in it, and rounding errors are relative to
+it, in whatever order sums are taken. The second computes in extended precision, which tells how
+good another engine's number is.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from vgrad.operand import Operand
 
@@ -71,12 +75,12 @@ def power(x: Pair, y: Pair) -> Pair:
 
 
 def halves(x: Pair, y: Pair) -> float:
-    """The share of the gradient that goes to x, of the larger of the two."""
+    """How much of the gradient goes to x, if the larger of the two is taken."""
     return 0.5 if x.value == y.value else float(x.value > y.value)
 
 
-def share(g: float) -> Pair:
-    return Pair(g, 0.0)
+def exact(number: float) -> Pair:
+    return Pair(number, 0.0)
 
 
 Rule = tuple[Callable[..., Pair], Callable[..., tuple[Pair | None, ...]]]
@@ -99,21 +103,21 @@ RULES: dict[str, Rule] = {  # the value, and from it and the operands the deriva
             lambda z, x: (x.through(math.cos, math.sin(x.value)),)),
     "cos": (lambda x: x.through(math.cos, math.sin(x.value)),
             lambda z, x: (-x.through(math.sin, math.cos(x.value)),)),
-    "relu": (lambda x: x if x.value > 0 else ZERO, lambda z, x: (share(float(x.value > 0)),)),
+    "relu": (lambda x: x if x.value > 0 else ZERO, lambda z, x: (exact(float(x.value > 0)),)),
     "abs": (lambda x: Pair(abs(x.value), x.size),
-            lambda z, x: (share(2 * halves(x, ZERO) - 1),)),
+            lambda z, x: (exact(2 * halves(x, ZERO) - 1),)),
     "maximum": (lambda x, y: x if x.value > y.value else y,
-                lambda z, x, y: (share(halves(x, y)), share(halves(y, x)))),
+                lambda z, x, y: (exact(halves(x, y)), exact(halves(y, x)))),
     "minimum": (lambda x, y: x if x.value < y.value else y,
-                lambda z, x, y: (share(halves(y, x)), share(halves(x, y)))),
+                lambda z, x, y: (exact(halves(y, x)), exact(halves(x, y)))),
     "where": (lambda c, x, y: x if c.value else y,
               lambda z, c, x, y: (None, ONE, ZERO) if c.value else (None, ZERO, ONE)),
     "stop_gradient": (lambda x: x, lambda z, x: (None,)),
-    "gt": (lambda x, y: share(float(x.value > y.value)), lambda *_: (None, None)),
-    "lt": (lambda x, y: share(float(x.value < y.value)), lambda *_: (None, None)),
-    "ge": (lambda x, y: share(float(x.value >= y.value)), lambda *_: (None, None)),
-    "le": (lambda x, y: share(float(x.value <= y.value)), lambda *_: (None, None)),
-    "eq": (lambda x, y: share(float(x.value == y.value)), lambda *_: (None, None)),
+    "gt": (lambda x, y: exact(float(x.value > y.value)), lambda *_: (None, None)),
+    "lt": (lambda x, y: exact(float(x.value < y.value)), lambda *_: (None, None)),
+    "ge": (lambda x, y: exact(float(x.value >= y.value)), lambda *_: (None, None)),
+    "le": (lambda x, y: exact(float(x.value <= y.value)), lambda *_: (None, None)),
+    "eq": (lambda x, y: exact(float(x.value == y.value)), lambda *_: (None, None)),
     "guard": (lambda x, y: y, lambda z, x, y: (None, ONE)),
 }  # fmt: skip
 DECIDES = {"relu", "abs", "maximum", "minimum", "gt", "lt", "ge", "le"}
@@ -175,3 +179,27 @@ class Rough(Operand):
         if op.name in DECIDES:
             run.decide(*pairs[:2], *[ZERO] * (2 - len(pairs)))
         return run.record(op.name, parents, RULES[op.name][0](*pairs))
+
+
+EXTENDED: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "neg": operator.neg, "pow": operator.pow, "abs": abs, "exp": np.exp, "log": np.log,
+    "sqrt": np.sqrt, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "maximum": max, "minimum": min,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: max(x, 0 * x),
+    "where": lambda c, x, y: x if c else y, "stop_gradient": lambda x: x, "gt": operator.gt,
+    "lt": operator.lt, "ge": operator.ge, "le": operator.le, "eq": operator.eq,
+}  # fmt: skip
+
+
+class Extended(Operand):
+    """A number with 64 bits of mantissa or more, where the machine has them."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = np.longdouble(value)
+
+    @staticmethod
+    def _apply(op: Any, *operands: Any) -> Any:
+        numbers = [x.value if isinstance(x, Extended) else np.longdouble(x) for x in operands]
+        return Extended(EXTENDED[op.name](*numbers))

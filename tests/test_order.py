@@ -546,6 +546,9 @@ def test_examples_of_overflows_that_a_function_would_hide():
     x = np.array([1e304] * 8 + [1e-311] * 8)
     scaled = lambda x: vgrad.tanh(sum(1e6 * (x[i] * x[i + 8]) for i in range(8)))  # noqa: E731
     alike(scaled, x)
+    names: dict[str, Any] = {}  # of an exported function, which no other sweep stands behind
+    exec(vgrad.trace(scaled, (16,)).to_numpy_source("exported"), names)
+    assert names["exported"]([], x[None]) == pytest.approx([0.66403677026784], rel=1e-12)
     alike(scaled, np.array([1e33] * 8 + [1e-40] * 8), dtype=np.float32)
 
     def doubled(x):

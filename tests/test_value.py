@@ -244,6 +244,7 @@ FLOATS = [
     lambda x: math.hypot(1.0, x),
     lambda x: math.fsum([x, x]),
     lambda x: np.interp(x, [0.0, 1.0], [0.0, 1.0]),
+    lambda x: np.ma.zeros(2).__setitem__(0, x),
     lambda x: np.array([x, 1.0], float),
     lambda x: np.asarray(x, float),
     lambda x: np.array([x]).astype(float),

@@ -463,6 +463,30 @@ def differences(w: Writer) -> None:
     w.result((), text)
 
 
+def compensated(w: Writer) -> None:
+    """Sums whose order matters: what rounding took away is computed, and added again."""
+    a, b, c = w.number(), w.number(), w.number()
+    style = w.pick("log", "two sums", "squares", "kahan", "telescope")
+    if style == "log":
+        size = w.pick("1e-6", "1e-9", "1e-13")
+        w.add(f"small = {size} * (1.7 + vgrad.sin({a}))", "u = 1 + small")
+        w.result((), "(vgrad.log(u) - ((u - 1) - small) / u) / small")
+    elif style == "two sums":
+        w.add(f"s = {a} + {b}", f"part = s - {a}",
+              f"error = ({a} - (s - part)) + ({b} - part)")  # fmt: skip
+        w.result((), f"s + error * {c}")
+    elif style == "squares":
+        w.result((), f"({a} + {b})**2 - ({a} - {b})**2")
+    elif style == "kahan":
+        xs, _ = w.vector()
+        name = w.new(())
+        w.add(f"{name}, lost = 0.0, 0.0", f"for a in {xs}:", "    y = a - lost",
+              f"    t = {name} + y", f"    lost = (t - {name}) - y", f"    {name} = t")  # fmt: skip
+    else:
+        xs, _ = w.vector()
+        w.result((), f"sum(a - b for a, b in zip({xs}, [0.0, *{xs}]))")
+
+
 def all_pairs(w: Writer) -> None:
     """Products of each row with each, of two sequences, or of their halves in a triangle."""
     xs, steps, n = w.sequence(w.pick(0, 0, 3))
@@ -524,7 +548,7 @@ BLOCKS: dict[Callable[[Writer], None], int] = {
     attention: 3, convolution: 2, convolution_over_channels: 2, recurrence: 2, smoothing: 1,
     horner: 1, running: 1, ragged: 2, polynomial: 2, pooling: 2, normalisation: 2, embedding: 2,
     picked: 2, repeated: 3, differences: 2, all_pairs: 2, product_of_matrices: 2, bilinear: 1,
-    gates: 2, mixture: 1, a_constant: 1,
+    compensated: 2, gates: 2, mixture: 1, a_constant: 1,
 }  # fmt: skip
 
 

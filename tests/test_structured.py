@@ -34,8 +34,8 @@ except ImportError:
 
 # How far results may be from the judge's, relative to the size of their errors. That counts every
 # operation once, and a sum in another order may round somewhat larger parts of it: 45 roundings.
-# So whatever the size is less than 100 times as large as keeps 1e-12 of itself. The worst of 3,000
-# programs was one rounding off; any wrong term, sign or factor is 1e10 off or so.
+# So whatever the size is less than 100 times as large as keeps 1e-12 of itself. The worst numbers
+# of 150 programs were half a rounding off; a wrong term, sign or factor is 1e10 off or so.
 BOUND = 45 * 2.0**-52
 BOUND_32 = 45 * 2.0**-23
 STEP = 1e-5  # of central differences, whose error is its square times the third derivative,

@@ -53,7 +53,7 @@ class Bound:
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
         self._watches = [
-            Watch(calls.values[b], layout.near[b], plan.watched(b)) for b in (SHARED, BATCHED)
+            Watch(calls.values[b], layout.watched[b], plan.watched(b)) for b in (SHARED, BATCHED)
         ]
         self._start = _forwards(calls, plan.kernels, SHARED)
         self._forward = _forwards(calls, plan.kernels, BATCHED)

@@ -9,7 +9,7 @@ import numpy as np
 from ..flat import BATCHED, FROM_INPUTS, Rows
 from .fuse import Fused, Ints, Mask
 
-FAR = 1 << 40  # added to rows whose place is not known before all are given
+LAST = 1 << 40  # added to rows whose place is not known before all are given
 
 
 class Layout:
@@ -30,34 +30,34 @@ class Layout:
         self.row = np.full(len(fused.op), -1)  # (m,) the row of each node in its buffer
         self.sizes = [0, 0]  # how many rows the buffers have
         self.ones: tuple[list[int], list[int]] = [], []  # the rows of ones in each buffer
-        self.near = [slice(0, 0), slice(0, 0)]  # rows that tell whether sums may have overflowed
-        self._far = [FAR, FAR]
+        self.watched = [slice(0, 0), slice(0, 0)]  # rows of each buffer
+        self._last = [LAST, LAST]
 
-    def give(self, nodes: Ints, buffer: int, far: bool = False) -> None:
+    def give(self, nodes: Ints, buffer: int, last: bool = False) -> None:
         """Give these nodes the next rows, in order; some are followed by a row of ones.
 
-        Those that are `far` come after all others.
+        Those that come `last` lie behind all others.
         """
-        sizes = self._far if far else self.sizes
+        sizes = self._last if last else self.sizes
         behind = self.follows[nodes]
         gaps: Ints = np.cumsum(behind) - behind
         self.row[nodes] = sizes[buffer] + np.arange(len(nodes)) + gaps
         self.ones[buffer].extend((self.row[nodes[behind]] + 1).tolist())
         sizes[buffer] += len(nodes) + int(behind.sum())
 
-    def watch(self) -> None:
-        """Let the rows that tell begin here, in both buffers."""
-        self.near = [slice(size, size) for size in self.sizes]
+    def begin_watched(self) -> None:
+        """Let the watched rows of both buffers begin here."""
+        self.watched = [slice(size, size) for size in self.sizes]
 
     def settle(self) -> None:
-        """Put what is far behind the rest, and a row of ones, for general use, behind all of it."""
-        self.near = [slice(x.start, size) for x, size in zip(self.near, self.sizes)]
-        for buffer, near in enumerate(self.sizes):
+        """Put what comes last behind the rest, and then a row of ones, for general use."""
+        self.watched = [slice(x.start, size) for x, size in zip(self.watched, self.sizes)]
+        for buffer, size in enumerate(self.sizes):
             of_buffer = self.fused.batched == bool(buffer)
-            self.row[of_buffer & (self.row >= FAR)] += near - FAR
+            self.row[of_buffer & (self.row >= LAST)] += size - LAST
             rows = self.ones[buffer]
-            rows[:] = [row - FAR + near if row >= FAR else row for row in rows]
-            self.sizes[buffer] += self._far[buffer] - FAR
+            rows[:] = [row - LAST + size if row >= LAST else row for row in rows]
+            self.sizes[buffer] += self._last[buffer] - LAST
         self.ones[BATCHED].append(self.sizes[BATCHED])
         self.sizes[BATCHED] += 1
 

@@ -154,7 +154,7 @@ def lay_out(
     grids.sort(key=lambda grid: -grid.buffer)  # what runs in every tile chooses first
     constants = np.flatnonzero(fused.op == ops.const.code)
     layout.give(constants, SHARED)
-    layout.watch()
+    layout.begin_watched()
     layout.give(_wished(parameters, [grid.u for grid in grids]), SHARED)
     layout.give(_wished(inputs, [grid.v for grid in grids]), BATCHED)
     before_ones, bound = _before_ones(kernels, layout.follows), np.zeros(len(fused.op))
@@ -167,7 +167,7 @@ def lay_out(
             kernel = part.in_order(layout)
             rows = kernel.row_order(before_ones)
             bound[kernel.nodes] = size = kernel.exponent(bound)
-            layout.give(rows, kernel.buffer, far=size < largest or not kernel.is_watched(fused))
+            layout.give(rows, kernel.buffer, last=size < largest or not kernel.is_watched(fused))
             made_by[kernel.nodes] = len(placed)
             placed.append(kernel)
     layout.settle()

@@ -49,6 +49,7 @@ class Op:
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     rounds: Rule = lambda number: False  # for which of its values that rounds in another way
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
+    signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
     bounded: bool = False  # nor is any result larger than 1, or than the largest operand
     code: int = field(init=False, default_factory=lambda: len(OPS))
@@ -247,10 +248,12 @@ parameter = Op("parameter", "", _leaf)
 
 add = Op("add", "+", operator.add, np.add, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: g))
+    lambda g, out, x, y: g),
+    signs=(1, 1))
 sub = Op("sub", "-", operator.sub, np.subtract, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g))
+    lambda g, out, x, y: -g),
+    signs=(1, -1))
 mul = Op("mul", "*", operator.mul, np.multiply, TWO, (
     lambda g, out, x, y: y * g,
     lambda g, out, x, y: x * g))
@@ -282,7 +285,8 @@ guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs o
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
     fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
 
-neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,), chooses=True)
+neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,),
+    signs=(-1,), chooses=True)
 exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (
     lambda g, out, x: g * out,),
     nonnegative=True)

@@ -21,7 +21,6 @@ from ..program import Call, Program, Replay
 # gradients; of float32 everything. Whatever is computed from exact numbers alone must be equal. It
 # is 4,500 roundings: sums in another order stay below that even where 1 - tanh**2 loses digits.
 BOUNDS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 5e-4}
-SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
 LEAST = {np.dtype(np.float64): 1e-320, np.dtype(np.float32): 1e-42}  # among the subnormals
 ADVICE = {
     np.dtype(np.float64): "please report this function and these numbers",
@@ -196,10 +195,10 @@ def _keep_order(graph: Graph) -> list[bool]:
     root, sign = list(range(n)), [1] * n
     numbers: dict[int, set[tuple[Any, int]]] = {}
     for node in range(n - 1, -1, -1):
-        signs = SIGNS.get(ops.OPS[graph.op[node]], ())
+        signs = ops.OPS[graph.op[node]].signs
         for parent, own in zip(graph.parents[node].tolist(), signs):
             own *= sign[node]
-            is_sum = ops.OPS[graph.op[parent]] in SIGNS
+            is_sum = bool(ops.OPS[graph.op[parent]].signs)
             if is_sum and uses[parent] == 1 and inputs[parent] == inputs[node]:
                 root[parent], sign[parent] = root[node], own
                 continue
@@ -243,7 +242,7 @@ def error_scales(
     for k, node in enumerate(nodes):
         errors = [0.0 if x.op is ops.const else scale[x] for x in node.parents]
         size = abs(node._number) if any(errors) or rounds is None or rounds[k] else 0.0
-        if rounds is not None and rounds[k] and node.op in SIGNS:
+        if rounds is not None and rounds[k] and node.op.signs:
             size += sum(abs(x._number) for x in node.parents)
         scale[node] = size + (_carried(node, errors, bound) if any(errors) else 0.0)
         if isnan(scale[node]):
@@ -262,7 +261,7 @@ def _carried(node: Value, errors: list[float], bound: float) -> float:
     for error, vjp in zip(errors, node.op.vjp):
         if error and vjp is not None:
             slopes = []
-            for shift in (0.0,) if node.op in SIGNS else (0.0, bound, -bound):
+            for shift in (0.0,) if node.op.signs else (0.0, bound, -bound):
                 moved = [x + shift * min(e, 1e300) for x, e in zip(data, errors)]
                 slopes.append(abs(ops.evaluate(vjp, 1.0, node._number, *moved)))
             slope = max(slopes)

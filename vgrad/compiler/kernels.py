@@ -133,7 +133,7 @@ class Map(Kernel):
         sizes = [float(bound[x].max()) for x in self.parents]
         if self.op.is_bounded:
             return max(0.0, *sizes)
-        if self.op in (ops.add, ops.sub):
+        if self.op.signs:
             return max(sizes) + 1
         return sum(sizes) if self.op is ops.mul else inf
 

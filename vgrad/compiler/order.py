@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import ops
 from .fused import GONE, Floats, Fused, Ints, Mask, Terms
-from .trees import SIGNS, Forest, named
+from .trees import Forest, named
 
 
 def parted(whole: Forest) -> tuple[Forest, Mask]:
@@ -80,7 +80,7 @@ def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     exact, is_condition = np.zeros((2, GONE + 1), bool)  # by op code
     for op in ops.OPS:
         is_condition[op.code] = op.is_condition
-        exact[op.code] = op in SIGNS or op.chooses or op.is_condition or not op.arity
+        exact[op.code] = bool(op.signs) or op.chooses or op.is_condition or not op.arity
     exact, is_condition = exact[fused.op], is_condition[fused.op]
     mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
     power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2

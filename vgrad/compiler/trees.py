@@ -10,8 +10,8 @@ from .. import ops
 from ..cached import cached_property
 from .fused import Floats, Fused, Ints, Mask, Terms
 
-SIGNS = {ops.add: (1, 1), ops.sub: (1, -1), ops.neg: (-1,)}  # of the operands of a sum
-IS_SUM = np.isin(np.arange(256), [op.code for op in SIGNS])  # by op code
+SUMS = [op for op in ops.OPS if op.signs]
+IS_SUM = np.isin(np.arange(256), [op.code for op in SUMS])  # by op code
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
 # A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
@@ -41,9 +41,9 @@ def edges_of(fused: Fused) -> Edges:
     scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
     scaled &= not fused.alone  # where nobody would notice an overflow
     weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
-    for op, signs in SIGNS.items():
+    for op in SUMS:
         of_op = fused.op[user] == op.code
-        weight[of_op] = np.take(signs, side[of_op])
+        weight[of_op] = np.take(op.signs, side[of_op])
     return Edges(user, side, used, weight)
 
 

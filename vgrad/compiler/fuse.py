@@ -31,8 +31,8 @@ from .fused import (
     Terms,
     replaced,
     unfused,
-)  # fmt: skip
-from .order import of_one_sign, parted
+)
+from .order import parted
 from .trees import named, whole_forest
 
 __all__ = [
@@ -110,7 +110,7 @@ def contract_sums(fused: Fused) -> Fused:
         picks=bool((fused.op[inner] == ops.where.code).any()),
         ordered=ordered & is_root,
         exact=~named(root[forest.bends], len(root)),
-        one_sign=of_one_sign(forest),
+        one_sign=forest.one_sign,
     )
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return fused

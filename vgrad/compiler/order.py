@@ -39,7 +39,7 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     chooses = fused.op[fused.parents[edges.used, 0]] == ops.eq.code
     numbers = whole.meet(whole.adds & ~chooses, whole.products[:0])
     apart = named(whole.bends, len(several)) & numbers
-    may_cancel = ~of_one_sign(whole)[whole.root]
+    may_cancel = ~whole.one_sign[whole.root]
     ordered, apart = ordered & may_cancel, apart & may_cancel
     if not (ordered | apart).any():
         return whole, ordered
@@ -49,24 +49,6 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     sums = ~several[node] | (alike & ~apart[node])
     fits = np.where(whole.is_sum[node], sums, ~ordered[user] | same_buffer)
     return Forest(fused, edges, whole.joins & (fits | ~whole.is_sum[user])), ordered
-
-
-def of_one_sign(forest: Forest) -> Mask:
-    """(m,) the roots of trees whose terms cannot cancel: of squares, and of numbers >= 0."""
-    fused, terms, m = forest.fused, forest.terms, len(forest.root)
-    never_negative = (fused.op == ops.const.code) & (fused.value >= 0)
-    for op in ops.OPS:
-        nodes = np.flatnonzero(fused.op == op.code)
-        if op.is_condition or (op.nonnegative and op.static is None):
-            never_negative[nodes] = True
-        elif callable(op.nonnegative):
-            number = fused.parents[nodes, op.static]
-            with np.errstate(invalid="ignore"):
-                fits = (fused.op[number] == ops.const.code) & op.nonnegative(fused.value[number])
-            never_negative[nodes] = fits
-    fits = (terms.u == terms.v) | (never_negative[terms.u] & (terms.v == fused.one))
-    up, down = (named(terms.node[~fits | (sign * terms.coef < 0)], m) for sign in (1, -1))
-    return named(terms.node, m) & ~(up & down)
 
 
 def _is_rounded(fused: Fused, coef: Floats) -> Mask:

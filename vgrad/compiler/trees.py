@@ -179,6 +179,25 @@ class Forest:
         bends: Ints = sums[self._place(sums)[1] == 1]
         return bends
 
+    @cached_property
+    def one_sign(self) -> Mask:
+        """(m,) the roots of trees whose terms cannot cancel: of squares, and of numbers >= 0."""
+        fused, terms, m = self.fused, self.terms, len(self.root)
+        never_negative = (fused.op == ops.const.code) & (fused.value >= 0)
+        for op in ops.OPS:
+            nodes = np.flatnonzero(fused.op == op.code)
+            if op.is_condition or (op.nonnegative and op.static is None):
+                never_negative[nodes] = True
+            elif callable(op.nonnegative):
+                number = fused.parents[nodes, op.static]
+                with np.errstate(invalid="ignore"):
+                    fits = op.nonnegative(fused.value[number])
+                never_negative[nodes] = (fused.op[number] == ops.const.code) & fits
+        fits = (terms.u == terms.v) | (never_negative[terms.u] & (terms.v == fused.one))
+        up, down = (named(terms.node[~fits | (sign * terms.coef < 0)], m) for sign in (1, -1))
+        one_sign: Mask = named(terms.node, m) & ~(up & down)
+        return one_sign
+
     def spread(self, nodes: Ints) -> Mask:
         """(m,) these nodes and all that is above them in their trees.
 

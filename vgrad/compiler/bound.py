@@ -53,11 +53,12 @@ class Bound:
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
         self._watches = [
-            Watch(calls.values[b], layout.watched[b], plan.watched(b)) for b in (SHARED, BATCHED)
+            Watch(calls.values[b], layout.watched[b], plan.watched_sums(b))
+            for b in (SHARED, BATCHED)
         ]
         self._start = _forwards(calls, plan.kernels, SHARED)
         self._forward = _forwards(calls, plan.kernels, BATCHED)
-        if any(len(watch.rows) for watch in self._watches):
+        if any(len(watch.sums) for watch in self._watches):
             for watch, steps in zip(self._watches, (self._start, self._forward)):
                 steps.append(watch.look)
         if wanted:

@@ -36,10 +36,12 @@ class Plan:
     kernels: list[Kernel]
     layout: Layout
 
-    def watched(self, buffer: int) -> Ints:
+    def watched_sums(self, buffer: int) -> Ints:
         """The rows of the sums that may overflow where the graph's do not."""
         kernels = [x for x in self.kernels if x.buffer == buffer and x.is_watched(self.fused)]
-        return self.layout.row[[node for x in kernels for node in x.nodes]]
+        nodes = [np.empty(0, np.intp), *(x.nodes for x in kernels)]
+        rows: Ints = self.layout.row[np.concatenate(nodes)]
+        return rows
 
     def summary(self) -> SweepSummary:
         """The plan as `explain` and pictures show it."""

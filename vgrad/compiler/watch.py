@@ -22,27 +22,27 @@ SHARE = 8  # the exponents of leaves may be the largest one divided by this
 class Watch:
     """The numbers of one buffer that tell whether a sum may have overflowed.
 
-    `near` are the rows of leaves, and of sums that may overflow even if those are not large; `rows`
-    are those of all sums that are watched.
+    `rows` are those of leaves, and of sums that may overflow even if those are not large; `sums`
+    are the rows of all sums that are watched.
     """
 
-    def __init__(self, memory: Array, near: slice, rows: Ints) -> None:
-        self.rows, self._memory = rows, memory
-        self._near = memory[near].reshape(-1)
+    def __init__(self, memory: Array, rows: slice, sums: Ints) -> None:
+        self.sums, self._memory = sums, memory
+        self._numbers = memory[rows].reshape(-1)
         self._squares = np.zeros((), memory.dtype)
         self._limit = 2.0 ** (2 * largest_exponent(memory.dtype) // SHARE)
 
     def look(self) -> Any:
-        """Add up the squares of what is near. Hot path."""
-        return self._near.dot(self._near, self._squares)
+        """Add up the squares of these numbers. Hot path."""
+        return self._numbers.dot(self._numbers, self._squares)
 
     def is_small(self) -> bool:
-        """Whether none of what is near is large. Hot path."""
+        """Whether none of them is large. Hot path."""
         return float(self._squares) < self._limit
 
     def finite(self) -> Any:
         """Whether all sums that are watched are finite; of batched ones, (B,) for each sample."""
-        return np.isfinite(self._memory[self.rows]).all(axis=0)
+        return np.isfinite(self._memory[self.sums]).all(axis=0)
 
 
 def largest_exponent(dtype: np.dtype[Any]) -> int:

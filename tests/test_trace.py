@@ -14,6 +14,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -531,6 +532,35 @@ def test_other_threads_read_their_parameters_while_a_function_is_recorded():
             thread.join()
     assert len(calls) == 2 and len(graph.parameters) == 2
     assert set(numbers) == {0.5 + 1.0 - 2, 0.5}
+
+
+def test_threads_that_begin_one_after_the_other_do_not_refuse_a_recording():
+    """More of them than there are attempts, each while one is going on, as of a pool at its start."""
+    w, done = Value(2.0), threading.Event()
+
+    def look_and_wait():
+        assert w.data == 2.0
+        done.wait(5)
+
+    def slow(x):
+        time.sleep(0.004)
+        return x * w
+
+    threads = [threading.Thread(target=look_and_wait) for _ in range(8)]
+
+    def start():
+        for thread in threads:
+            thread.start()
+            time.sleep(0.003)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    try:
+        assert vgrad.compile(slow, [w])([2.0], [1.0]) == 2.0
+    finally:
+        done.set()
+        for thread in (starter, *threads):
+            thread.join()
 
 
 def test_first_calls_by_a_pool_that_reads_the_parameters_itself():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -26,7 +27,10 @@ from .tape import Tape
 
 T = TypeVar("T")
 
-ATTEMPTS = 3  # at recording, where other threads may have had a part in it
+# Of recording, where other threads may have had a part in it. Between two of them there is time for
+# work to begin that is about to, as of a pool whose tasks all wait for the same recording.
+ATTEMPTS = 4
+PAUSE = 0.01  # seconds, four times as long after each attempt
 
 
 def trace(
@@ -68,6 +72,7 @@ def record(
         return graph
     if attempts == 1:
         raise watch.doubt
+    time.sleep(PAUSE * 4 ** (ATTEMPTS - attempts))
     return record(fn, shapes, tape.again(), attempts - 1)
 
 

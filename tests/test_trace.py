@@ -535,7 +535,7 @@ def test_other_threads_read_their_parameters_while_a_function_is_recorded():
 
 
 def test_threads_that_begin_one_after_the_other_do_not_refuse_a_recording():
-    """More of them than there are attempts, each while one is going on, as of a pool at its start."""
+    """More of them than there are attempts, each during one, as those of a pool at its start."""
     w, done = Value(2.0), threading.Event()
 
     def look_and_wait():

@@ -137,21 +137,31 @@ def tame(
     program: RandomProgram, op: Op, picks: list[int | float], last: int, rng: random.Random
 ) -> list[int | float]:
     """The same operands, or lines that squeeze them into the op's domain."""
-    picks = [
-        x if isinstance(x, float) or limits == (-2.0, 2.0) else squeeze(program, x, limits)
-        for x, limits in zip(picks, op.domain)
-    ]
+    picks = [squeeze(program, x, limits) for x, limits in zip(picks, op.domain)]
     if op.name == "pow":  # keeps towers of powers from overflowing
         picks[1] = rng.choice([-1.0, 0.5, 2.0, 3.0, program.emit(BY_NAME["tanh"], [last])])
-    if op.name == "exp":
+    if op.name in TOWERING:
         picks[0] = program.emit(BY_NAME["tanh"], [last])
     return picks
 
 
-def squeeze(program: RandomProgram, x: int, limits: tuple[float, float]) -> int:
-    """Lines that map any number into the positive domain `limits`, smoothly."""
-    assert limits == (0.2, 3.0)
-    return program.emit(BY_NAME["add"], [program.emit(BY_NAME["sigmoid"], [x]), 0.5])
+TOWERING = {"exp", "exp2", "expm1", "sinh", "cosh", "erfcx", "log_ndtr", "square"}
+
+
+def squeeze(program: RandomProgram, x: int | float, limits: tuple[float, float]) -> int | float:
+    """Lines that map any number into a domain, smoothly; constants are left as they are."""
+    low, high = limits
+    if low == high:
+        return low
+    if limits == (-2.0, 2.0) or (isinstance(x, float) and low <= x <= high):
+        return x
+    if isinstance(x, float):
+        return (low + high) / 2
+    share = program.emit(BY_NAME["sigmoid"], [x])
+    if limits != (0.2, 3.0):
+        share = program.emit(BY_NAME["mul"], [share, 0.8 * (high - low)])
+        return program.emit(BY_NAME["add"], [share, low + 0.1 * (high - low)])
+    return program.emit(BY_NAME["add"], [share, 0.5])
 
 
 def deep_program(seed: int, steps: int) -> RandomProgram:

@@ -577,8 +577,8 @@ MADE = {
     "too few parents": (put("parents", (-1, 0), -1), "as many parents as its op takes"),
     "an unknown op": (put("op", 0, 200), r"op codes must be below \d+ .got 200"),
     "an op of another version": (
-        lambda h, a: h["ops"].__setitem__(int(a["op"][-1]), "gelu"),
-        "every op must be known .got 'gelu'",
+        lambda h, a: h["ops"].__setitem__(int(a["op"][-1]), "mish"),
+        "every op must be known .got 'mish'",
     ),
     "ops that are no names": (say(ops=[[]] * 256), r"every op must be known .got \[\]"),
     "no list of ops": (say(ops=3), "with a list of ops"),

@@ -112,13 +112,13 @@ def test_what_micrograd_calls_its_rooms():
 def test_all_lists_what_is_there_and_no_more():
     public = {name for name in vars(vgrad) if not name.startswith("_")}
     modules = {name for name, thing in vars(vgrad).items() if type(thing) is type(sys)}
-    assert set(vgrad.__all__) == public - (modules - {"nn", "optim", "datasets"})
+    assert set(vgrad.__all__) == public - (modules - {"nn", "optim", "datasets", "linalg"})
     assert sorted(vgrad.__all__) == vgrad.__all__
 
 
 def test_dir_shows_what_is_public_and_nothing_else():
     assert {x for x in dir(vgrad) if not x.startswith("_")} == set(vgrad.__all__)
-    for module in (vgrad.nn, vgrad.optim, vgrad.datasets):
+    for module in (vgrad.nn, vgrad.optim, vgrad.datasets, vgrad.linalg):
         assert dir(module) == sorted(module.__all__)
         own = {
             k for k, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__

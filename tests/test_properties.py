@@ -55,6 +55,8 @@ def arity_of(name: str) -> int:
 
 def awkward(rng: random.Random, limits: tuple[float, float]) -> float:
     """In the op's domain, anywhere else, just beside a kink, subnormal, at an edge."""
+    if limits[0] == limits[1]:  # whole numbers
+        return rng.choice([0.0, 1.0, 2.0, 3.0, 4.0, rng.choice(EDGES)])
     near = rng.choice([0.0, 0.5, 1.0, -1.0, 2.0, *limits])
     return rng.choice(
         [
@@ -272,7 +274,7 @@ def test_big_graphs_are_big():
         graph = vgrad.trace(program, *shapes, parameters=program.parameters)
         sizes.append((int(graph.level.max()), len(graph)))
     depth, nodes = max(sizes)
-    assert depth >= 500 and 2500 < nodes <= 3000
+    assert depth >= 500 and 2500 < nodes <= 4000
     assert sum(nodes > 100 for _, nodes in sizes) >= 2
 
 

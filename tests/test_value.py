@@ -85,8 +85,8 @@ def test_numpys_other_functions_go_through_the_operators():
     x = Value(3.0)
     np.square(x).backward()
     assert x.grad == 6.0
-    with pytest.raises(TypeError, match="arctan"):
-        np.arctan(x)
+    with pytest.raises(TypeError, match=r"degrees\(\) of NumPy or SciPy must not be given Values"):
+        np.degrees(x)
 
 
 def test_named_ops_are_methods_and_functions():

@@ -21,8 +21,9 @@ the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`.
 
 # fmt: off
 # isort: off
-from . import datasets, nn, optim
+from . import datasets, linalg, nn, optim
 from .checks import Gradcheck, Verification, gradcheck
+from .custom import op
 from .engine import Value
 from .errors import (
     GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, ShapeError, TraceError,
@@ -30,10 +31,14 @@ from .errors import (
 )
 from .finite import check_finite
 from .flat import Graph, capture, trace
-from .functions import clip, logsumexp, softmax, take
+from .functions import clip, divmod, logsumexp, reciprocal, softmax, square, take
 from .lines import source_lines
 from .ops import (
-    abs, cos, exp, log, maximum, minimum, relu, sigmoid, sin, sqrt, stop_gradient, tanh, where,
+    abs, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, ceil, cos, cosh, digamma,
+    elu, erf, erfc, erfcx, exp, exp2, expm1, floor, floor_divide, fmod, gelu, hypot, leaky_relu,
+    lgamma, log, log1p, log2, log10, log_ndtr, logaddexp, maximum, minimum, ndtr, polygamma, pow,
+    relu, remainder, rint, sigmoid, sign, silu, sin, sinh, softplus, sqrt, stop_gradient, tan, tanh,
+    trunc, where,
 )
 from .pictures import Animation, LivePlot, animate, draw, plot_boundary, plot_training, to_dot
 from .program import Program, compile
@@ -41,13 +46,97 @@ from .program import Program, compile
 __version__ = "0.1.0"
 
 __all__ = [
-    "Animation", "Gradcheck", "Graph", "GraphFormatError", "LivePlot", "NonFiniteError",
-    "OutOfMemoryError", "ParityError", "Program", "ShapeError", "TraceError", "Value",
-    "Verification", "VgradError", "WorkerError", "abs", "animate", "capture", "check_finite",
-    "clip", "compile", "cos", "datasets", "draw", "exp", "gradcheck", "log", "logsumexp",
-    "maximum", "minimum", "nn", "optim", "plot_boundary", "plot_training", "relu", "sigmoid",
-    "sin", "softmax", "source_lines", "sqrt", "stop_gradient", "take", "tanh", "to_dot",
-    "trace", "where",
+    "Animation",
+    "Gradcheck",
+    "Graph",
+    "GraphFormatError",
+    "LivePlot",
+    "NonFiniteError",
+    "OutOfMemoryError",
+    "ParityError",
+    "Program",
+    "ShapeError",
+    "TraceError",
+    "Value",
+    "Verification",
+    "VgradError",
+    "WorkerError",
+    "abs",
+    "animate",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "capture",
+    "cbrt",
+    "ceil",
+    "check_finite",
+    "clip",
+    "compile",
+    "cos",
+    "cosh",
+    "datasets",
+    "digamma",
+    "divmod",
+    "draw",
+    "elu",
+    "erf",
+    "erfc",
+    "erfcx",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "fmod",
+    "gelu",
+    "gradcheck",
+    "hypot",
+    "leaky_relu",
+    "lgamma",
+    "linalg",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "log_ndtr",
+    "logaddexp",
+    "logsumexp",
+    "maximum",
+    "minimum",
+    "ndtr",
+    "nn",
+    "op",
+    "optim",
+    "plot_boundary",
+    "plot_training",
+    "polygamma",
+    "pow",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "rint",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "sinh",
+    "softmax",
+    "softplus",
+    "source_lines",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "take",
+    "tan",
+    "tanh",
+    "to_dot",
+    "trace",
+    "trunc",
+    "where",
 ]
 # fmt: on
 

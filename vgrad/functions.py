@@ -12,7 +12,6 @@ import numpy as np
 
 from . import ops
 from .errors import ShapeError
-from .operand import Operand
 
 
 def clip(x: Any, low: Any, high: Any) -> Any:
@@ -24,6 +23,35 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     (1.0, array([-1. ,  0.5]))
     """
     return ops.minimum(ops.maximum(x, low), high)
+
+
+def square(x: Any) -> Any:
+    """x * x, of which many become one sum of products where they are added up.
+
+    >>> square(-3.0), square(np.array([1.0, 2.0]))
+    (9.0, array([1., 4.]))
+    """
+    return ops.mul(x, x)
+
+
+def reciprocal(x: Any) -> Any:
+    """1 / x, inf at 0.
+
+    >>> reciprocal(4), reciprocal(0)
+    (0.25, inf)
+    """
+    return ops.div(1.0, x)
+
+
+def divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """x // y and x % y: the whole number of times that y goes into x, and what that leaves.
+
+    Their derivatives are those of `floor_divide` and `remainder`.
+
+    >>> divmod(7, 2), divmod(-7, 2)
+    ((3.0, 1.0), (-4.0, 1.0))
+    """
+    return ops.floor_divide(x, y), ops.remainder(x, y)
 
 
 def softmax(xs: Iterable[Any]) -> Any:
@@ -40,7 +68,7 @@ def softmax(xs: Iterable[Any]) -> Any:
     exps = [ops.exp(x - highest) for x in numbers]
     total = reduce(add, exps)
     result = [x / total for x in exps]
-    return np.array(result) if isinstance(xs, np.ndarray) else result
+    return np.array(result).view(type(xs)) if isinstance(xs, np.ndarray) else result
 
 
 def logsumexp(xs: Iterable[Any]) -> Any:
@@ -70,7 +98,7 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     """
     if not len(rows):
         raise ShapeError("take needs one row or more (got none)")
-    if not isinstance(index, Operand):
+    if not hasattr(index, "_apply"):
         k = ops.number(index)
         if not (k.is_integer() and 0 <= k < len(rows)):
             raise IndexError(f"index must be an integer from 0 to {len(rows) - 1} (got {index!r})")

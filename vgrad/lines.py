@@ -32,6 +32,17 @@ def user_frame() -> FrameType:
     return frame
 
 
+def error_line(error: BaseException) -> str:
+    """The innermost line on the way to an error that is not a library's, as "file:line"."""
+    found, traceback = "", error.__traceback__
+    while traceback is not None:
+        filename = traceback.tb_frame.f_code.co_filename
+        if not _is_library(filename):
+            found = source_line(filename, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
 def outermost_frame(frame: FrameType) -> FrameType:
     """The frame that a thread's work begins with, the outermost that is not Python's own library's.
 
@@ -44,6 +55,12 @@ def outermost_frame(frame: FrameType) -> FrameType:
             outermost = outer
         outer = outer.f_back
     return outermost
+
+
+def defining_line(function: Any) -> str:
+    """The line that defines a function, as "file:line"; where there is none, the user's line."""
+    code = getattr(function, "__code__", None)
+    return source_line(code.co_filename, code.co_firstlineno) if code else user_line()
 
 
 def source_line(filename: str, line: int) -> str:

@@ -11,6 +11,7 @@ from weakref import ref
 import numpy as np
 
 from . import ops
+from .arrays import apply_function, apply_ufunc
 
 # Called with (operand, means) whenever code looks at a number: one for each function that is being
 # recorded, which refuses to let a parameter decide which way the function goes. They are those of
@@ -75,11 +76,11 @@ def _whole(number: float) -> int:
     return int(number)
 
 
-def _unary(op: ops.Op, doc: str = "") -> Callable[[Any], Any]:
+def _unary(op: ops.Op) -> Callable[[Any], Any]:
     def method(self: Any) -> Any:
         return self._apply(op, self)
 
-    method.__name__, method.__doc__ = op.name, doc
+    method.__name__, method.__doc__ = op.name, op.__doc__
     return method
 
 
@@ -110,6 +111,8 @@ class Operand:
     __mul__,     __rmul__     = _binary(ops.mul), _reflected(ops.mul)
     __truediv__, __rtruediv__ = _binary(ops.div), _reflected(ops.div)
     __pow__,     __rpow__     = _binary(ops.pow), _reflected(ops.pow)
+    __mod__,     __rmod__     = _binary(ops.remainder), _reflected(ops.remainder)
+    __floordiv__, __rfloordiv__ = _binary(ops.floor_divide), _reflected(ops.floor_divide)
     __neg__,     __abs__      = _unary(ops.neg), _unary(ops.abs)
 
     # Comparisons give 1.0 or 0.0 as an operand, so that they can be recorded and used in `where`.
@@ -118,22 +121,27 @@ class Operand:
     __eq__, __ne__ = _binary(ops.eq), _binary(ops.ne)
     __hash__ = object.__hash__  # by identity: sets and dicts tell equal numbers apart
 
-    exp     = _unary(ops.exp, "e to the power of self.")
-    log     = _unary(ops.log, "The natural logarithm: -inf at 0, nan below.")
-    sqrt    = _unary(ops.sqrt, "The square root: nan below 0.")
-    tanh    = _unary(ops.tanh, "The hyperbolic tangent.")
-    sigmoid = _unary(ops.sigmoid, "1 / (1 + exp(-self)).")
-    relu    = _unary(ops.relu, "self where positive, else 0.")
-    abs     = _unary(ops.abs, "The absolute value.")
-    sin     = _unary(ops.sin, "The sine of an angle in radians.")
-    cos     = _unary(ops.cos, "The cosine of an angle in radians.")
-    stop_gradient = _unary(ops.stop_gradient, "The same number, but no gradient goes through it.")
+    exp, log, sqrt = _unary(ops.exp), _unary(ops.log), _unary(ops.sqrt)
+    sin, cos, tanh = _unary(ops.sin), _unary(ops.cos), _unary(ops.tanh)
+    sigmoid, relu  = _unary(ops.sigmoid), _unary(ops.relu)
+    abs            = _unary(ops.abs)
+    stop_gradient  = _unary(ops.stop_gradient)
 
     # Steps, whose derivative is 0: a plain number in their place loses no gradient.
     __int__, __trunc__   = _of_number(int, "int"), _of_number(math.trunc, "int")
     __floor__, __ceil__  = _of_number(math.floor, "int"), _of_number(math.ceil, "int")
     __round__, __index__ = _of_number(round, "int"), _of_number(_whole, "index")
     # fmt: on
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
+
+    def conjugate(self) -> Any:
+        """The number itself, for NumPy's functions that allow for complex ones."""
+        return self
 
     def __pos__(self) -> Any:
         return self
@@ -142,25 +150,16 @@ class Operand:
         return _formatted(self, spec) if spec else str(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """`np.exp(v)`, `np.float64(2) * v` and the like: the op that NumPy's name stands for.
+        """`np.exp(v)`, `np.float64(2) * v` and the like."""
+        return apply_ufunc(ufunc, method, inputs, options)
 
-        A function that is not an op makes NumPy go through the numbers one by one, and so come back
-        to the operators and methods above.
-        """
-        op = _OP_OF_UFUNC.get(ufunc)
-        if op is not None and method == "__call__" and not options:
-            return op(*inputs)
-        options = {name: boxed(x) for name, x in options.items()}
-        return getattr(ufunc, method)(*map(boxed, inputs), **options)
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        """`np.where(v > 0, v, 0.0)`, `np.stack([v, w])` and the like."""
+        return apply_function(function, args, options)
 
 
-def boxed(x: Any) -> Any:
-    """An operand as an array of no dimensions, which NumPy does not hand back to us."""
-    if not isinstance(x, Operand):
-        return x
-    array = np.empty((), dtype=object)
-    array[()] = x
-    return array
-
-
-_OP_OF_UFUNC = {op.ufunc: op for op in ops.OPS if op.ufunc is not None}
+# Every other op of one operand or two is a method too: by these, where they have NumPy's names,
+# NumPy goes through an array of objects.
+for _op in ops.OPS:
+    if _op.symbol.isidentifier() and not hasattr(Operand, _op.name) and 1 <= _op.arity <= 2:
+        setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _binary(_op))

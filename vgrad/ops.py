@@ -1,27 +1,40 @@
 """The op table: one row per op, read by both engines, the tests and the drawings.
 
-A row holds the forward rule and one vjp rule per operand, written once for floats, NumPy arrays and
-graph nodes alike: with operators, and with other rows of the table, which are functions. In every
-rule `g` is the gradient that arrives, `out` the op's own result, and `x, y` its operands.
+A row is a function of plain numbers and arrays, which has the op's name, operands and docstring,
+and one vjp rule per operand, written once for floats, NumPy arrays and graph nodes alike: with
+operators, and with other rows of the table, which are functions too. In every rule `g` is the
+gradient that arrives, `out` the op's own result, and `x, y` its operands.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from inspect import cleandoc, signature
+from math import log as _log
+from math import pi
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 import numpy as np
 
+from . import activations, choices, elementary, special
 from .errors import GraphFormatError
+from .numbers import PLAIN, as_floats
+from .numbers import Rule as Rule
+from .numbers import evaluate as evaluate
+from .numbers import is_count as is_count
+from .numbers import is_number as is_number
+from .numbers import number as number
 
-Rule = Callable[..., Any]
+P = ParamSpec("P")
 Range = tuple[float, float]
 
 OPS: list[Op] = []  # the table; a row's place in it is its op code
 MAX_ARITY = 3
+MAX_OPS = 254  # the compiler has two more codes of a byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +64,35 @@ class Op:
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
+    exact: bool = False  # no result is rounded, as those of floor are not
     bounded: bool = False  # nor is any result larger than 1, or than the largest operand
+    definition: Rule | None = None  # a function that names the operands, and has the docstring
+    defined: str = ""  # the line that made the row, if it is not vgrad's own
     code: int = field(init=False, default_factory=lambda: len(OPS))
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier() or any(op.name == self.name for op in OPS):
+        same = [op for op in OPS if op.name == self.name]
+        if same or not self.name.isidentifier():
+            where = f", which is in {same[0].defined}" if same and same[0].defined else ""
             raise ValueError(
-                f"an op's name must be an identifier and not in the table yet (got {self.name!r}); "
-                "use another"
+                f"an op's name must be an identifier and not in the table yet (got {self.name!r}"
+                f"{where}); use another"
             )
         if self.arity > MAX_ARITY:
             raise ValueError(
                 f"op {self.name!r} must have at most {MAX_ARITY} vjp rules, one per operand (got "
                 f"{self.arity}); write it as a function of ops that have fewer"
+            )
+        if len(OPS) == MAX_OPS:
+            raise ValueError(f"there must be at most {MAX_OPS} ops (got one more, {self.name!r})")
+        if self.definition is not None:  # so that help, editors and doctest see a function
+            doc = cleandoc(self.definition.__doc__ or "")
+            vars(self).update(
+                __doc__=f"{self.name}({_operands(self.definition)})\n\n{doc}",
+                __name__=self.name,
+                __qualname__=getattr(self.definition, "__qualname__", self.name),
+                __module__=self.definition.__module__,
+                __wrapped__=self.definition,
             )
         OPS.append(self)
 
@@ -71,7 +100,13 @@ class Op:
         return f"<op {self.name}>"
 
     def __reduce__(self) -> Any:
-        return named, (self.name,)  # copies and pickles are this very row
+        reference = self.reference  # copies and pickles are this very row
+        return (named, (reference,)) if isinstance(reference, str) else (imported, reference)
+
+    @property
+    def reference(self) -> str | tuple[str, str, str]:
+        """What stands for the row in files: its name; for an op of one's own, a line and module."""
+        return (self.name, self.defined, self.__module__) if self.defined else self.name
 
     @property
     def arity(self) -> int:
@@ -93,10 +128,15 @@ class Op:
         """Whether no result is larger than 1, or than the largest operand."""
         return self.bounded or self.chooses or self.is_condition
 
-    def __call__(self, *operands: Any) -> Any:
-        if len(operands) != len(self.vjp):
-            raise TypeError(f"{self.name}() takes {self.arity} operands (got {len(operands)})")
-        if _PLAIN.issuperset(map(type, operands)):
+    @property
+    def is_exact(self) -> bool:
+        """Whether no result is rounded; those of sums are, but may have been made to cancel."""
+        return self.exact or self.chooses or self.is_condition or bool(self.signs) or not self.arity
+
+    def __call__(self, *operands: Any, **named: Any) -> Any:
+        if named or len(operands) != len(self.vjp):
+            operands = self._in_order(operands, named)
+        if PLAIN.issuperset(map(type, operands)):
             return evaluate(self.forward, *map(number, operands))
         arrays = [x for x in operands if isinstance(x, np.ndarray) and not is_number(x)]
         engines = [x for x in operands if hasattr(x, "_apply")]
@@ -104,7 +144,7 @@ class Op:
             with np.errstate(all="ignore"):
                 if engines or any(x.dtype == object for x in arrays):
                     return np.frompyfunc(self, self.arity, 1)(*operands)
-                floats = [_as_floats(x, rule is None) for x, rule in zip(operands, self.vjp)]
+                floats = [as_floats(x, rule is None) for x, rule in zip(operands, self.vjp)]
                 return self.forward(*floats)
         if not engines:
             return evaluate(self.forward, *map(number, operands))
@@ -114,11 +154,51 @@ class Op:
             raise TypeError(f"{self.name}() takes numbers, Values and nodes (got {kinds})")
         return result
 
+    def _in_order(self, operands: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """All operands, where some are given by name, or are left to their defaults."""
+        if self.definition is not None:
+            with suppress(TypeError):
+                bound = signature(self.definition).bind(*operands, **named)
+                bound.apply_defaults()
+                return bound.args
+        got = ", ".join([str(len(operands)), *named])
+        raise TypeError(f"{self.name}() takes {self.arity} operands (got {got})")
 
-_PLAIN = frozenset([float, int, bool])
+
+def _operands(function: Rule) -> str:
+    """The operands that a function takes, as its help shows them."""
+    parameters = signature(function).parameters.values()
+    return ", ".join(str(x.replace(annotation=x.empty)) for x in parameters)
 
 
-def named(name: Any) -> Op:
+if TYPE_CHECKING:
+
+    class Function(Op, Generic[P]):
+        """An op whose operands type checkers know by name."""
+
+        def __call__(self, *operands: P.args, **named: P.kwargs) -> Any: ...
+
+
+def row(
+    function: Callable[P, Any],
+    ufunc: np.ufunc | None,
+    domain: tuple[Range, ...],
+    vjp: tuple[Rule | None, ...],
+    symbol: str = "",
+    name: str = "",
+    forward: Rule | None = None,
+    **facts: Any,
+) -> Function[P]:
+    """A row that is called, and documented, as a function is, which also computes the forward.
+
+    `facts` are further fields of `Op`.
+    """
+    name = name or function.__name__
+    facts |= {"definition": function}
+    return Op(name, symbol or name, forward or function, ufunc, domain, vjp, **facts)  # type: ignore
+
+
+def named(name: Any, defined: Any = "", module: Any = "") -> Op:
     """The op of this name; raises GraphFormatError unless the table has it.
 
     >>> named("tanh")
@@ -127,195 +207,188 @@ def named(name: Any) -> Op:
     for op in OPS:
         if op.name == name:
             return op
-    got = f"{name!r:.50}, which must be defined first"
+    where = f", as in {defined!s:.200} of {module!s:.200}" if defined else ""
+    got = f"{name!r:.50}, which must be defined first{where}"
     raise GraphFormatError(f"every op must be known (got {got})")
 
 
-def is_number(x: Any) -> bool:
-    """Whether `x` is a real number: Python's, NumPy's, or an array of no dimensions holding one."""
-    if isinstance(x, (float, int, np.floating, np.integer, np.bool_)):
-        return not isinstance(x, np.timedelta64)  # NumPy counts it among the integers
-    return isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiub"
-
-
-def is_count(x: Any) -> bool:
-    """Whether `x` is an integer, 1 or more, Python's or NumPy's, and not a bool."""
-    if isinstance(x, bool) or hasattr(x, "_apply"):
-        return False
-    return hasattr(x, "__index__") and bool(x >= 1)
-
-
-def number(x: Any) -> float:
-    """`x` as a float; raises TypeError unless it is a real number, which a string is not."""
-    if x.__class__ is float or is_number(x):
-        try:
-            return float(x)
-        except OverflowError:  # an int beyond the range of floats
-            return math.inf if x > 0 else -math.inf
-    if hasattr(x, "_apply"):
-        raise TypeError(f"must be a plain number (got {x!r}, which can be used as it is)")
-    raise TypeError(f"must be a real number (got {x!r}, a {type(x).__name__})")
-
-
-def _as_floats(x: Any, mask: bool) -> Any:
-    """A number or array as a forward rule takes it: floats, or with `mask` booleans too."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
-    return array if mask and array.dtype == bool else array.astype(np.float64, copy=False)
-
-
-def evaluate(rule: Rule, *numbers: float) -> float:
-    """`rule(*numbers)` by IEEE 754: 1/0 is inf, and 0/0 is nan, where Python would raise."""
-    try:
-        return float(rule(*numbers))
-    except ArithmeticError:
-        with np.errstate(all="ignore"):
-            return float(rule(*map(np.float64, numbers)))
-
-
-# --- forward rules that Python's operators do not give -------------------------------------------
-# Each must give one number the same bits as a whole array, whatever path NumPy takes inside.
-
-
-def _numpy(function: Rule) -> Rule:
-    """A NumPy function as a forward rule: no warnings, and a float for a float."""
-
-    def forward(*xs: Any) -> Any:
-        with np.errstate(all="ignore"):
-            out = function(*xs)
-        return out if out.ndim else float(out)
-
-    return forward
-
-
-def _select(c: Any, x: Any, y: Any) -> Any:
-    if isinstance(c, np.ndarray) or isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
-        return np.where(c, x, y)
-    return x if c else y
-
-
-# For these exponents np.power may or may not take a short cut, depending on the operands' layout.
-# Taking it always, as PyTorch does, makes the result depend on the numbers alone.
-_root = _numpy(np.sqrt)
-_SHORT_CUTS: dict[float, Rule] = {
-    -1.0: lambda x: 1.0 / x,
-    0.0: _numpy(np.ones_like),
-    0.5: lambda x: _select(x == -math.inf, math.inf, _root(x) + 0.0),  # pow(-0.0, 0.5) is 0.0
-    1.0: lambda x: x,
-    2.0: lambda x: x * x,
-}
-_general_power = _numpy(np.power)
-
-
-def _power(x: Any, y: Any) -> Any:
-    if not isinstance(y, np.ndarray):
-        short_cut = _SHORT_CUTS.get(y)
-        return short_cut(x) if short_cut else _general_power(x, y)
-    out = _general_power(x, y)
-    for exponent, short_cut in _SHORT_CUTS.items():
-        hit = y == exponent
-        if hit.any():
-            out = np.where(hit, short_cut(x), out)
-    return out
-
-
-_FAST_POWERS: dict[float, Rule] = _SHORT_CUTS | {  # these as rows of the table too
-    -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
-    0.0: lambda x: 1.0,
-    0.5: lambda x: where(x == -math.inf, math.inf, sqrt(x + 0.0)),
-    3.0: lambda x: x * x * x,
-}
+def imported(name: str, defined: str, module: str) -> Op:
+    """The op of this name, once its module is imported: for pickles alone, as files run nothing."""
+    with suppress(ImportError):
+        if module != "__main__":
+            import_module(module)
+    return named(name, defined, module)
 
 
 # --- the table -----------------------------------------------------------------------------------
-# Names are the op's own, so a few hide a built-in here; nothing in this file needs the built-in.
+# Names are the op's own, so a few hide a built-in here; nothing below needs the built-in.
 # Ties: relu and abs have derivative 0 at 0; maximum and minimum split a tie in halves.
 # pow follows PyTorch: no gradient to x where y is 0, none to y where x is 0 and y is not negative.
 
-ANY, POSITIVE = (-2.0, 2.0), (0.2, 3.0)
+ANY, POSITIVE, ABOVE_ONE, UNIT = (-2.0, 2.0), (0.2, 3.0), (1.2, 3.0), (-0.9, 0.9)
 ONE, TWO = (ANY,), (ANY, ANY)
+LN2, LN10, ROOT_2PI, TWO_BY_ROOT_PI = _log(2), _log(10), (2 * pi) ** 0.5, 2 / pi**0.5
+
+_FAST_POWERS: dict[float, Rule] = elementary.SHORT_CUTS | {  # these as rows of the table too
+    -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
+    0.0: lambda x: 1.0,
+    0.5: lambda x: where(x == -np.inf, np.inf, sqrt(x + 0.0)),
+    3.0: lambda x: x * x * x,
+}
 
 
 def _leaf() -> None:
     raise TypeError("a leaf has a value and computes none")
 
 
+def _turn(g: Any, x: Any, y: Any) -> Any:
+    """g * x / (x**2 + y**2), whose squares might overflow, or vanish; 0 at (0, 0)."""
+    r = hypot(x, y)
+    r = where(r == 0, 1.0, r)
+    return g * (x / r) / r
+
+
+# Rules name rows that follow, of which mypy asks the type too early.
+# mypy: disable-error-code="has-type"
 # fmt: off
 const     = Op("const", "", _leaf)
 input     = Op("input", "", _leaf)
 parameter = Op("parameter", "", _leaf)
 
-add = Op("add", "+", operator.add, np.add, TWO, (
+add = row(operator.add, np.add, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: g),
-    signs=(1, 1))
-sub = Op("sub", "-", operator.sub, np.subtract, TWO, (
+    lambda g, out, x, y: g), "+", signs=(1, 1))
+sub = row(operator.sub, np.subtract, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g),
-    signs=(1, -1))
-mul = Op("mul", "*", operator.mul, np.multiply, TWO, (
+    lambda g, out, x, y: -g), "-", signs=(1, -1))
+mul = row(operator.mul, np.multiply, TWO, (
     lambda g, out, x, y: y * g,
-    lambda g, out, x, y: x * g))
-div = Op("div", "/", operator.truediv, np.divide, (ANY, POSITIVE), (
+    lambda g, out, x, y: x * g), "*")
+div = row(operator.truediv, np.divide, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y))
-pow: Op = Op("pow", "**", _power, np.power, (POSITIVE, ANY), (
+    lambda g, out, x, y: -g * out / y), "/", name="div")
+neg = row(operator.neg, np.negative, ONE, (lambda g, out, x: -g,), "-", signs=(-1,), chooses=True)
+pow = row(elementary.pow, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
-    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))),
+    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**",
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
     static=1, rounds=lambda y: y in (-0.5, 3.0), nonnegative=lambda y: y % 2 == 0)
-maximum: Op = Op(
-    "maximum", "max", lambda x, y: _select((x > y) | (x != x), x, y), np.maximum, TWO, (
+
+maximum = row(choices.maximum, np.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))),
-    chooses=True)
-minimum = Op("minimum", "min", lambda x, y: _select((x < y) | (x != x), x, y), np.minimum, TWO, (
+    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))), "max", chooses=True)
+minimum = row(choices.minimum, np.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))),
-    chooses=True)
-where: Op = Op("where", "where", _select, None, (ANY, ANY, ANY), (
+    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))), "min", chooses=True)
+where = row(choices.where, None, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
-    lambda g, out, c, x, y: where(c, 0.0, g)),
-    chooses=True)
-guard: Op = Op(  # y, but 0 where y is nan and the gradient x is 0; for graphs of gradients
-    "guard", "guard", lambda x, y: _select((x == 0) & (y != y), 0.0, y), None, TWO, (
+    lambda g, out, c, x, y: where(c, 0.0, g)), chooses=True)
+guard = row(choices.guard, None, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
     fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
-
-neg = Op("neg", "-", operator.neg, np.negative, ONE, (lambda g, out, x: -g,),
-    signs=(-1,), chooses=True)
-exp: Op = Op("exp", "exp", _numpy(np.exp), np.exp, ONE, (
-    lambda g, out, x: g * out,),
-    nonnegative=True)
-log: Op = Op("log", "log", _numpy(np.log), np.log, (POSITIVE,), (lambda g, out, x: g / x,))
-sqrt: Op = Op("sqrt", "sqrt", _numpy(np.sqrt), np.sqrt, (POSITIVE,), (
-    lambda g, out, x: g / (2 * out),),
-    nonnegative=True, bounded=True)
-tanh = Op("tanh", "tanh", _numpy(np.tanh), np.tanh, ONE, (
-    lambda g, out, x: g * (1 - out * out),),
-    bounded=True)
-sigmoid = Op("sigmoid", "sigmoid", _numpy(lambda x: 1.0 / (1.0 + np.exp(-x))), None, ONE, (
-    lambda g, out, x: g * out * (1 - out),),
-    fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
-relu = Op("relu", "relu", lambda x: _select((x > 0) | (x != x), x, 0.0), None, ONE, (
-    lambda g, out, x: where(x > 0, g, 0.0),),
-    fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
-abs = Op("abs", "abs", operator.abs, np.absolute, ONE, (
+abs = row(choices.abs, np.absolute, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
-    nonnegative=True, chooses=True)
-sin = Op("sin", "sin", _numpy(np.sin), np.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
-cos: Op = Op("cos", "cos", _numpy(np.cos), np.cos, ONE, (lambda g, out, x: -g * sin(x),),
+    forward=operator.abs, nonnegative=True, chooses=True)
+stop_gradient = row(choices.stop_gradient, None, ONE, (None,), "stop", chooses=True)
+
+gt = row(choices.gt, np.greater,       TWO, (None, None), ">")
+lt = row(choices.lt, np.less,          TWO, (None, None), "<")
+ge = row(choices.ge, np.greater_equal, TWO, (None, None), ">=")
+le = row(choices.le, np.less_equal,    TWO, (None, None), "<=")
+eq = row(choices.eq, np.equal,         TWO, (None, None), "==")
+ne = row(choices.ne, np.not_equal,     TWO, (None, None), "!=")
+
+sign  = row(choices.sign,  np.sign,  ONE, (None,), exact=True, bounded=True)
+floor = row(choices.floor, np.floor, ONE, (None,), exact=True)
+ceil  = row(choices.ceil,  np.ceil,  ONE, (None,), exact=True)
+trunc = row(choices.trunc, np.trunc, ONE, (None,), exact=True, bounded=True)
+rint  = row(choices.rint,  np.rint,  ONE, (None,), exact=True)
+floor_divide = row(choices.floor_divide, np.floor_divide, (ANY, POSITIVE), (None, None), "//",
+    exact=True)
+remainder = row(choices.remainder, np.remainder, (ANY, POSITIVE), (
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: -g * rint((x - out) / y)), "%", exact=True, bounded=True)
+fmod = row(choices.fmod, np.fmod, (ANY, POSITIVE), (
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: -g * rint((x - out) / y)), exact=True, bounded=True)
+
+exp   = row(elementary.exp,   np.exp,   ONE, (lambda g, out, x: g * out,), nonnegative=True)
+exp2  = row(elementary.exp2,  np.exp2,  ONE, (lambda g, out, x: g * out * LN2,), nonnegative=True)
+expm1 = row(elementary.expm1, np.expm1, ONE, (lambda g, out, x: g * exp(x),))
+log   = row(elementary.log,   np.log,   (POSITIVE,), (lambda g, out, x: g / x,))
+log2  = row(elementary.log2,  np.log2,  (POSITIVE,), (lambda g, out, x: g / (x * LN2),))
+log10 = row(elementary.log10, np.log10, (POSITIVE,), (lambda g, out, x: g / (x * LN10),))
+log1p = row(elementary.log1p, np.log1p, (POSITIVE,), (lambda g, out, x: g / (1 + x),))
+sqrt  = row(elementary.sqrt,  np.sqrt,  (POSITIVE,), (lambda g, out, x: g / (2 * out),),
+    nonnegative=True, bounded=True)
+cbrt  = row(elementary.cbrt,  np.cbrt,  (POSITIVE,), (lambda g, out, x: g / (3 * out * out),),
     bounded=True)
+logaddexp = row(elementary.logaddexp, np.logaddexp, TWO, (
+    lambda g, out, x, y: g / (1 + exp(y - x)),
+    lambda g, out, x, y: g / (1 + exp(x - y))))
 
-stop_gradient = Op("stop_gradient", "stop", lambda x: x * 1.0, None, ONE, (None,), chooses=True)
+sin = row(elementary.sin, np.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
+cos = row(elementary.cos, np.cos, ONE, (lambda g, out, x: -g * sin(x),), bounded=True)
+tan = row(elementary.tan, np.tan, ((-1.2, 1.2),), (lambda g, out, x: g * (1 + out * out),))
+arcsin = row(elementary.arcsin, np.arcsin, (UNIT,), (
+    lambda g, out, x: g / sqrt((1 - x) * (1 + x)),))
+arccos = row(elementary.arccos, np.arccos, (UNIT,), (
+    lambda g, out, x: -g / sqrt((1 - x) * (1 + x)),), nonnegative=True)
+arctan = row(elementary.arctan, np.arctan, ONE, (lambda g, out, x: g / (1 + x * x),), bounded=True)
+arctan2 = row(elementary.arctan2, np.arctan2, (ANY, POSITIVE), (
+    lambda g, out, y, x: _turn(g, x, y),
+    lambda g, out, y, x: -_turn(g, y, x)))
+hypot = row(elementary.hypot, np.hypot, TWO, (
+    lambda g, out, x, y: g * (x / where(out == 0, 1.0, out)),
+    lambda g, out, x, y: g * (y / where(out == 0, 1.0, out))), nonnegative=True)
 
-gt = Op("gt", ">",  lambda x, y: (x > y) * 1.0,  np.greater,       TWO, (None, None))
-lt = Op("lt", "<",  lambda x, y: (x < y) * 1.0,  np.less,          TWO, (None, None))
-ge = Op("ge", ">=", lambda x, y: (x >= y) * 1.0, np.greater_equal, TWO, (None, None))
-le = Op("le", "<=", lambda x, y: (x <= y) * 1.0, np.less_equal,    TWO, (None, None))
-eq = Op("eq", "==", lambda x, y: (x == y) * 1.0, np.equal,         TWO, (None, None))
-ne = Op("ne", "!=", lambda x, y: (x != y) * 1.0, np.not_equal,     TWO, (None, None))
+sinh = row(elementary.sinh, np.sinh, ONE, (lambda g, out, x: g * cosh(x),))
+cosh = row(elementary.cosh, np.cosh, ONE, (lambda g, out, x: g * sinh(x),), nonnegative=True)
+tanh = row(elementary.tanh, np.tanh, ONE, (lambda g, out, x: g * (1 - out * out),), bounded=True)
+arcsinh = row(elementary.arcsinh, np.arcsinh, ONE, (lambda g, out, x: g / hypot(x, 1.0),),
+    bounded=True)
+arccosh = row(elementary.arccosh, np.arccosh, (ABOVE_ONE,), (
+    lambda g, out, x: g / (sqrt(x - 1) * sqrt(x + 1)),), nonnegative=True)
+arctanh = row(elementary.arctanh, np.arctanh, (UNIT,), (
+    lambda g, out, x: g / ((1 - x) * (1 + x)),))
+
+erf = row(special.erf, None, ONE, (
+    lambda g, out, x: g * (TWO_BY_ROOT_PI * exp(-x * x)),), bounded=True)
+erfc = row(special.erfc, None, ONE, (
+    lambda g, out, x: -g * (TWO_BY_ROOT_PI * exp(-x * x)),), nonnegative=True)
+erfcx = row(special.erfcx, None, ONE, (
+    lambda g, out, x: g * (2 * x * out - TWO_BY_ROOT_PI),), nonnegative=True)
+ndtr = row(special.ndtr, None, ONE, (
+    lambda g, out, x: g * (exp(-0.5 * x * x) / ROOT_2PI),), nonnegative=True, bounded=True)
+log_ndtr = row(special.log_ndtr, None, ONE, (
+    lambda g, out, x: g * (2 / ROOT_2PI) / erfcx(x * -(0.5**0.5)),))
+lgamma = row(special.lgamma, None, (POSITIVE,), (lambda g, out, x: g * digamma(x),))
+digamma = row(special.digamma, None, (POSITIVE,), (lambda g, out, x: g * polygamma(1.0, x),))
+polygamma = row(special.polygamma, None, ((1.0, 1.0), POSITIVE), (
+    None,
+    lambda g, out, n, x: g * polygamma(n + 1, x)))
+
+sigmoid = row(activations.sigmoid, None, ONE, (lambda g, out, x: g * out * (1 - out),),
+    fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
+relu = row(activations.relu, None, ONE, (lambda g, out, x: where(x > 0, g, 0.0),),
+    fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
+leaky_relu = row(activations.leaky_relu, None, (ANY, POSITIVE), (
+    lambda g, out, x, slope: where(x > 0, g, g * slope),
+    lambda g, out, x, slope: where(x > 0, 0.0, g * x)), static=1,
+    fast=lambda x, slope: maximum(x, slope * x) if is_number(slope) and 0 < slope <= 1
+    else where(x > 0, x, slope * x))
+elu = row(activations.elu, None, (ANY, POSITIVE), (
+    lambda g, out, x, alpha: where(x > 0, g, g * alpha * exp(x)),
+    lambda g, out, x, alpha: where(x > 0, 0.0, g * expm1(x))),
+    fast=lambda x, alpha: where(x > 0, x, alpha * expm1(x)))
+softplus = row(activations.softplus, None, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
+    fast=lambda x: logaddexp(x, 0.0), nonnegative=True)
+silu = row(activations.silu, None, ONE, (
+    lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
+    fast=lambda x: x / (1.0 + exp(-x)), bounded=True)
+gelu = row(activations.gelu, None, ONE, (
+    lambda g, out, x: g * (ndtr(x) + x * (exp(-0.5 * x * x) / ROOT_2PI)),),
+    fast=lambda x: x * ndtr(x), bounded=True)
 # fmt: on

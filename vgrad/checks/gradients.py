@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Array, as_numbers
+from ..arrays import OperandArray
 from ..engine import Value, reachable
 from ..finite import listed
 from ..flat import Graph, argument_names
@@ -159,7 +160,7 @@ def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Suspects]:
 
 
 def _as_values(array: Array, name: str) -> Any:
-    values = np.empty(array.shape, dtype=object)
+    values = np.empty(array.shape, dtype=object).view(OperandArray)
     for index in np.ndindex(array.shape):
         values[index] = Value(array[index], f"{name}{list(index) or ''}", trainable=False)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,13 @@ Mask = NDArray[np.bool_]
 
 CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
+
+
+def by_code(fact: Callable[[ops.Op], bool]) -> Mask:
+    """(256,) for each op code whether a fact holds for its row; not for codes of no row."""
+    mask = np.zeros(256, bool)
+    mask[: len(ops.OPS)] = [fact(op) for op in ops.OPS]
+    return mask
 
 
 class Terms(NamedTuple):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from .fused import GONE, Floats, Fused, Ints, Mask, Terms
+from .fused import Floats, Fused, Ints, Mask, Terms, by_code
 from .trees import Forest, named
 
 
@@ -54,16 +54,13 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
 def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     """(m,) which nodes have roundings of their own, if `coef` multiplies them.
 
-    A leaf has none, nor has a choice among numbers, or a number times a power of 2 or a condition.
-    A sum has, but may have been made to cancel with its own terms. Of the rows that `take` chooses
-    among, where(k == 0, x, 0) and so on, one counts and the others are 0, so they never cancel:
-    they pass for rounded.
+    A leaf has none, nor has a choice among numbers, a whole number as of floor, or a number times a
+    power of 2 or a condition. A sum has, but may have been made to cancel with its own terms. Of
+    the rows that `take` chooses among, where(k == 0, x, 0) and so on, one counts and the others are
+    0, so they never cancel: they pass for rounded.
     """
-    exact, is_condition = np.zeros((2, GONE + 1), bool)  # by op code
-    for op in ops.OPS:
-        is_condition[op.code] = op.is_condition
-        exact[op.code] = bool(op.signs) or op.chooses or op.is_condition or not op.arity
-    exact, is_condition = exact[fused.op], is_condition[fused.op]
+    exact = by_code(lambda op: op.is_exact)[fused.op]
+    is_condition = by_code(lambda op: op.is_condition)[fused.op]
     mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
     power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
     keeps = is_condition | ((fused.op == ops.const.code) & power)

@@ -8,10 +8,8 @@ import numpy as np
 
 from .. import ops
 from ..cached import cached_property
-from .fused import Floats, Fused, Ints, Mask, Terms
+from .fused import Floats, Fused, Ints, Mask, Terms, by_code
 
-SUMS = [op for op in ops.OPS if op.signs]
-IS_SUM = np.isin(np.arange(256), [op.code for op in SUMS])  # by op code
 LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dtype
 
 # A constant that scales a product becomes its coefficient, and multiplies one factor first. It must
@@ -41,10 +39,14 @@ def edges_of(fused: Fused) -> Edges:
     scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
     scaled &= not fused.alone  # where nobody would notice an overflow
     weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
-    for op in SUMS:
+    for op in (op for op in ops.OPS if op.signs):
         of_op = fused.op[user] == op.code
         weight[of_op] = np.take(op.signs, side[of_op])
     return Edges(user, side, used, weight)
+
+
+def _adds(op: ops.Op) -> bool:
+    return bool(op.signs)
 
 
 def _may_join(fused: Fused, edges: Edges) -> Mask:
@@ -54,7 +56,7 @@ def _may_join(fused: Fused, edges: Edges) -> Mask:
     """
     node, user = edges.used, edges.user
     once = np.bincount(np.append(node, fused.outputs))[node] == 1
-    is_sum, is_product = IS_SUM[fused.op], fused.op == ops.mul.code
+    is_sum, is_product = by_code(_adds)[fused.op], fused.op == ops.mul.code
     # A shared sum stays by itself in a batched one, as it is computed once and not per sample.
     same_buffer = fused.batched[node] == fused.batched[user]
     into_sum = (is_product | _picks(fused))[node] | (is_sum[node] & same_buffer)
@@ -78,7 +80,7 @@ def _picks(fused: Fused) -> Mask:
     number = (op[w] == ops.const.code) & (np.abs(value[w]) <= LARGEST)
     nothing = (op[zero] == ops.const.code) & (value[zero] == 0)
     picked = (op[w] == ops.parameter.code) | number
-    condition = np.array([x.is_condition for x in ops.OPS])[op[c]]
+    condition = by_code(lambda op: op.is_condition)[op[c]]
     picks[picks] = condition & picked & nothing & (not fused.alone)
     return picks
 
@@ -109,7 +111,7 @@ class Forest:
     @cached_property
     def is_sum(self) -> Mask:
         """(m,) which nodes are additions, subtractions or negations."""
-        mask: Mask = IS_SUM[self.fused.op]
+        mask: Mask = by_code(_adds)[self.fused.op]
         return mask
 
     @cached_property

@@ -18,14 +18,23 @@ from .variables import Expression, Variables, applied, combined, constant, tuple
 
 WIDTH, TAB = 92, " " * 4  # a statement may be indented twice
 LABELS, BIASES = 3, 2  # how many a comment has, and how many are added to a matrix product
-RESERVED = {"np", "theta", "B", "len", "float", "__debug__"}  # names that the text has anyway
+RESERVED = {
+    "np",
+    "special",
+    "theta",
+    "B",
+    "len",
+    "float",
+    "__debug__",
+}  # names that the text has anyway
 
 
 def to_numpy_source(graph: Graph, name: str = "f") -> str:
     """The graph as the text of a NumPy function `name(theta, *arrays)`, fused as by `compile`.
 
     It takes theta (P,) and one array (B, ...) per argument, and returns what a `Program` does when
-    it is called, but for roundings. It needs NumPy and nothing else.
+    it is called, but for roundings. It needs NumPy and nothing else, but for functions such as erf,
+    which NumPy lacks: these it imports from `vgrad.special`.
 
     >>> import vgrad
     >>> w, b = vgrad.Value(3.0, label="w"), vgrad.Value(1.0, label="b")
@@ -90,7 +99,10 @@ class _Writer:
         several = isinstance(codes, tuple) and len(codes) > 1
         body.append(_statement("return ", tuple_of(codes)[1:-1] if several else tuple_of(codes)))
         lists = self.variables.lists.items()
-        text = ["import numpy as np", *[""] * bool(lists)]
+        text = ["import numpy as np"]
+        if any("special." in kernel for kernel in kernels):
+            text += ["from vgrad import special"]
+        text += [""] * bool(lists)
         text += [_block(f"{x} = np.array([", code[1:-1], "])") for code, x in lists]
         text += ["", "", _block(f"def {name}(", ", ".join(self.takes), "):", WIDTH)]
         return "\n".join([*text, *(indent(x, TAB) for x in body), ""])

@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from .. import ops
+from .. import ops, special
 from ..arguments import Array, Shape
 from ..compiler import Fused, Ints
 from ..flat import Graph, interpret, recorded, strides_of
@@ -68,7 +68,9 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
     """An op as its row says: as a rule of other ops, or as its ufunc."""
     if op is ops.where:
         return combined("np.where({}, {}, {})", operands[0]._replace(mask=False), *operands[1:])
-    for rule in filter(None, (op.fast, None if op.ufunc else op.forward)):
+    if op.definition is getattr(special, op.name, False):
+        return combined(f"special.{op.name}({', '.join(['{}'] * op.arity)})", *operands)
+    for rule in filter(None, (op.fast, None if op.ufunc else op.definition or op.forward)):
         with suppress(Exception):  # whatever a rule meets that was not written for nodes
             graph = recorded(op, rule, None if op.static is None else operands[op.static].value)
             if op.code not in graph.op:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,11 +75,11 @@ class Graph:
 
     def __getstate__(self) -> dict[str, Any]:
         # names as in a file, since codes mean nothing elsewhere
-        return {**self.__dict__, "ops": [op.name for op in ops.OPS]}
+        return {**self.__dict__, "ops": [op.reference for op in ops.OPS]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         names = state.pop("ops", None)
-        self.__dict__.update(state, op=_as_known(state["op"], names))
+        self.__dict__.update(state, op=_as_known(state["op"], names, ops.imported))
 
     def check(self) -> None:
         """Raise GraphFormatError if the arrays break an invariant of this class."""
@@ -242,7 +242,7 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     """
     graph.check()
     about = {
-        "ops": [op.name for op in ops.OPS],
+        "ops": [op.reference for op in ops.OPS],
         "input_shapes": graph.input_shapes,
         "output_shapes": graph.output_shapes,
         "labels": [(i, str(x)) for i, x in graph.labels.items() if x is not None],
@@ -274,15 +274,22 @@ def _structure(sizes: Any) -> Structure:
     return list(map(_structure, sizes)) if any(type(x) is list for x in sizes) else tuple(sizes)
 
 
-def _as_known(codes: NDArray[Any], names: Any) -> NDArray[np.uint8]:
-    """Op codes by the table of this process, from those by a table of names."""
+def _as_known(
+    codes: NDArray[Any], names: Any, own: Callable[..., ops.Op] = ops.named
+) -> NDArray[np.uint8]:
+    """Op codes by the table of this process, from those by a table of names.
+
+    For an op of one's own that is a name, a line and a module, which go to `own`.
+    """
     if codes.dtype != np.uint8 or not isinstance(names, list):
         raise GraphFormatError(f"op must be uint8, with a list of ops (got {codes.dtype})")
     known = np.zeros(256, np.uint8)
     for code in np.unique(codes).tolist():
         if code >= len(names):
             raise GraphFormatError(f"op codes must be below {len(names)} (got {code})")
-        known[code] = ops.named(names[code]).code
+        name = names[code]
+        own_op = isinstance(name, list | tuple) and len(name) == 3
+        known[code] = (own(*name) if own_op else ops.named(name)).code
     return np.take(known, codes)
 
 

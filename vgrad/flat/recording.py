@@ -17,12 +17,13 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Shape, as_list, distinct_leaves
+from ..arrays import boxed, wants_floats
 from ..engine import Value
 from ..errors import TraceError
-from ..lines import outermost_frame, source_line
-from ..operand import boxed, look, watches
+from ..lines import defining_line, error_line, outermost_frame
+from ..operand import look, watches
 from .graph import Graph
-from .refusals import refusal
+from .refusals import refusal, wants_numbers
 from .tape import Tape
 
 T = TypeVar("T")
@@ -86,6 +87,9 @@ def _attempt(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch:
     except Exception as error:
         if tape.refusal is not None and error is not tape.refusal:
             raise tape.refusal from error  # which NumPy, perhaps, has put in other words
+        text = wants_floats(error) or wants_numbers(error)
+        if text:
+            raise TraceError(f"{text} ({error_line(error)})") from error
         raise
     finally:
         tape.close()
@@ -173,8 +177,7 @@ def argument_names(fn: Callable[..., Any], count: int) -> list[str]:
 def _describe(fn: Callable[..., Any]) -> str:
     """The name of `fn` and the line that defines it, for error messages."""
     name = getattr(fn, "__name__", type(fn).__name__)
-    code = getattr(fn, "__code__", None)
-    return f"{name} ({source_line(code.co_filename, code.co_firstlineno)})" if code else name
+    return f"{name} ({defining_line(fn)})" if hasattr(fn, "__code__") else name
 
 
 @lru_cache(maxsize=4096)  # some 9 MB: there is no end of numbers

@@ -61,6 +61,16 @@ _REFUSALS = {
 # fmt: on
 
 
+def wants_numbers(error: Exception) -> str:
+    """What to say where NumPy refuses an index; "" if `error` is about something else."""
+    if isinstance(error, IndexError) and "arrays used as indices" in str(error):
+        return (
+            "conditions on traced values must not pick numbers out of an array, as in x[x > 0]; "
+            "use np.where(x > 0, x, 0.0), or a product with the conditions, which are 1.0 or 0.0"
+        )
+    return ""
+
+
 def refusal(means: str) -> TraceError:
     """The error for looking at the number of a value that is being traced, by `means`."""
     frame = user_frame()

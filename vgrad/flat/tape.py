@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Shape, Structure, distinct_leaves
+from ..arrays import as_operands
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import user_line
@@ -236,7 +237,7 @@ class Tape:
             node.label = f"{name}[{', '.join(map(str, index))}]" if index else name
             self.inputs.append(node.place)
             nodes[index] = node
-        return nodes[()]
+        return as_operands(nodes)
 
     def lift(self, x: Any) -> int:
         """The place of a node, a number, or a `Value` with all that it was computed from."""

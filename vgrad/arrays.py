@@ -1,0 +1,143 @@
+"""NumPy's functions on operands, and on arrays of them, by the protocols it has for such kinds.
+
+`np.log1p(v)` and `np.where(A > 0, A, B)` become ops of the table. NumPy's other functions go
+through an array number by number, and so come back to Python's operators and to these ops. What
+then still needs floats is an error that says what to write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import functions, ops
+
+Operation = Any  # an op, or a function of several: number by number
+
+# NumPy's ufuncs; and the names of those that it keeps to itself, or that are several ops.
+_OWN: dict[Any, Operation] = {op.ufunc: op for op in ops.OPS if op.ufunc is not None}
+_OWN |= {name: getattr(functions, name) for name in ("clip", "divmod", "square", "reciprocal")}
+_CHOICES = {np.where: ops.where, np.clip: functions.clip}  # which are not ufuncs
+
+# How NumPy and SciPy say that they want floats, perhaps with the name of the function; and what to
+# write where they do.
+_WANTS_FLOATS = re.compile(
+    r"ufunc '(\w+?)[01]?'|callable (\w+) method|dtype\('O'\)|array type object is unsupported"
+)
+_IN_VGRAD = {op.name: f"vgrad.{op.name}(...)" for op in ops.OPS}
+_IN_VGRAD |= {"expit": "vgrad.sigmoid(x)", "gammaln": "vgrad.lgamma(x)", "psi": "vgrad.digamma(x)"}
+_IN_VGRAD |= {
+    name: f"vgrad.linalg.{name}(...)" for name in ("solve", "inv", "det", "slogdet", "cholesky")
+}
+_IN_GENERAL = (
+    "functions of vgrad (vgrad.linalg has solve, inv, det, slogdet, cholesky, solve_triangular), "
+    "or an op of your own, by vgrad.op"
+)
+
+
+class OperandArray(np.ndarray):
+    """An array of operands, as the functions that are traced get it: shape (n,), (n, m), ...
+
+    Comparisons give an array of conditions, 1.0 or 0.0, in place of booleans.
+
+    >>> import vgrad
+    >>> f = vgrad.compile(lambda x, y: np.where(x > 0, np.maximum(x, y), 0.0))
+    >>> f([], [[1.0, -2.0]], [[3.0, 4.0]])
+    array([[3., 0.]])
+    """
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        return apply_ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return apply_function(function, args, options)
+
+
+def as_operands(x: Any) -> Any:
+    """An object array as an array of operands, and its one number if it has no dimensions."""
+    if not isinstance(x, np.ndarray) or x.dtype != object:
+        return x
+    return x.view(OperandArray) if x.ndim else x[()]
+
+
+def apply_ufunc(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """What `ufunc`, or its `method` such as "reduce", gives where an input is an operand."""
+    own = (_OWN.get(ufunc) or _OWN.get(ufunc.__name__)) if method == "__call__" else None
+    if own is not None and not options and not any(isinstance(x, np.ndarray) for x in inputs):
+        return own(*inputs)
+    if own is not None and getattr(own, "operator", None) is None:  # else Python's operator is it
+        ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
+    plain = {name: _plain(x) for name, x in options.items()}
+    with _explaining(ufunc.__name__):
+        result = getattr(ufunc, method)(*map(_plain, inputs), **plain)
+    if options.get("out") is not None:
+        return options["out"][0]
+    return tuple(map(as_operands, result)) if ufunc.nout > 1 else as_operands(result)
+
+
+def apply_function(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What a function of NumPy's that is no ufunc gives where an argument is an operand."""
+    own = _CHOICES.get(function)
+    if own is not None and len(args) == 3 and not any(x is None for x in args) and not options:
+        return apply_ufunc(_elementwise(own, 3, 1), "__call__", args, {})
+    with _explaining(function.__name__):
+        return as_operands(function._implementation(*args, **options))
+
+
+def boxed(x: Any) -> Any:
+    """An operand as an array of no dimensions, which NumPy does not hand back to us."""
+    if not hasattr(x, "_apply"):
+        return x
+    array = np.empty((), dtype=object)
+    array[()] = x
+    return array
+
+
+def wants_floats(error: Exception, name: str = "") -> str:
+    """What to say where NumPy or SciPy refuses operands; "" if `error` is about something else."""
+    if isinstance(error, FloatsWanted):
+        return str(error)
+    found = _WANTS_FLOATS.search(str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return ""
+    name = name or found[1] or found[2] or ""
+    who = f"{name}() of NumPy or SciPy" if name else "this function of NumPy or SciPy"
+    return (
+        f"{who} must not be given Values or traced values, as it computes with floats alone; use "
+        f"{_IN_VGRAD.get(name, _IN_GENERAL)}"
+    )
+
+
+class FloatsWanted(TypeError):
+    """A function of NumPy or SciPy was given operands, and computes with floats alone."""
+
+
+@contextmanager
+def _explaining(name: str) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        text = wants_floats(error, name)
+        if text:
+            raise FloatsWanted(text) from error
+        raise
+
+
+@lru_cache(maxsize=256)
+def _elementwise(operation: Operation, nin: int, nout: int) -> np.ufunc:
+    """An operation as a ufunc on object arrays."""
+    return np.frompyfunc(operation, nin, nout)
+
+
+def _plain(x: Any) -> Any:
+    """An input or option of a ufunc, as what NumPy does not hand back to us."""
+    if isinstance(x, tuple):
+        return tuple(map(_plain, x))
+    return x.view(np.ndarray) if isinstance(x, OperandArray) else boxed(x)

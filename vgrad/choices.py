@@ -1,0 +1,210 @@
+"""Choices and whole numbers, of plain numbers and arrays: what rows of `ops` compute."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .numbers import by_numpy, select
+
+# Names are the op's own, so one or two hide a built-in; nothing in this file needs the built-in.
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two numbers; nan if either is.
+
+    All of the gradient goes to the larger one, half of it to each if they are equal.
+
+    >>> import vgrad
+    >>> vgrad.maximum(1, 2)
+    2.0
+    """
+    return select((x > y) | (x != x), x, y)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of two numbers; nan if either is.
+
+    All of the gradient goes to the smaller one, half of it to each if they are equal.
+
+    >>> import vgrad
+    >>> vgrad.minimum(1, 2)
+    1.0
+    """
+    return select((x < y) | (x != x), x, y)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition is true, y where it is false.
+
+    A condition is a comparison, or any number: all but 0 are true, nan too. Both x and y are
+    computed for every sample; the one that is not taken has a gradient of 0, whatever it is, and
+    the condition has none.
+
+    >>> import vgrad
+    >>> x = vgrad.Value(-2.0)
+    >>> y = vgrad.where(x > 0, vgrad.sqrt(x), 0.5 * x)
+    >>> y.backward()
+    >>> y.data, x.grad
+    (-1.0, 0.5)
+    """
+    return select(condition, x, y)
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same number, but no gradient goes through it.
+
+    >>> import vgrad
+    >>> x = vgrad.Value(3.0)
+    >>> (x * vgrad.stop_gradient(x)).backward()
+    >>> x.grad
+    3.0
+    """
+    return x * 1.0
+
+
+def abs(x: Any) -> Any:
+    """The absolute value; its derivative at 0 is 0.
+
+    >>> import vgrad
+    >>> vgrad.abs(-2)
+    2.0
+    """
+    return operator.abs(x)
+
+
+@by_numpy
+def sign(x: Any) -> Any:
+    """1.0 for a positive number, -1.0 for a negative one, 0.0 for 0; its derivative is 0, at 0 too.
+
+    >>> import vgrad
+    >>> vgrad.sign(-3.5)
+    -1.0
+    """
+    return np.sign(x)
+
+
+@by_numpy
+def floor(x: Any) -> Any:
+    """The largest whole number not above x; its derivative is 0, at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.floor(-1.5)
+    -2.0
+    """
+    return np.floor(x)
+
+
+@by_numpy
+def ceil(x: Any) -> Any:
+    """The smallest whole number not below x; its derivative is 0, at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.ceil(-1.5)
+    -1.0
+    """
+    return np.ceil(x)
+
+
+@by_numpy
+def trunc(x: Any) -> Any:
+    """x without what is behind the point; its derivative is 0, at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.trunc(-1.5)
+    -1.0
+    """
+    return np.trunc(x)
+
+
+@by_numpy
+def rint(x: Any) -> Any:
+    """The nearest whole number, of two the even one; its derivative is 0, at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.rint(0.5), vgrad.rint(1.5)
+    (0.0, 2.0)
+    """
+    return np.rint(x)
+
+
+@by_numpy
+def remainder(x: Any, y: Any) -> Any:
+    """x % y, what a division leaves, as Python has it: x - floor(x / y) * y, of the sign of y.
+
+    nan if y is 0 or x infinite. Its derivatives are 1 and -floor(x / y), at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.remainder(7, 3), vgrad.remainder(-7, 3)
+    (1.0, 2.0)
+    """
+    return np.remainder(x, y)
+
+
+@by_numpy
+def fmod(x: Any, y: Any) -> Any:
+    """What a division leaves, as C has it: x - trunc(x / y) * y, of the sign of x.
+
+    nan if y is 0 or x infinite. Its derivatives are 1 and -trunc(x / y), at its jumps too.
+
+    >>> import vgrad
+    >>> vgrad.fmod(7, 3), vgrad.fmod(-7, 3)
+    (1.0, -1.0)
+    """
+    return np.fmod(x, y)
+
+
+@by_numpy
+def floor_divide(x: Any, y: Any) -> Any:
+    """x // y, the largest whole number not above x / y; no gradient goes through it.
+
+    >>> import vgrad
+    >>> vgrad.floor_divide(7, 2), vgrad.floor_divide(-7, 2)
+    (3.0, -4.0)
+    """
+    return np.floor_divide(x, y)
+
+
+# --- what has an operator of Python's, or no public name -----------------------------------------
+
+
+def gt(x: Any, y: Any) -> Any:
+    """1.0 where x > y, else 0.0."""
+    return (x > y) * 1.0
+
+
+def lt(x: Any, y: Any) -> Any:
+    """1.0 where x < y, else 0.0."""
+    return (x < y) * 1.0
+
+
+def ge(x: Any, y: Any) -> Any:
+    """1.0 where x >= y, else 0.0."""
+    return (x >= y) * 1.0
+
+
+def le(x: Any, y: Any) -> Any:
+    """1.0 where x <= y, else 0.0."""
+    return (x <= y) * 1.0
+
+
+def eq(x: Any, y: Any) -> Any:
+    """1.0 where x == y, else 0.0."""
+    return (x == y) * 1.0
+
+
+def ne(x: Any, y: Any) -> Any:
+    """1.0 where x != y, else 0.0."""
+    return (x != y) * 1.0
+
+
+def guard(x: Any, y: Any) -> Any:
+    """y, but 0 where y is nan and x, a gradient, is 0; graphs of gradients need it.
+
+    >>> nan = float("nan")
+    >>> guard(0.0, nan), guard(1.0, nan)
+    (0.0, nan)
+    """
+    return select((x == 0) & (y != y), 0.0, y)

@@ -1,0 +1,219 @@
+"""Ops of one's own: `vgrad.op` makes a row of the table of a function and its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+
+from .engine import Value
+from .lines import defining_line
+from .ops import ANY, MAX_ARITY, OPS, Op, Range, Rule, is_number
+
+if TYPE_CHECKING:
+    from .ops import Function
+
+P = ParamSpec("P")
+TRIED = 12  # numbers of an op's domain on which its function and rules must work
+
+
+def op(
+    *, vjp: Rule | Sequence[Rule | None] | None, name: str = "", domain: Sequence[Range] = ()
+) -> Callable[[Callable[P, Any]], Function[P]]:
+    """Make an op of a function of one to three numbers, whose derivative is what you say it is.
+
+    The function computes with NumPy arrays of one shape, number by number, and returns such an
+    array. `vjp` has one rule for each operand, or None for one that gets no gradient: a function of
+    the gradient that arrives, the result, and the operands, which returns the operand's share of
+    that gradient. It is written with operators and functions of vgrad, or NumPy's of the same
+    names, so that it can be differentiated again.
+
+    >>> import vgrad
+    >>> @vgrad.op(vjp=lambda g, out, x: g * (1 - out * out))
+    ... def my_tanh(x):
+    ...     return np.tanh(x)
+    >>> x = vgrad.Value(0.5)
+    >>> my_tanh(x).backward()
+    >>> round(x.grad, 6)
+    0.786448
+    >>> vgrad.gradcheck(my_tanh, 0.5)
+    1 of 1 derivatives agree with central differences (step 0.001, tolerance 1e-06)
+
+    It is then an op like any other, on numbers, arrays, `Value`s and in `compile`. A rounding that
+    lets gradients through has `vjp=lambda g, out, x: g`, and a function of several ops may have a
+    derivative of its own. Files and pickles know an op by its `name`, by default that of the
+    function, so there can be only one of each; at the prompt or in a notebook a new one takes the
+    place of the old. `domain` has a range (low, high) for each operand, by default (-2, 2), in
+    which the rules are tried when the op is made.
+
+    Raises ValueError if the name is taken, if there is not one rule for each operand, or if the
+    function or a rule does not do what is said here.
+    """
+
+    def make(function: Callable[P, Any]) -> Function[P]:
+        if not callable(function) or isinstance(function, np.ufunc):
+            raise TypeError(f"vgrad.op must decorate a function of Python's (got {function!r})")
+        plain = getattr(function, "pyfunc", function)  # below np.vectorize
+        own = name or getattr(plain, "__name__", "")
+        operands = _operands(own, plain)
+        rules = _rules(own, operands, vjp)
+        ranges = tuple(domain) or (ANY,) * len(operands)
+        forward = _forward(own, function)
+        points = np.array([np.random.default_rng(0).uniform(*x, TRIED) for x in ranges])
+        _try_forward(own, function, forward, points)
+        for operand, rule in zip(operands, rules):
+            _try_rule(f"the rule of op {own!r} for {operand}", rule, forward, points)
+        _make_way(own, plain)
+        return Op(  # type: ignore[return-value]
+            own,
+            own,
+            forward,
+            domain=ranges,
+            vjp=rules,
+            exact=True,  # for all that is known
+            definition=plain,
+            defined=defining_line(plain),
+        )
+
+    return make
+
+
+def _operands(own: str, function: Rule) -> list[str]:
+    """The names of the operands."""
+    parameters = signature(function).parameters.values()
+    if any(x.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for x in parameters):
+        raise ValueError(f"op {own!r} must name its operands (got {signature(function)})")
+    names = [x.name for x in parameters if x.kind is not Parameter.KEYWORD_ONLY]
+    if len(names) > MAX_ARITY:
+        raise ValueError(
+            f"op {own!r} must have at most {MAX_ARITY} operands (got {', '.join(names)}); write it "
+            "as a function of ops that have fewer"
+        )
+    return names
+
+
+def _rules(own: str, operands: list[str], vjp: Any) -> tuple[Rule | None, ...]:
+    """One rule for each operand, none of which warns."""
+    given = [*vjp] if isinstance(vjp, Sequence) else [vjp] * (len(operands) if vjp is None else 1)
+    if len(given) != len(operands):
+        raise ValueError(
+            f"op {own!r} must have one vjp rule for each operand ({', '.join(operands)}), or None "
+            f"for one without a gradient (got {len(given)})"
+        )
+    return tuple(rule and _without_warnings(rule) for rule in given)
+
+
+def _without_warnings(rule: Rule) -> Rule:
+    def quiet(*operands: Any) -> Any:
+        with np.errstate(all="ignore"):
+            part = rule(*operands)
+        return float(part) if is_number(part) else part
+
+    return quiet
+
+
+def _forward(own: str, function: Rule) -> Rule:
+    """A function of arrays of one shape as a forward rule.
+
+    A number goes to it as an array too, since NumPy computes some functions of either differently.
+    """
+
+    def forward(*operands: Any) -> Any:
+        arrays = np.broadcast_arrays(*map(_as_array, operands))
+        shape = arrays[0].shape
+        given = [_read_only(x.reshape(shape or 1)) for x in arrays]
+        with np.errstate(all="ignore"):
+            out = function(*given)
+        if not isinstance(out, np.ndarray) or out.shape != given[0].shape or out.dtype.kind != "f":
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(out)
+            raise ValueError(
+                f"op {own!r} must return an array of floats, of the shape {given[0].shape} of its "
+                f"operands (got {got:.80}), and compute it with these and plain numbers alone"
+            )
+        if not shape:
+            return float(out[0])
+        return out if out.flags.owndata else out.copy()  # not a view of an operand
+
+    return forward
+
+
+def _as_array(x: Any) -> Any:
+    return x if isinstance(x, np.ndarray) and x.dtype.kind == "f" else np.asarray(x, np.float64)
+
+
+def _read_only(x: Any) -> Any:
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+def _try_forward(own: str, function: Rule, forward: Rule, points: Any) -> None:
+    """Raise ValueError unless a number and arrays of any shape give the same."""
+    try:
+        with np.errstate(all="ignore"):
+            function(*map(_read_only, points))
+            function(*(_read_only(x[:1]) for x in points))
+    except Exception as error:
+        raise ValueError(
+            f"op {own!r} must take arrays of any shape, number by number, and leave them as they "
+            f"are (got {_described(error)}); write it with NumPy's functions, such as np.where in "
+            "place of if, or decorate it with np.vectorize as well"
+        ) from error
+    alone = np.array([forward(*column) for column in points.T.tolist()])
+    for shape in ((-1,), (3, -1), (-1, 2)):
+        together = forward(*(x.reshape(shape) for x in points)).ravel()
+        apart = np.flatnonzero((alone != together) & ~(np.isnan(alone) & np.isnan(together)))
+        if len(apart):
+            k = apart[0]
+            raise ValueError(
+                f"op {own!r} must make of a number in an array what it makes of the number alone "
+                f"(got {together[k]} and {alone[k]} for {', '.join(map(str, points[:, k]))})"
+            )
+
+
+def _try_rule(what: str, rule: Rule | None, forward: Rule, points: Any) -> None:
+    """Raise ValueError unless a rule takes numbers, arrays and `Value`s."""
+    numbers = points[:, 0].tolist()
+    cases = [
+        (1.0, forward(*numbers), *numbers),
+        (np.ones(points.shape[1]), forward(*points), *points),
+        (Value(1.0), Value(forward(*numbers)), *map(Value, numbers)),
+    ]
+    for arguments in cases:
+        if rule is None:
+            return
+        try:
+            part = rule(*arguments)
+            fits = np.shape(part) in ((), np.shape(arguments[0]))
+        except NameError:  # it names what is still to be defined
+            return
+        except Exception as error:
+            raise ValueError(
+                f"{what} must take the gradient, the result and the operands, which are numbers, "
+                f"arrays, Values or traced values (got {_described(error)}); write it with "
+                "operators and functions of vgrad, or of NumPy where they have the same names"
+            ) from error
+        if not fits or not (is_number(part) or isinstance(part, np.ndarray | Value)):
+            raise ValueError(
+                f"{what} must return a number for numbers, and an array of their shape for arrays "
+                f"(got {part!r:.80})"
+            )
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error) or 'no message'}"
+
+
+def _make_way(own: str, function: Rule) -> None:
+    """Rename the op that has this name, if it was defined at the prompt or in a notebook too."""
+    for old in OPS if _is_interactive(function) else ():
+        if old.name == own and old.definition is not None and _is_interactive(old.definition):
+            vars(old)["name"] = f"{own}_{old.code}"  # graphs that have it keep it
+
+
+def _is_interactive(function: Rule) -> bool:
+    """Whether a function was defined at the top of `__main__`, where cells run more than once."""
+    is_top = getattr(function, "__qualname__", "").isidentifier()
+    return is_top and getattr(function, "__module__", "") == "__main__"

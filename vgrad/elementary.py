@@ -1,0 +1,349 @@
+"""Powers and logarithms, angles and hyperbolic functions, of plain numbers and arrays.
+
+Rows of `ops` add the derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .numbers import Rule, by_numpy, select
+
+# --- powers and logarithms -----------------------------------------------------------------------
+
+# For these exponents np.power may or may not take a short cut, depending on the operands' layout.
+# Taking it always, as PyTorch does, makes the result depend on the numbers alone.
+_root = by_numpy(np.sqrt)
+SHORT_CUTS: dict[float, Rule] = {
+    -1.0: lambda x: 1.0 / x,
+    0.0: by_numpy(np.ones_like),
+    0.5: lambda x: select(x == -math.inf, math.inf, _root(x) + 0.0),  # pow(-0.0, 0.5) is 0.0
+    1.0: lambda x: x,
+    2.0: lambda x: x * x,
+}
+_general_power: Rule = by_numpy(np.power)
+
+
+def pow(x: Any, y: Any) -> Any:
+    """x to the power of y; nan if x is negative and y not a whole number.
+
+    As in PyTorch x has no gradient where y is 0, nor has y where x is 0 and y not negative.
+
+    >>> import vgrad
+    >>> vgrad.pow(2, 10)
+    1024.0
+    """
+    if not isinstance(y, np.ndarray):
+        short_cut = SHORT_CUTS.get(y)
+        return short_cut(x) if short_cut else _general_power(x, y)
+    out = _general_power(x, y)
+    for exponent, short_cut in SHORT_CUTS.items():
+        hit = y == exponent
+        if hit.any():
+            out = np.where(hit, short_cut(x), out)
+    return out
+
+
+@by_numpy
+def exp(x: Any) -> Any:
+    """e to the power of x; inf above 709.78.
+
+    Its derivative is exp(x) itself.
+
+    >>> import vgrad
+    >>> vgrad.exp(0)
+    1.0
+    """
+    return np.exp(x)
+
+
+@by_numpy
+def exp2(x: Any) -> Any:
+    """2 to the power of x; inf from 1024.
+
+    >>> import vgrad
+    >>> vgrad.exp2(10)
+    1024.0
+    """
+    return np.exp2(x)
+
+
+@by_numpy
+def expm1(x: Any) -> Any:
+    """exp(x) - 1, to the last digits where x is small.
+
+    >>> import vgrad
+    >>> vgrad.expm1(1e-20)
+    1e-20
+    """
+    return np.expm1(x)
+
+
+@by_numpy
+def log(x: Any) -> Any:
+    """The natural logarithm: -inf at 0, nan below.
+
+    Its derivative is 1 / x, inf at 0.
+
+    >>> import vgrad
+    >>> vgrad.log(0)
+    -inf
+    """
+    return np.log(x)
+
+
+@by_numpy
+def log2(x: Any) -> Any:
+    """The logarithm to base 2: -inf at 0, nan below.
+
+    >>> import vgrad
+    >>> vgrad.log2(1024)
+    10.0
+    """
+    return np.log2(x)
+
+
+@by_numpy
+def log10(x: Any) -> Any:
+    """The logarithm to base 10: -inf at 0, nan below.
+
+    >>> import vgrad
+    >>> vgrad.log10(1000)
+    3.0
+    """
+    return np.log10(x)
+
+
+@by_numpy
+def log1p(x: Any) -> Any:
+    """log(1 + x), to the last digits where x is small: -inf at -1, nan below.
+
+    Its derivative is 1 / (1 + x), inf at -1.
+
+    >>> import vgrad
+    >>> vgrad.log1p(1e-20)
+    1e-20
+    """
+    return np.log1p(x)
+
+
+@by_numpy
+def logaddexp(x: Any, y: Any) -> Any:
+    """log(exp(x) + exp(y)), without overflow: the sum of two numbers given by their logarithms.
+
+    Its derivatives are exp(x) and exp(y) as shares of their sum; nan at two equal infinities.
+
+    >>> import vgrad
+    >>> vgrad.logaddexp(1000, 1000)
+    1000.6931471805599
+    """
+    return np.logaddexp(x, y)
+
+
+@by_numpy
+def sqrt(x: Any) -> Any:
+    """The square root: nan below 0.
+
+    Its derivative is 1 / (2 * sqrt(x)), inf at 0.
+
+    >>> import vgrad
+    >>> vgrad.sqrt(9)
+    3.0
+    """
+    return np.sqrt(x)
+
+
+@by_numpy
+def cbrt(x: Any) -> Any:
+    """The cube root, of the sign of x.
+
+    Its derivative is 1 / (3 * cbrt(x)**2), inf at 0.
+
+    >>> import vgrad
+    >>> vgrad.cbrt(-27)
+    -3.0
+    """
+    return np.cbrt(x)
+
+
+# --- angles, in radians --------------------------------------------------------------------------
+
+
+@by_numpy
+def sin(x: Any) -> Any:
+    """The sine of an angle in radians; nan at infinity.
+
+    >>> import vgrad
+    >>> vgrad.sin(0)
+    0.0
+    """
+    return np.sin(x)
+
+
+@by_numpy
+def cos(x: Any) -> Any:
+    """The cosine of an angle in radians; nan at infinity.
+
+    >>> import vgrad
+    >>> vgrad.cos(0)
+    1.0
+    """
+    return np.cos(x)
+
+
+@by_numpy
+def tan(x: Any) -> Any:
+    """The tangent of an angle in radians; nan at infinity. No float is a pole.
+
+    Its derivative is 1 + tan(x)**2.
+
+    >>> import vgrad
+    >>> vgrad.tan(0)
+    0.0
+    """
+    return np.tan(x)
+
+
+@by_numpy
+def arcsin(x: Any) -> Any:
+    """The angle, from -pi/2 to pi/2, whose sine is x; nan outside of -1 to 1.
+
+    Its derivative is 1 / sqrt(1 - x**2), inf at -1 and 1.
+
+    >>> import vgrad
+    >>> vgrad.arcsin(0)
+    0.0
+    """
+    return np.arcsin(x)
+
+
+@by_numpy
+def arccos(x: Any) -> Any:
+    """The angle, from 0 to pi, whose cosine is x; nan outside of -1 to 1.
+
+    Its derivative is -1 / sqrt(1 - x**2), -inf at -1 and 1.
+
+    >>> import vgrad
+    >>> vgrad.arccos(1)
+    0.0
+    """
+    return np.arccos(x)
+
+
+@by_numpy
+def arctan(x: Any) -> Any:
+    """The angle, from -pi/2 to pi/2, whose tangent is x.
+
+    Its derivative is 1 / (1 + x**2).
+
+    >>> import vgrad
+    >>> vgrad.arctan(0)
+    0.0
+    """
+    return np.arctan(x)
+
+
+@by_numpy
+def arctan2(y: Any, x: Any) -> Any:
+    """The angle of the point (x, y), from -pi to pi, with y first.
+
+    Its derivatives are x and -y, divided by x**2 + y**2; 0 at (0, 0), as in PyTorch.
+
+    >>> import vgrad
+    >>> vgrad.arctan2(1, 0) == math.pi / 2
+    True
+    """
+    return np.arctan2(y, x)
+
+
+@by_numpy
+def hypot(x: Any, y: Any) -> Any:
+    """sqrt(x**2 + y**2), without overflow: the length of the vector (x, y).
+
+    Its derivatives are x and y, divided by it; 0 at (0, 0), as that of abs.
+
+    >>> import vgrad
+    >>> vgrad.hypot(3, 4)
+    5.0
+    """
+    return np.hypot(x, y)
+
+
+# --- hyperbolic functions ------------------------------------------------------------------------
+
+
+@by_numpy
+def sinh(x: Any) -> Any:
+    """The hyperbolic sine, (exp(x) - exp(-x)) / 2.
+
+    >>> import vgrad
+    >>> vgrad.sinh(0)
+    0.0
+    """
+    return np.sinh(x)
+
+
+@by_numpy
+def cosh(x: Any) -> Any:
+    """The hyperbolic cosine, (exp(x) + exp(-x)) / 2.
+
+    >>> import vgrad
+    >>> vgrad.cosh(0)
+    1.0
+    """
+    return np.cosh(x)
+
+
+@by_numpy
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent, sinh(x) / cosh(x).
+
+    Its derivative is 1 - tanh(x)**2.
+
+    >>> import vgrad
+    >>> vgrad.tanh(0)
+    0.0
+    """
+    return np.tanh(x)
+
+
+@by_numpy
+def arcsinh(x: Any) -> Any:
+    """The number whose hyperbolic sine is x, log(x + sqrt(x**2 + 1)).
+
+    Its derivative is 1 / sqrt(x**2 + 1).
+
+    >>> import vgrad
+    >>> vgrad.arcsinh(0)
+    0.0
+    """
+    return np.arcsinh(x)
+
+
+@by_numpy
+def arccosh(x: Any) -> Any:
+    """The number from 0 whose hyperbolic cosine is x, log(x + sqrt(x**2 - 1)); nan below 1.
+
+    Its derivative is 1 / sqrt(x**2 - 1), inf at 1.
+
+    >>> import vgrad
+    >>> vgrad.arccosh(1)
+    0.0
+    """
+    return np.arccosh(x)
+
+
+@by_numpy
+def arctanh(x: Any) -> Any:
+    """The number whose hyperbolic tangent is x: -inf and inf at -1 and 1, nan beyond.
+
+    Its derivative is 1 / (1 - x**2), inf at -1 and 1.
+
+    >>> import vgrad
+    >>> vgrad.arctanh(0)
+    0.0
+    """
+    return np.arctanh(x)

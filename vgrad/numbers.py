@@ -1,0 +1,81 @@
+"""Plain numbers: what counts as one, and how rules are evaluated on them by IEEE 754."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
+
+Rule = Callable[..., Any]
+P = ParamSpec("P")
+
+PLAIN = frozenset([float, int, bool])  # types that need no further look
+
+
+def is_number(x: Any) -> bool:
+    """Whether `x` is a real number: Python's, NumPy's, or an array of no dimensions holding one."""
+    if isinstance(x, (float, int, np.floating, np.integer, np.bool_)):
+        return not isinstance(x, np.timedelta64)  # NumPy counts it among the integers
+    return isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiub"
+
+
+def is_count(x: Any) -> bool:
+    """Whether `x` is an integer, 1 or more, Python's or NumPy's, and not a bool."""
+    if isinstance(x, bool) or hasattr(x, "_apply"):
+        return False
+    return hasattr(x, "__index__") and bool(x >= 1)
+
+
+def number(x: Any) -> float:
+    """`x` as a float; raises TypeError unless it is a real number, which a string is not."""
+    if x.__class__ is float or is_number(x):
+        try:
+            return float(x)
+        except OverflowError:  # an int beyond the range of floats
+            return math.inf if x > 0 else -math.inf
+    if hasattr(x, "_apply"):
+        raise TypeError(f"must be a plain number (got {x!r}, which can be used as it is)")
+    raise TypeError(f"must be a real number (got {x!r}, a {type(x).__name__})")
+
+
+def as_floats(x: Any, mask: bool) -> Any:
+    """A number or array as a forward rule takes it: floats, or with `mask` booleans too."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
+    return array if mask and array.dtype == bool else array.astype(np.float64, copy=False)
+
+
+def evaluate(rule: Rule, *numbers: float) -> float:
+    """`rule(*numbers)` by IEEE 754: 1/0 is inf, and 0/0 is nan, where Python would raise."""
+    try:
+        return float(rule(*numbers))
+    except ArithmeticError:
+        with np.errstate(all="ignore"):
+            return float(rule(*map(np.float64, numbers)))
+
+
+# Each forward rule must give one number the same bits as a whole array, whatever path NumPy takes
+# inside.
+
+
+def by_numpy(function: Callable[P, Any]) -> Callable[P, Any]:
+    """A function of NumPy's as a forward rule: no warnings, and a float for a float."""
+
+    @wraps(function)
+    def forward(*xs: P.args, **named: P.kwargs) -> Any:
+        with np.errstate(all="ignore"):
+            out = function(*xs, **named)
+        return out if out.ndim else float(out)
+
+    return forward
+
+
+def select(c: Any, x: Any, y: Any) -> Any:
+    """x where c, else y, of numbers or arrays."""
+    if isinstance(c, np.ndarray) or isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+        return np.where(c, x, y)
+    return x if c else y

@@ -227,7 +227,7 @@ assert vgrad.compile(vgrad.Graph.load(sys.argv[1]))([], [3.0]) == [27.0]
 
 
 def test_a_pickle_imports_the_module_of_its_ops(tmp_path, monkeypatch):
-    """As that of a function does, so that a worker of another machine knows them; a file does not."""
+    """As that of a function does, so that another machine knows them; a file does not."""
     (tmp_path / "ours.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     import ours

@@ -229,8 +229,8 @@ def sigmoid(x: float) -> float:
 
 # The forward rules again, from other sources: NumPy's function, or plain Python by hand.
 # This is the one list to which a row is added that is no function of NumPy's; `test_special` has
-# those of `vgrad.special`, and what is computed with them.
-SPECIAL = {*special.FUNCTIONS, "gelu"}
+# those of `vgrad.special`, and gelu, which is computed with one.
+SPECIAL = {"gelu", *(op.name for op in COMPUTED if op.definition is getattr(special, op.name, 0))}
 BY_HAND = {
     "where": lambda c, x, y: x if c != 0 else y,
     "relu": lambda x: x if x > 0 or math.isnan(x) else 0.0,

@@ -36,7 +36,7 @@ _IN_VGRAD |= {
 }
 _IN_GENERAL = (
     "functions of vgrad (vgrad.linalg has solve, inv, det, slogdet, cholesky, solve_triangular), "
-    "or an op of your own, by vgrad.op"
+    "a loop of the steps of a solver such as odeint, or an op of your own, by vgrad.op"
 )
 
 

@@ -16,6 +16,7 @@ from .engine import computed
 _HERE, _NUMPY, _PYTHON = (
     os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__, os.__file__)
 )
+_SCIPY = os.path.join(os.path.dirname(os.path.dirname(_NUMPY)), "scipy") + os.sep  # beside it
 
 
 def user_line() -> str:
@@ -69,8 +70,8 @@ def source_line(filename: str, line: int) -> str:
 
 
 def _is_library(filename: str) -> bool:
-    """Whether a file is vgrad's, NumPy's or Python's own, so that no mistake is sought there."""
-    if filename.startswith((_HERE, _NUMPY, "<__array_function__")):
+    """Whether a file is vgrad's, NumPy's, SciPy's or Python's: no mistake is sought there."""
+    if filename.startswith((_HERE, _NUMPY, _SCIPY, "<__array_function__")):
         return True
     return _is_pythons(filename)
 

@@ -22,8 +22,8 @@ watches: set[ref[Callable[[Any, str], bool]]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
-    "the function of that name in vgrad, as in vgrad.exp(x), where there is one, and arrays of "
-    "dtype object"
+    "the function of that name in vgrad, as in vgrad.exp(x), where there is one, a loop of the "
+    "steps of a solver such as odeint, and arrays of dtype object"
 )
 
 

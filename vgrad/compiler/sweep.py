@@ -18,7 +18,8 @@ Tiles = Iterator[tuple[Bound, slice, bool]]
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
-TILE_BYTES = 1 << 23
+# Half of it is better where a tile is still so wide that the calls' own cost is small.
+TILE_BYTES, WIDE = 1 << 23, 2000
 MIN_TILE = 16  # samples
 SAFETY = 4  # times the estimate of a call's memory; if that is too much, it is measured
 KEPT_WIDTHS = 8  # of tiles that stay bound,
@@ -43,7 +44,8 @@ class FusedSweep:
             scratch = max((x.scratch for x in kernels), default=0)
             lasting = 2 * rows + sum(x.lasting for x in kernels)
             sizes.append((dtype.itemsize * lasting, dtype.itemsize * scratch))
-        self.tile = tile or max(MIN_TILE, TILE_BYTES // sum(sizes[-1]))  # samples at a time
+        most = TILE_BYTES // sum(sizes[-1])
+        self.tile = tile or max(MIN_TILE, most // 2, min(most, WIDE))  # samples at a time
         # about how many bytes a tile takes: for the shared rows, and for each sample
         self._estimate = [lasting + 3 * scratch for lasting, scratch in sizes]
         self._free: dict[tuple[int, int], list[Bound]] = {}

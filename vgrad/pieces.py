@@ -1,0 +1,92 @@
+"""How special functions are computed: polynomials on pieces, of numbers and arrays alike.
+
+A number gets the same bits alone or anywhere in an array: arithmetic is element by element, and
+what happens to a number depends on that number only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from .numbers import Rule
+
+BLOCK = 8192  # numbers at a time, so that what is computed on the way stays in the cache
+
+
+def elementwise(rule: Rule) -> Rule:
+    """`rule`, written for floats and one-dimensional float64 arrays, as a function of any array."""
+
+    @wraps(rule)
+    def function(x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            if not isinstance(x, np.ndarray):
+                try:
+                    return float(rule(float(x)))
+                except ZeroDivisionError:  # Python raises where IEEE 754 has an infinity
+                    return float(rule(np.array([x], np.float64))[0])
+            flat = np.ascontiguousarray(x, np.float64).reshape(-1)
+            count = round(flat.size / BLOCK)
+            blocks = np.array_split(flat, count) if count > 1 else [flat]
+            out = np.concatenate([*map(rule, blocks)]).reshape(x.shape)
+            return out.astype(x.dtype) if x.dtype.kind == "f" else out
+
+    return function
+
+
+def pieces(x: Any, *pieces: tuple[float, Rule]) -> Any:
+    """The rule of the first (bound, rule) with x >= bound, applied to each x; nan for nan."""
+    if not isinstance(x, np.ndarray):
+        return next((rule(x) for bound, rule in pieces if x >= bound), math.nan)
+    out, upper = np.full_like(x, math.nan), math.nan
+    for bound, rule in pieces:
+        hit = (x >= bound) & ~(x >= upper)
+        if hit.all():
+            return rule(x)
+        where = hit.nonzero()[0]
+        if where.size:
+            out[where] = rule(x[where])
+        upper = bound
+    return out
+
+
+def least(x: Any, top: float) -> Any:
+    """The smaller of the two."""
+    return np.minimum(x, top) if isinstance(x, np.ndarray) else min(x, top)
+
+
+def whole(x: Any) -> Any:
+    """The whole number next to `x`."""
+    return np.rint(x) if isinstance(x, np.ndarray) else float(round(x))
+
+
+def horner(t: Any, coefficients: Sequence[float]) -> Any:
+    """The polynomial in `t` with these coefficients, the highest power's first."""
+    p = t * coefficients[0]
+    for c in coefficients[1:-1]:
+        p += c
+        p *= t
+    p += coefficients[-1]
+    return p
+
+
+def reflect(q: Any, x: Any, total: float) -> Any:
+    """`q`, or total - q where x is negative. NumPy's `where` is slower where signs are mixed."""
+    if not isinstance(x, np.ndarray):
+        return total - q if x < 0 else q
+    side = np.copysign(0.5 * total, x)
+    side -= 0.5 * total  # 0, or -total
+    q = np.copysign(q, x)
+    q -= side
+    return q
+
+
+def two_product(x: Any, y: Any) -> tuple[Any, Any]:
+    """x * y, and its rounding error: Dekker, Numer. Math. 18 (1971)."""
+    product, c, d = x * y, x * 134217729.0, y * 134217729.0
+    a, b = c - (c - x), d - (d - y)  # the leading 26 bits
+    return product, ((a * b - product) + a * (y - b) + (x - a) * b) + (x - a) * (y - b)

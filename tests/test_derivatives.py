@@ -244,7 +244,7 @@ CORNERS = {  # at 0, infinities, nan and ties
 }
 
 
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("fuse", [True, pytest.param(False, marks=long)], ids=["fused", "plain"])
 @pytest.mark.parametrize(
     "around", [x if x == "beside a norm" else pytest.param(x, marks=long) for x in AROUND]
 )

@@ -54,7 +54,7 @@ def sample(op: ops.Op, rng: random.Random) -> list[float]:
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
 def test_derivatives_agree_with_central_differences(op):
     rng = random.Random(op.code)
-    for _ in range(12):
+    for _ in range(6):
         gradcheck(op, sample(op, rng))
 
 
@@ -251,7 +251,7 @@ def test_forward_rules_agree_with_numpy_or_with_python(op):
     """Within 2 roundings, for the functions that are not correctly rounded, and in nan and inf."""
     reference = op.ufunc or BY_HAND[op.name]
     rng = random.Random(op.code)
-    rows = list(itertools.islice(itertools.product(EDGES, repeat=op.arity), 0, 4000))
+    rows = list(itertools.islice(itertools.product(EDGES, repeat=op.arity), 0, 1000))
     rows += [tuple(rng.uniform(-3, 3) for _ in range(op.arity)) for _ in range(500)]
     for row in rows:
         if op.name == "pow" and (row[0] in (-INF, -0.0) and row[1] == 0.5):

@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "polygamma": vgrad.polygamma,
 }
 FORWARD = {name: getattr(special, name) for name in FUNCTIONS}  # what the rows compute with
-ORDERS = [*range(1, 21), 40, 100, 170]
+ORDERS = [*range(1, 11), 15, 20, 40, 170]
 INF, NAN, TINY = math.inf, math.nan, 5e-324
 ULPS, ABSOLUTE = 4.0, 1e-15
 
@@ -242,13 +242,13 @@ def test_the_reference_of_polygamma_is_right() -> None:
 @pytest.mark.parametrize("n", ORDERS)
 def test_polygamma(n: int) -> None:
     """Next to the zeros of an even order, terms of size n! / 1.5^(n + 1) cancel."""
-    end = min(300.0, 330.0 / n)
-    points = Points().magnitudes(70, -min(end, 307.0 / (n + 1)), end, signs=[1])
-    points = points.uniform(130, 0, 60).magnitudes(50, -2, 4, signs=[1])
-    points = points.uniform(100, -10, 0).magnitudes(40, -3, 8, signs=[-1])
-    points = points.magnitudes(30, -15, -2, around=-np.arange(6) - 0.5)
-    x = points.magnitudes(20, -300.0 / (n + 1), -1.0, signs=[-1]).take()
-    assert x.size == 440
+    end, k = min(300.0, 330.0 / n), 2 if n <= 10 else 1
+    points = Points().magnitudes(70 * k, -min(end, 307.0 / (n + 1)), end, signs=[1])
+    points = points.uniform(130 * k, 0, 60).magnitudes(50 * k, -2, 4, signs=[1])
+    points = points.uniform(100 * k, -10, 0).magnitudes(40 * k, -3, 8, signs=[-1])
+    points = points.magnitudes(30 * k, -15, -2, around=-np.arange(6) - 0.5)
+    x = points.magnitudes(20 * k, -300.0 / (n + 1), -1.0, signs=[-1]).take()
+    assert x.size == 440 * k  # 10,560 in all
     scale = np.where(x < 0, math.factorial(n) / 1.5 ** (n + 1), 0.0) if n % 2 == 0 else 0.0
     check(f"polygamma {n}", x, lambda x: polygamma(n, x), scale=scale)
 
@@ -315,7 +315,7 @@ def test_an_order_that_polygamma_does_not_have(n: float) -> None:
 
 
 def test_orders_of_polygamma_as_arrays() -> None:
-    f, x = FUNCTIONS["polygamma"], np.linspace(-3.3, 20.0, 12).reshape(3, 4)
+    f, x = FORWARD["polygamma"], np.linspace(-3.3, 20.0, 12).reshape(3, 4)
     orders = np.array([0.0, 1.0, 2.0, 2.5])
     want = np.stack([f(n, x[:, k]) for k, n in enumerate(orders)], axis=1)
     assert same_bits(f(orders, x), want)

@@ -23,6 +23,7 @@ from helpers import COMPUTED, random_program, same_bits
 
 import vgrad
 from vgrad import GraphFormatError, ShapeError, TraceError, Value, nn, ops
+from vgrad.flat import recording
 
 MODEL = nn.MLP(2, [4, 3, 1], rng=random.Random(1))
 W, V = Value(0.5, label="w"), Value(-1.5)
@@ -480,8 +481,9 @@ ELSEWHERE = [in_thread, in_own_pool, in_event_loop, lambda task: POOL.submit(tas
     "look",
     [lambda: W.data, lambda: 2.0 if W > 0 else 3.0, lambda: int(W * 4), lambda: float(f"{W:.3f}")],
 )
-def test_a_parameter_that_a_functions_own_thread_looks_at_is_found(elsewhere, look):
+def test_a_parameter_that_a_functions_own_thread_looks_at_is_found(elsewhere, look, monkeypatch):
     """Threads inherit no context; what they look at would be frozen without a word."""
+    monkeypatch.setattr(recording, "PAUSE", 1e-4)  # nothing else is about to begin
     for options in ({}, {"parameters": [W, V]}):
         with pytest.raises(TraceError, match=rf"test_trace.py:{look.__code__.co_firstlineno}\)"):
             vgrad.trace(lambda x: x * elsewhere(look), (), **options)

@@ -68,8 +68,7 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     if any(behind[graph.op == op.code, k].any() and _hides_nan(op, k) for op, k in uses):
         return fused
     by = np.arange(len(fused.op))
-    guarded = fused.parents[guards, 1]
-    by[guards] = np.where(fused.depth[guarded] > 0, guarded, guards)  # leaves have no kernels
+    by[guards] = fused.parents[guards, 1]
     while (by[by] != by).any():  # a guard of a guard
         by = by[by]
     return replace(replaced(fused, by), unguarded=True)

@@ -110,7 +110,13 @@ class FusedSweep:
 
     def width(self, batch: int) -> int:
         """How many samples each tile of a batch has, save the last."""
-        return batch if batch <= self.tile else -(-batch // -(-batch // self.tile))
+        if batch <= self.tile:
+            return batch
+        fewest = -(-batch // self.tile)
+        for tiles in range(fewest, fewest + fewest // 8 + 1):
+            if batch % tiles == 0:  # so that no narrower one has to be bound for the rest
+                return batch // tiles
+        return -(-batch // fewest)
 
     def memory(self, width: int) -> int:
         """The bytes that the buffers of one tile take, where gradients go to the parameters."""

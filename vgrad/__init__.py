@@ -1,9 +1,11 @@
 """vgrad: write scalar code, run it at array speed.
 
 Micrograd comes first: `ops` is the table of operations, `operand` gives them Python's operators,
-`engine` is the scalar engine, `Value`, and `nn`, `optim` and `functions` are built on it. Behind it
-is the same graph as arrays, in wings. Each has a door, its `__init__`, which says what the wing is
-for and how data goes through it:
+`engine` is the scalar engine, `Value`, and `nn`, `optim`, `functions` and `linalg` are built on it.
+What the ops compute, and their docstrings, stand below the table, in `choices`, `elementary`,
+`activations`, `special` and `gamma`; `arrays` lets NumPy's functions take operands, and `custom`
+makes ops of one's own. Behind it is the same graph as arrays, in wings. Each has a door, its
+`__init__`, which says what the wing is for and how data goes through it:
 
     flat        records a function as arrays, differentiates it, and sweeps it level by level
     compiler    sums become matrix products, and levels lists of NumPy calls

@@ -385,10 +385,10 @@ PUBLIC = [op for op in COMPUTED if op.name in vgrad.__all__]
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
 def test_every_op_has_a_docstring_and_named_operands(op):
     names = list(signature(op).parameters)
-    assert len(names) == op.arity and op.__name__ in (op.name, "truediv")
+    assert len(names) == op.arity and op.__name__ == op.name
     heading, blank, text = op.__doc__.split("\n", 2)
     assert heading.startswith(f"{op.name}({names[0]}") and not blank
-    assert len(text) > 10 and "row of the table" not in text
+    assert len(text.strip()) > 2 and "row of the table" not in text
     assert heading in pydoc.render_doc(op)
 
 

@@ -1,4 +1,7 @@
-"""Choices and whole numbers, of plain numbers and arrays: what rows of `ops` compute."""
+"""Choices, whole numbers and Python's operators, of plain numbers and arrays.
+
+Rows of `ops` add the derivatives.
+"""
 
 from __future__ import annotations
 
@@ -168,6 +171,31 @@ def floor_divide(x: Any, y: Any) -> Any:
 
 
 # --- what has an operator of Python's, or no public name -----------------------------------------
+
+
+def add(x: Any, y: Any) -> Any:
+    """x + y."""
+    return x + y
+
+
+def sub(x: Any, y: Any) -> Any:
+    """x - y."""
+    return x - y
+
+
+def mul(x: Any, y: Any) -> Any:
+    """x * y; 0 * inf is nan."""
+    return x * y
+
+
+def div(x: Any, y: Any) -> Any:
+    """x / y; 1 / 0 is inf, and 0 / 0 is nan."""
+    return x / y
+
+
+def neg(x: Any) -> Any:
+    """-x."""
+    return -x
 
 
 def gt(x: Any, y: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from inspect import cleandoc, signature
+from inspect import signature, unwrap
 from math import log as _log
 from math import pi
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
@@ -65,7 +65,7 @@ class Op:
     signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
     exact: bool = False  # no result is rounded, as those of floor are not
-    bounded: bool = False  # nor is any result larger than 1, or than the largest operand
+    bounded: bool = False  # no result is larger than 1, or than the largest operand
     definition: Rule | None = None  # a function that names the operands, and has the docstring
     defined: str = ""  # the line that made the row, if it is not vgrad's own
     code: int = field(init=False, default_factory=lambda: len(OPS))
@@ -86,9 +86,9 @@ class Op:
         if len(OPS) == MAX_OPS:
             raise ValueError(f"there must be at most {MAX_OPS} ops (got one more, {self.name!r})")
         if self.definition is not None:  # so that help, editors and doctest see a function
-            doc = cleandoc(self.definition.__doc__ or "")
+            heading = f"{self.name}({_operands(self.definition)})"
             vars(self).update(
-                __doc__=f"{self.name}({_operands(self.definition)})\n\n{doc}",
+                __doc__=f"{heading}\n\n    {self.definition.__doc__ or ''}",
                 __name__=self.name,
                 __qualname__=getattr(self.definition, "__qualname__", self.name),
                 __module__=self.definition.__module__,
@@ -166,9 +166,13 @@ class Op:
 
 
 def _operands(function: Rule) -> str:
-    """The operands that a function takes, as its help shows them."""
-    parameters = signature(function).parameters.values()
-    return ", ".join(str(x.replace(annotation=x.empty)) for x in parameters)
+    """The operands of a function, as its help shows them; `signature` would take 3 ms for all."""
+    plain: Any = unwrap(function)
+    if not hasattr(plain, "__code__"):
+        return ", ".join(signature(plain).parameters)
+    names, defaults = plain.__code__.co_varnames[: plain.__code__.co_argcount], plain.__defaults__
+    given = [f"{name}={x!r}" for name, x in zip(names[::-1], (defaults or ())[::-1])][::-1]
+    return ", ".join([*names[: len(names) - len(given)], *given])
 
 
 if TYPE_CHECKING:
@@ -185,7 +189,6 @@ def row(
     domain: tuple[Range, ...],
     vjp: tuple[Rule | None, ...],
     symbol: str = "",
-    name: str = "",
     forward: Rule | None = None,
     **facts: Any,
 ) -> Function[P]:
@@ -193,7 +196,7 @@ def row(
 
     `facts` are further fields of `Op`.
     """
-    name = name or function.__name__
+    name = function.__name__
     facts |= {"definition": function}
     return Op(name, symbol or name, forward or function, ufunc, domain, vjp, **facts)  # type: ignore
 
@@ -255,19 +258,20 @@ const     = Op("const", "", _leaf)
 input     = Op("input", "", _leaf)
 parameter = Op("parameter", "", _leaf)
 
-add = row(operator.add, np.add, TWO, (
+add = row(choices.add, np.add, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: g), "+", signs=(1, 1))
-sub = row(operator.sub, np.subtract, TWO, (
+    lambda g, out, x, y: g), "+", operator.add, signs=(1, 1))
+sub = row(choices.sub, np.subtract, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g), "-", signs=(1, -1))
-mul = row(operator.mul, np.multiply, TWO, (
+    lambda g, out, x, y: -g), "-", operator.sub, signs=(1, -1))
+mul = row(choices.mul, np.multiply, TWO, (
     lambda g, out, x, y: y * g,
-    lambda g, out, x, y: x * g), "*")
-div = row(operator.truediv, np.divide, (ANY, POSITIVE), (
+    lambda g, out, x, y: x * g), "*", operator.mul)
+div = row(choices.div, np.divide, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y), "/", name="div")
-neg = row(operator.neg, np.negative, ONE, (lambda g, out, x: -g,), "-", signs=(-1,), chooses=True)
+    lambda g, out, x, y: -g * out / y), "/", operator.truediv)
+neg = row(choices.neg, np.negative, ONE, (lambda g, out, x: -g,), "-", operator.neg,
+    signs=(-1,), chooses=True)
 pow = row(elementary.pow, np.power, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
     lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**",

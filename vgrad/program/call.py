@@ -185,13 +185,16 @@ class _Columns:
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
         rows = 1 + len(graph.inputs) if self.wanted else len(graph.outputs)
-        whole, start = np.empty((rows, call.batch), call.runner.dtype), 0
-        for part in call.shards(name, self.method, self.wanted, rows):
-            stop = start + part.shape[1]
-            if stop - start == call.batch:
-                return part
-            whole[:, start:stop] = part
-            start = stop
+        shards = call.shards(name, self.method, self.wanted, rows)
+        first: Array = next(shards)
+        start = first.shape[1]
+        if start == call.batch:
+            return first
+        whole = np.empty((len(first), call.batch), first.dtype)
+        whole[:, :start] = first
+        for part in shards:  # each is gone before the next is there
+            whole[:, start : start + part.shape[1]] = part
+            start += part.shape[1]
         return whole
 
 

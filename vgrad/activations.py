@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .elementary import expm1
-from .numbers import by_numpy, select
+from .numbers import quietly, select
 from .special import ndtr
 
 
-@by_numpy
+@quietly
 def sigmoid(x: Any) -> Any:
     """The logistic function, 1 / (1 + exp(-x)).
 
@@ -52,7 +52,7 @@ def elu(x: Any, alpha: Any = 1.0) -> Any:
     return select(x > 0, x, alpha * expm1(x))
 
 
-@by_numpy
+@quietly
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow.
 
@@ -65,7 +65,7 @@ def softplus(x: Any) -> Any:
     return np.logaddexp(x, 0.0)
 
 
-@by_numpy
+@quietly
 def silu(x: Any) -> Any:
     """x * sigmoid(x), also known as swish; nan at -inf, as in PyTorch.
 

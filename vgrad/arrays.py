@@ -8,8 +8,6 @@ then still needs floats is an error that says what to write.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +20,7 @@ Operation = Any  # an op, or a function of several: number by number
 # NumPy's ufuncs; and the names of those that it keeps to itself, or that are several ops.
 _OWN: dict[Any, Operation] = {op.ufunc: op for op in ops.OPS if op.ufunc is not None}
 _OWN |= {name: getattr(functions, name) for name in ("clip", "divmod", "square", "reciprocal")}
+_BY_OPERATORS = {op.operator for op in ops.OPS}  # of objects NumPy computes these by the operators
 _CHOICES = {np.where: ops.where, np.clip: functions.clip}  # which are not ufuncs
 
 # How NumPy and SciPy say that they want floats, perhaps with the name of the function; and what to
@@ -62,24 +61,32 @@ def as_operands(x: Any) -> Any:
     """An object array as an array of operands, and its one number if it has no dimensions."""
     if not isinstance(x, np.ndarray) or x.dtype != object:
         return x
-    return x.view(OperandArray) if x.ndim else x[()]
+    return x.view(OperandArray) if x.shape else x[()]
 
 
 def apply_ufunc(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
     """What `ufunc`, or its `method` such as "reduce", gives where an input is an operand."""
-    own = (_OWN.get(ufunc) or _OWN.get(ufunc.__name__)) if method == "__call__" else None
+    own = _own(ufunc) if method == "__call__" else None
     if own is not None and not options and not any(isinstance(x, np.ndarray) for x in inputs):
         return own(*inputs)
-    if own is not None and getattr(own, "operator", None) is None:  # else Python's operator is it
+    if own is not None and ufunc not in _BY_OPERATORS:
         ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
-    plain = {name: _plain(x) for name, x in options.items()}
-    with _explaining(ufunc.__name__):
+    plain = {name: _plain(x) for name, x in options.items()} if options else options
+    try:
         result = getattr(ufunc, method)(*map(_plain, inputs), **plain)
+    except TypeError as error:
+        _explain(error, ufunc.__name__)
+        raise
     if options.get("out") is not None:
         return options["out"][0]
     return tuple(map(as_operands, result)) if ufunc.nout > 1 else as_operands(result)
+
+
+def _own(ufunc: np.ufunc) -> Operation:
+    """The op, or function of ops, that a ufunc stands for; None if there is none."""
+    return _OWN.get(ufunc) or _OWN.get(ufunc.__name__)
 
 
 def apply_function(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -87,8 +94,11 @@ def apply_function(function: Any, args: tuple[Any, ...], options: dict[str, Any]
     own = _CHOICES.get(function)
     if own is not None and len(args) == 3 and not any(x is None for x in args) and not options:
         return apply_ufunc(_elementwise(own, 3, 1), "__call__", args, {})
-    with _explaining(function.__name__):
+    try:
         return as_operands(function._implementation(*args, **options))
+    except TypeError as error:
+        _explain(error, function.__name__)
+        raise
 
 
 def boxed(x: Any) -> Any:
@@ -119,15 +129,11 @@ class FloatsWanted(TypeError):
     """A function of NumPy or SciPy was given operands, and computes with floats alone."""
 
 
-@contextmanager
-def _explaining(name: str) -> Iterator[None]:
-    try:
-        yield
-    except TypeError as error:
-        text = wants_floats(error, name)
-        if text:
-            raise FloatsWanted(text) from error
-        raise
+def _explain(error: TypeError, name: str) -> None:
+    """Raise an error that says what to write, if a function of this name wants floats."""
+    text = wants_floats(error, name)
+    if text and not isinstance(error, FloatsWanted):
+        raise FloatsWanted(text) from error
 
 
 @lru_cache(maxsize=256)
@@ -138,6 +144,6 @@ def _elementwise(operation: Operation, nin: int, nout: int) -> np.ufunc:
 
 def _plain(x: Any) -> Any:
     """An input or option of a ufunc, as what NumPy does not hand back to us."""
-    if isinstance(x, tuple):
-        return tuple(map(_plain, x))
-    return x.view(np.ndarray) if isinstance(x, OperandArray) else boxed(x)
+    if type(x) is OperandArray:
+        return x.view(np.ndarray)
+    return tuple(map(_plain, x)) if isinstance(x, tuple) else boxed(x)

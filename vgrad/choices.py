@@ -78,7 +78,7 @@ def abs(x: Any) -> Any:
     return operator.abs(x)
 
 
-@by_numpy
+@by_numpy(np.sign)
 def sign(x: Any) -> Any:
     """1.0 for a positive number, -1.0 for a negative one, 0.0 for 0; its derivative is 0, at 0 too.
 
@@ -86,10 +86,9 @@ def sign(x: Any) -> Any:
     >>> vgrad.sign(-3.5)
     -1.0
     """
-    return np.sign(x)
 
 
-@by_numpy
+@by_numpy(np.floor)
 def floor(x: Any) -> Any:
     """The largest whole number not above x; its derivative is 0, at its jumps too.
 
@@ -97,10 +96,9 @@ def floor(x: Any) -> Any:
     >>> vgrad.floor(-1.5)
     -2.0
     """
-    return np.floor(x)
 
 
-@by_numpy
+@by_numpy(np.ceil)
 def ceil(x: Any) -> Any:
     """The smallest whole number not below x; its derivative is 0, at its jumps too.
 
@@ -108,10 +106,9 @@ def ceil(x: Any) -> Any:
     >>> vgrad.ceil(-1.5)
     -1.0
     """
-    return np.ceil(x)
 
 
-@by_numpy
+@by_numpy(np.trunc)
 def trunc(x: Any) -> Any:
     """x without what is behind the point; its derivative is 0, at its jumps too.
 
@@ -119,10 +116,9 @@ def trunc(x: Any) -> Any:
     >>> vgrad.trunc(-1.5)
     -1.0
     """
-    return np.trunc(x)
 
 
-@by_numpy
+@by_numpy(np.rint)
 def rint(x: Any) -> Any:
     """The nearest whole number, of two the even one; its derivative is 0, at its jumps too.
 
@@ -130,10 +126,9 @@ def rint(x: Any) -> Any:
     >>> vgrad.rint(0.5), vgrad.rint(1.5)
     (0.0, 2.0)
     """
-    return np.rint(x)
 
 
-@by_numpy
+@by_numpy(np.remainder)
 def remainder(x: Any, y: Any) -> Any:
     """x % y, what a division leaves, as Python has it: x - floor(x / y) * y, of the sign of y.
 
@@ -143,10 +138,9 @@ def remainder(x: Any, y: Any) -> Any:
     >>> vgrad.remainder(7, 3), vgrad.remainder(-7, 3)
     (1.0, 2.0)
     """
-    return np.remainder(x, y)
 
 
-@by_numpy
+@by_numpy(np.fmod)
 def fmod(x: Any, y: Any) -> Any:
     """What a division leaves, as C has it: x - trunc(x / y) * y, of the sign of x.
 
@@ -156,10 +150,9 @@ def fmod(x: Any, y: Any) -> Any:
     >>> vgrad.fmod(7, 3), vgrad.fmod(-7, 3)
     (1.0, -1.0)
     """
-    return np.fmod(x, y)
 
 
-@by_numpy
+@by_numpy(np.floor_divide)
 def floor_divide(x: Any, y: Any) -> Any:
     """x // y, the largest whole number not above x / y; no gradient goes through it.
 
@@ -167,7 +160,6 @@ def floor_divide(x: Any, y: Any) -> Any:
     >>> vgrad.floor_divide(7, 2), vgrad.floor_divide(-7, 2)
     (3.0, -4.0)
     """
-    return np.floor_divide(x, y)
 
 
 # --- what has an operator of Python's, or no public name -----------------------------------------

@@ -62,16 +62,27 @@ def evaluate(rule: Rule, *numbers: float) -> float:
 # inside.
 
 
-def by_numpy(function: Callable[P, Any]) -> Callable[P, Any]:
+def quietly(function: Callable[P, Any]) -> Callable[P, Any]:
     """A function of NumPy's as a forward rule: no warnings, and a float for a float."""
 
     @wraps(function)
-    def forward(*xs: P.args, **named: P.kwargs) -> Any:
+    def forward(*xs: Any) -> Any:
         with np.errstate(all="ignore"):
-            out = function(*xs, **named)
+            out = function(*xs)  # type: ignore[call-arg]
         return out if out.ndim else float(out)
 
-    return forward
+    return forward  # type: ignore[return-value]
+
+
+def by_numpy(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    """Let `ufunc` compute a function, which has the operands' names and the docstring."""
+
+    def computed(function: Callable[P, Any]) -> Callable[P, Any]:
+        forward: Any = wraps(function)(quietly(ufunc))
+        forward.ufunc = ufunc
+        return forward  # type: ignore[no-any-return]
+
+    return computed
 
 
 def select(c: Any, x: Any, y: Any) -> Any:

@@ -138,17 +138,21 @@ class Op:
             operands = self._in_order(operands, named)
         if PLAIN.issuperset(map(type, operands)):
             return evaluate(self.forward, *map(number, operands))
-        arrays = [x for x in operands if isinstance(x, np.ndarray) and not is_number(x)]
-        engines = [x for x in operands if hasattr(x, "_apply")]
+        engine, arrays = None, []
+        for x in operands:
+            if isinstance(x, np.ndarray) and not is_number(x):
+                arrays.append(x)
+            elif engine is None and hasattr(x, "_apply"):
+                engine = x
         if arrays:
             with np.errstate(all="ignore"):
-                if engines or any(x.dtype == object for x in arrays):
+                if engine is not None or any(x.dtype == object for x in arrays):
                     return np.frompyfunc(self, self.arity, 1)(*operands)
                 floats = [as_floats(x, rule is None) for x, rule in zip(operands, self.vjp)]
                 return self.forward(*floats)
-        if not engines:
+        if engine is None:
             return evaluate(self.forward, *map(number, operands))
-        result = engines[0]._apply(self, *operands)
+        result = engine._apply(self, *operands)
         if result is NotImplemented:
             kinds = ", ".join(type(x).__name__ for x in operands)
             raise TypeError(f"{self.name}() takes numbers, Values and nodes (got {kinds})")
@@ -185,7 +189,6 @@ if TYPE_CHECKING:
 
 def row(
     function: Callable[P, Any],
-    ufunc: np.ufunc | None,
     domain: tuple[Range, ...],
     vjp: tuple[Rule | None, ...],
     symbol: str = "",
@@ -196,9 +199,9 @@ def row(
 
     `facts` are further fields of `Op`.
     """
-    name = function.__name__
-    facts |= {"definition": function}
-    return Op(name, symbol or name, forward or function, ufunc, domain, vjp, **facts)  # type: ignore
+    name, facts = function.__name__, {"ufunc": getattr(function, "ufunc", None), **facts}
+    facts |= {"domain": domain, "vjp": vjp, "definition": function}
+    return Op(name, symbol or name, forward or function, **facts)  # type: ignore[return-value]
 
 
 def named(name: Any, defined: Any = "", module: Any = "") -> Op:
@@ -258,141 +261,137 @@ const     = Op("const", "", _leaf)
 input     = Op("input", "", _leaf)
 parameter = Op("parameter", "", _leaf)
 
-add = row(choices.add, np.add, TWO, (
+add = row(choices.add, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: g), "+", operator.add, signs=(1, 1))
-sub = row(choices.sub, np.subtract, TWO, (
+    lambda g, out, x, y: g), "+", operator.add, ufunc=np.add, signs=(1, 1))
+sub = row(choices.sub, TWO, (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g), "-", operator.sub, signs=(1, -1))
-mul = row(choices.mul, np.multiply, TWO, (
+    lambda g, out, x, y: -g), "-", operator.sub, ufunc=np.subtract, signs=(1, -1))
+mul = row(choices.mul, TWO, (
     lambda g, out, x, y: y * g,
-    lambda g, out, x, y: x * g), "*", operator.mul)
-div = row(choices.div, np.divide, (ANY, POSITIVE), (
+    lambda g, out, x, y: x * g), "*", operator.mul, ufunc=np.multiply)
+div = row(choices.div, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y), "/", operator.truediv)
-neg = row(choices.neg, np.negative, ONE, (lambda g, out, x: -g,), "-", operator.neg,
+    lambda g, out, x, y: -g * out / y), "/", operator.truediv, ufunc=np.divide)
+neg = row(choices.neg, ONE, (lambda g, out, x: -g,), "-", operator.neg, ufunc=np.negative,
     signs=(-1,), chooses=True)
-pow = row(elementary.pow, np.power, (POSITIVE, ANY), (
+pow = row(elementary.pow, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
-    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**",
+    lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**", ufunc=np.power,
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
     static=1, rounds=lambda y: y in (-0.5, 3.0), nonnegative=lambda y: y % 2 == 0)
 
-maximum = row(choices.maximum, np.maximum, TWO, (
+maximum = row(choices.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))), "max", chooses=True)
-minimum = row(choices.minimum, np.minimum, TWO, (
+    lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))),
+    "max", ufunc=np.maximum, chooses=True)
+minimum = row(choices.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
-    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))), "min", chooses=True)
-where = row(choices.where, None, (ANY, ANY, ANY), (
+    lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))),
+    "min", ufunc=np.minimum, chooses=True)
+where = row(choices.where, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
     lambda g, out, c, x, y: where(c, 0.0, g)), chooses=True)
-guard = row(choices.guard, None, TWO, (
+guard = row(choices.guard, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
     fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
-abs = row(choices.abs, np.absolute, ONE, (
+abs = row(choices.abs, ONE, (
     lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
-    forward=operator.abs, nonnegative=True, chooses=True)
-stop_gradient = row(choices.stop_gradient, None, ONE, (None,), "stop", chooses=True)
+    forward=operator.abs, ufunc=np.absolute, nonnegative=True, chooses=True)
+stop_gradient = row(choices.stop_gradient, ONE, (None,), "stop", chooses=True)
 
-gt = row(choices.gt, np.greater,       TWO, (None, None), ">")
-lt = row(choices.lt, np.less,          TWO, (None, None), "<")
-ge = row(choices.ge, np.greater_equal, TWO, (None, None), ">=")
-le = row(choices.le, np.less_equal,    TWO, (None, None), "<=")
-eq = row(choices.eq, np.equal,         TWO, (None, None), "==")
-ne = row(choices.ne, np.not_equal,     TWO, (None, None), "!=")
+gt = row(choices.gt, TWO, (None, None), ">", ufunc=np.greater)
+lt = row(choices.lt, TWO, (None, None), "<", ufunc=np.less)
+ge = row(choices.ge, TWO, (None, None), ">=", ufunc=np.greater_equal)
+le = row(choices.le, TWO, (None, None), "<=", ufunc=np.less_equal)
+eq = row(choices.eq, TWO, (None, None), "==", ufunc=np.equal)
+ne = row(choices.ne, TWO, (None, None), "!=", ufunc=np.not_equal)
 
-sign  = row(choices.sign,  np.sign,  ONE, (None,), exact=True, bounded=True)
-floor = row(choices.floor, np.floor, ONE, (None,), exact=True)
-ceil  = row(choices.ceil,  np.ceil,  ONE, (None,), exact=True)
-trunc = row(choices.trunc, np.trunc, ONE, (None,), exact=True, bounded=True)
-rint  = row(choices.rint,  np.rint,  ONE, (None,), exact=True)
-floor_divide = row(choices.floor_divide, np.floor_divide, (ANY, POSITIVE), (None, None), "//",
-    exact=True)
-remainder = row(choices.remainder, np.remainder, (ANY, POSITIVE), (
+sign  = row(choices.sign,  ONE, (None,), exact=True, bounded=True)
+floor = row(choices.floor, ONE, (None,), exact=True)
+ceil  = row(choices.ceil,  ONE, (None,), exact=True)
+trunc = row(choices.trunc, ONE, (None,), exact=True, bounded=True)
+rint  = row(choices.rint,  ONE, (None,), exact=True)
+floor_divide = row(choices.floor_divide, (ANY, POSITIVE), (None, None), "//", exact=True)
+remainder = row(choices.remainder, (ANY, POSITIVE), (
     lambda g, out, x, y: g,
     lambda g, out, x, y: -g * rint((x - out) / y)), "%", exact=True, bounded=True)
-fmod = row(choices.fmod, np.fmod, (ANY, POSITIVE), (
+fmod = row(choices.fmod, (ANY, POSITIVE), (
     lambda g, out, x, y: g,
     lambda g, out, x, y: -g * rint((x - out) / y)), exact=True, bounded=True)
 
-exp   = row(elementary.exp,   np.exp,   ONE, (lambda g, out, x: g * out,), nonnegative=True)
-exp2  = row(elementary.exp2,  np.exp2,  ONE, (lambda g, out, x: g * out * LN2,), nonnegative=True)
-expm1 = row(elementary.expm1, np.expm1, ONE, (lambda g, out, x: g * exp(x),))
-log   = row(elementary.log,   np.log,   (POSITIVE,), (lambda g, out, x: g / x,))
-log2  = row(elementary.log2,  np.log2,  (POSITIVE,), (lambda g, out, x: g / (x * LN2),))
-log10 = row(elementary.log10, np.log10, (POSITIVE,), (lambda g, out, x: g / (x * LN10),))
-log1p = row(elementary.log1p, np.log1p, (POSITIVE,), (lambda g, out, x: g / (1 + x),))
-sqrt  = row(elementary.sqrt,  np.sqrt,  (POSITIVE,), (lambda g, out, x: g / (2 * out),),
-    nonnegative=True, bounded=True)
-cbrt  = row(elementary.cbrt,  np.cbrt,  (POSITIVE,), (lambda g, out, x: g / (3 * out * out),),
+exp   = row(elementary.exp,   ONE, (lambda g, out, x: g * out,), nonnegative=True)
+exp2  = row(elementary.exp2,  ONE, (lambda g, out, x: g * out * LN2,), nonnegative=True)
+expm1 = row(elementary.expm1, ONE, (lambda g, out, x: g * exp(x),))
+log   = row(elementary.log,   (POSITIVE,), (lambda g, out, x: g / x,))
+log2  = row(elementary.log2,  (POSITIVE,), (lambda g, out, x: g / (x * LN2),))
+log10 = row(elementary.log10, (POSITIVE,), (lambda g, out, x: g / (x * LN10),))
+log1p = row(elementary.log1p, (POSITIVE,), (lambda g, out, x: g / (1 + x),))
+sqrt  = row(elementary.sqrt,  (POSITIVE,), (lambda g, out, x: g / (2 * out),), nonnegative=True,
     bounded=True)
-logaddexp = row(elementary.logaddexp, np.logaddexp, TWO, (
+cbrt  = row(elementary.cbrt,  (POSITIVE,), (lambda g, out, x: g / (3 * out * out),), bounded=True)
+logaddexp = row(elementary.logaddexp, TWO, (
     lambda g, out, x, y: g / (1 + exp(y - x)),
     lambda g, out, x, y: g / (1 + exp(x - y))))
 
-sin = row(elementary.sin, np.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
-cos = row(elementary.cos, np.cos, ONE, (lambda g, out, x: -g * sin(x),), bounded=True)
-tan = row(elementary.tan, np.tan, ((-1.2, 1.2),), (lambda g, out, x: g * (1 + out * out),))
-arcsin = row(elementary.arcsin, np.arcsin, (UNIT,), (
-    lambda g, out, x: g / sqrt((1 - x) * (1 + x)),))
-arccos = row(elementary.arccos, np.arccos, (UNIT,), (
+sin = row(elementary.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
+cos = row(elementary.cos, ONE, (lambda g, out, x: -g * sin(x),), bounded=True)
+tan = row(elementary.tan, ((-1.2, 1.2),), (lambda g, out, x: g * (1 + out * out),))
+arcsin = row(elementary.arcsin, (UNIT,), (lambda g, out, x: g / sqrt((1 - x) * (1 + x)),))
+arccos = row(elementary.arccos, (UNIT,), (
     lambda g, out, x: -g / sqrt((1 - x) * (1 + x)),), nonnegative=True)
-arctan = row(elementary.arctan, np.arctan, ONE, (lambda g, out, x: g / (1 + x * x),), bounded=True)
-arctan2 = row(elementary.arctan2, np.arctan2, (ANY, POSITIVE), (
+arctan = row(elementary.arctan, ONE, (lambda g, out, x: g / (1 + x * x),), bounded=True)
+arctan2 = row(elementary.arctan2, (ANY, POSITIVE), (
     lambda g, out, y, x: _turn(g, x, y),
     lambda g, out, y, x: -_turn(g, y, x)))
-hypot = row(elementary.hypot, np.hypot, TWO, (
+hypot = row(elementary.hypot, TWO, (
     lambda g, out, x, y: g * (x / where(out == 0, 1.0, out)),
     lambda g, out, x, y: g * (y / where(out == 0, 1.0, out))), nonnegative=True)
 
-sinh = row(elementary.sinh, np.sinh, ONE, (lambda g, out, x: g * cosh(x),))
-cosh = row(elementary.cosh, np.cosh, ONE, (lambda g, out, x: g * sinh(x),), nonnegative=True)
-tanh = row(elementary.tanh, np.tanh, ONE, (lambda g, out, x: g * (1 - out * out),), bounded=True)
-arcsinh = row(elementary.arcsinh, np.arcsinh, ONE, (lambda g, out, x: g / hypot(x, 1.0),),
-    bounded=True)
-arccosh = row(elementary.arccosh, np.arccosh, (ABOVE_ONE,), (
+sinh = row(elementary.sinh, ONE, (lambda g, out, x: g * cosh(x),))
+cosh = row(elementary.cosh, ONE, (lambda g, out, x: g * sinh(x),), nonnegative=True)
+tanh = row(elementary.tanh, ONE, (lambda g, out, x: g * (1 - out * out),), bounded=True)
+arcsinh = row(elementary.arcsinh, ONE, (lambda g, out, x: g / hypot(x, 1.0),), bounded=True)
+arccosh = row(elementary.arccosh, (ABOVE_ONE,), (
     lambda g, out, x: g / (sqrt(x - 1) * sqrt(x + 1)),), nonnegative=True)
-arctanh = row(elementary.arctanh, np.arctanh, (UNIT,), (
-    lambda g, out, x: g / ((1 - x) * (1 + x)),))
+arctanh = row(elementary.arctanh, (UNIT,), (lambda g, out, x: g / ((1 - x) * (1 + x)),))
 
-erf = row(special.erf, None, ONE, (
-    lambda g, out, x: g * (TWO_BY_ROOT_PI * exp(-x * x)),), bounded=True)
-erfc = row(special.erfc, None, ONE, (
+erf = row(special.erf, ONE, (lambda g, out, x: g * (TWO_BY_ROOT_PI * exp(-x * x)),), bounded=True)
+erfc = row(special.erfc, ONE, (
     lambda g, out, x: -g * (TWO_BY_ROOT_PI * exp(-x * x)),), nonnegative=True)
-erfcx = row(special.erfcx, None, ONE, (
+erfcx = row(special.erfcx, ONE, (
     lambda g, out, x: g * (2 * x * out - TWO_BY_ROOT_PI),), nonnegative=True)
-ndtr = row(special.ndtr, None, ONE, (
+ndtr = row(special.ndtr, ONE, (
     lambda g, out, x: g * (exp(-0.5 * x * x) / ROOT_2PI),), nonnegative=True, bounded=True)
-log_ndtr = row(special.log_ndtr, None, ONE, (
+log_ndtr = row(special.log_ndtr, ONE, (
     lambda g, out, x: g * (2 / ROOT_2PI) / erfcx(x * -(0.5**0.5)),))
-lgamma = row(special.lgamma, None, (POSITIVE,), (lambda g, out, x: g * digamma(x),))
-digamma = row(special.digamma, None, (POSITIVE,), (lambda g, out, x: g * polygamma(1.0, x),))
-polygamma = row(special.polygamma, None, ((1.0, 1.0), POSITIVE), (
+lgamma = row(special.lgamma, (POSITIVE,), (lambda g, out, x: g * digamma(x),))
+digamma = row(special.digamma, (POSITIVE,), (lambda g, out, x: g * polygamma(1.0, x),))
+polygamma = row(special.polygamma, ((1.0, 1.0), POSITIVE), (
     None,
     lambda g, out, n, x: g * polygamma(n + 1, x)))
 
-sigmoid = row(activations.sigmoid, None, ONE, (lambda g, out, x: g * out * (1 - out),),
+sigmoid = row(activations.sigmoid, ONE, (lambda g, out, x: g * out * (1 - out),),
     fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
-relu = row(activations.relu, None, ONE, (lambda g, out, x: where(x > 0, g, 0.0),),
+relu = row(activations.relu, ONE, (lambda g, out, x: where(x > 0, g, 0.0),),
     fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
-leaky_relu = row(activations.leaky_relu, None, (ANY, POSITIVE), (
+leaky_relu = row(activations.leaky_relu, (ANY, POSITIVE), (
     lambda g, out, x, slope: where(x > 0, g, g * slope),
     lambda g, out, x, slope: where(x > 0, 0.0, g * x)), static=1,
     fast=lambda x, slope: maximum(x, slope * x) if is_number(slope) and 0 < slope <= 1
     else where(x > 0, x, slope * x))
-elu = row(activations.elu, None, (ANY, POSITIVE), (
+elu = row(activations.elu, (ANY, POSITIVE), (
     lambda g, out, x, alpha: where(x > 0, g, g * alpha * exp(x)),
     lambda g, out, x, alpha: where(x > 0, 0.0, g * expm1(x))),
     fast=lambda x, alpha: where(x > 0, x, alpha * expm1(x)))
-softplus = row(activations.softplus, None, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
+softplus = row(activations.softplus, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
     fast=lambda x: logaddexp(x, 0.0), nonnegative=True)
-silu = row(activations.silu, None, ONE, (
+silu = row(activations.silu, ONE, (
     lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
     fast=lambda x: x / (1.0 + exp(-x)), bounded=True)
-gelu = row(activations.gelu, None, ONE, (
+gelu = row(activations.gelu, ONE, (
     lambda g, out, x: g * (ndtr(x) + x * (exp(-0.5 * x * x) / ROOT_2PI)),),
     fast=lambda x: x * ndtr(x), bounded=True)
 # fmt: on

@@ -102,6 +102,16 @@ def test_arrays_of_operands_stay_what_they_are():
     assert type(again) is OperandArray and again[1].data == -2.0 == copy.deepcopy(x)[1].data
 
 
+def test_results_go_where_out_says():
+    x = np.array([Value(1.0), Value(-2.0)]).view(OperandArray)
+    y, same = x.copy(), x
+    assert np.multiply(x, 2, out=y) is y and y[1].data == -4.0
+    x += 1
+    assert x is same and [v.data for v in same] == [2.0, -1.0]
+    np.maximum(x, 0.0, out=y)
+    assert [v.data for v in y] == [2.0, 0.0]
+
+
 def test_a_tie_is_split_by_numpys_function_too():
     program = vgrad.compile(lambda A: np.maximum(A, 0).sum(), [])
     assert program.input_grads([], [[0.0, 1.0, -1.0]])[0].tolist() == [[0.5, 1.0, 0.0]]

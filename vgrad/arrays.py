@@ -69,19 +69,28 @@ def apply_ufunc(
 ) -> Any:
     """What `ufunc`, or its `method` such as "reduce", gives where an input is an operand."""
     own = _own(ufunc) if method == "__call__" else None
-    if own is not None and not options and not any(isinstance(x, np.ndarray) for x in inputs):
+    if own is not None and not options and not _has_array(inputs):
         return own(*inputs)
     if own is not None and ufunc not in _BY_OPERATORS:
         ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
-    plain = {name: _plain(x) for name, x in options.items()} if options else options
+    out, plain = options.get("out"), [_plain(x) for x in inputs]
+    if options:
+        options = {name: _plain(x) for name, x in options.items()}
     try:
-        result = getattr(ufunc, method)(*map(_plain, inputs), **plain)
+        result = getattr(ufunc, method)(*plain, **options)
     except TypeError as error:
         _explain(error, ufunc.__name__)
         raise
-    if options.get("out") is not None:
-        return options["out"][0]
-    return tuple(map(as_operands, result)) if ufunc.nout > 1 else as_operands(result)
+    if out is not None:
+        return out if len(out) > 1 else out[0]
+    return tuple(map(as_operands, result)) if type(result) is tuple else as_operands(result)
+
+
+def _has_array(inputs: tuple[Any, ...]) -> bool:
+    for x in inputs:  # noqa: SIM110  # several times as quick as any()
+        if isinstance(x, np.ndarray):
+            return True
+    return False
 
 
 def _own(ufunc: np.ufunc) -> Operation:

@@ -302,7 +302,8 @@ REFUSED = {
     "a rule too few": (lambda x, y: x * y, RULE, r"one vjp rule for each operand \(x, y\).*got 1"),
     "a rule too many": (lambda x: x * 2.0, RULE * 2, r"each operand \(x\), or None .*got 2"),
     "any number of operands": (lambda *xs: xs[0], RULE, r"must name its operands \(got \(\*xs"),
-    "four operands": (lambda x, y, z, w: x + 0.0, RULE * 4, r"at most 3 operands .got x, y, z, w"),
+    "four operands": (lambda x, y, z, w: x + 0.0, RULE * 4, r"1 to 3 operands .got x, y, z, w"),
+    "no operand": (lambda: np.ones(3), [], r"1 to 3 operands .got none"),
     "a branch": (branching, RULE, r"must take arrays of any shape.*np.where in place of if"),
     "math": (
         lambda x: math.exp(x),
@@ -403,6 +404,15 @@ def test_a_forward_that_breaks_its_word_later_is_an_error():
     with pytest.raises(ValueError, match="op 'two_faced' must return an array of floats"):
         for _ in range(40):
             op(np.ones(3))
+
+
+def test_threads_may_make_ops_at_once():
+    def make(k):
+        return vgrad.op(vjp=RULE, name=f"threaded_{k}")(lambda x: x * float(k))
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(40)))
+    assert all(ops.OPS[op.code] is op and op(2.0) == 2.0 * k for k, op in enumerate(made))
 
 
 def test_the_table_has_an_end():

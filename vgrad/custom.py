@@ -86,10 +86,10 @@ def _operands(own: str, function: Rule) -> list[str]:
     if any(x.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for x in parameters):
         raise ValueError(f"op {own!r} must name its operands (got {signature(function)})")
     names = [x.name for x in parameters if x.kind is not Parameter.KEYWORD_ONLY]
-    if len(names) > MAX_ARITY:
+    if not 1 <= len(names) <= MAX_ARITY:
         raise ValueError(
-            f"op {own!r} must have at most {MAX_ARITY} operands (got {', '.join(names)}); write it "
-            "as a function of ops that have fewer"
+            f"op {own!r} must have 1 to {MAX_ARITY} operands (got {', '.join(names) or 'none'}); "
+            "of more, write it as a function of ops that have fewer"
         )
     return names
 

@@ -68,7 +68,7 @@ class Op:
     bounded: bool = False  # no result is larger than 1, or than the largest operand
     definition: Rule | None = None  # a function that names the operands, and has the docstring
     defined: str = ""  # the line that made the row, if it is not vgrad's own
-    code: int = field(init=False, default_factory=lambda: len(OPS))
+    code: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
         same = [op for op in OPS if op.name == self.name]
@@ -95,6 +95,7 @@ class Op:
                 __wrapped__=self.definition,
             )
         OPS.append(self)
+        vars(self)["code"] = OPS.index(self)  # in this order, as threads may make ops at once
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

@@ -12,6 +12,8 @@ import numpy as np
 
 from .numbers import Rule, by_numpy, quietly, select
 
+LN2 = math.log(2)
+
 # --- powers and logarithms -----------------------------------------------------------------------
 
 # For these exponents np.power may or may not take a short cut, depending on the operands' layout.
@@ -123,7 +125,7 @@ def log1p(x: Any) -> Any:
     """
 
 
-@by_numpy(np.logaddexp)
+@quietly
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow: the sum of two numbers given by their logarithms.
 
@@ -133,6 +135,8 @@ def logaddexp(x: Any, y: Any) -> Any:
     >>> vgrad.logaddexp(1000, 1000)
     1000.6931471805599
     """
+    far = np.maximum(x, y) + np.log1p(np.exp(-np.abs(x - y)))  # several times as quick as NumPy's
+    return np.where(x == y, x + LN2, far)  # which at infinities would be nan
 
 
 @by_numpy(np.sqrt)

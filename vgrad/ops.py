@@ -234,7 +234,7 @@ def imported(name: str, defined: str, module: str) -> Op:
 
 ANY, POSITIVE, ABOVE_ONE, UNIT = (-2.0, 2.0), (0.2, 3.0), (1.2, 3.0), (-0.9, 0.9)
 ONE, TWO = (ANY,), (ANY, ANY)
-LN2, LN10, ROOT_2PI, TWO_BY_ROOT_PI = _log(2), _log(10), (2 * pi) ** 0.5, 2 / pi**0.5
+LN2, LN10, ROOT_2PI, TWO_BY_ROOT_PI = elementary.LN2, _log(10), (2 * pi) ** 0.5, 2 / pi**0.5
 
 _FAST_POWERS: dict[float, Rule] = elementary.SHORT_CUTS | {  # these as rows of the table too
     -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
@@ -335,7 +335,8 @@ sqrt  = row(elementary.sqrt,  (POSITIVE,), (lambda g, out, x: g / (2 * out),), n
 cbrt  = row(elementary.cbrt,  (POSITIVE,), (lambda g, out, x: g / (3 * out * out),), bounded=True)
 logaddexp = row(elementary.logaddexp, TWO, (
     lambda g, out, x, y: g / (1 + exp(y - x)),
-    lambda g, out, x, y: g / (1 + exp(x - y))))
+    lambda g, out, x, y: g / (1 + exp(x - y))), ufunc=np.logaddexp,
+    fast=lambda x, y: where(x == y, x + LN2, maximum(x, y) + log1p(exp(-abs(x - y)))))
 
 sin = row(elementary.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
 cos = row(elementary.cos, ONE, (lambda g, out, x: -g * sin(x),), bounded=True)
@@ -388,7 +389,7 @@ elu = row(activations.elu, (ANY, POSITIVE), (
     lambda g, out, x, alpha: where(x > 0, 0.0, g * expm1(x))),
     fast=lambda x, alpha: where(x > 0, x, alpha * expm1(x)))
 softplus = row(activations.softplus, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
-    fast=lambda x: logaddexp(x, 0.0), nonnegative=True)
+    fast=lambda x: maximum(x, 0.0) + log1p(exp(-abs(x))), nonnegative=True)
 silu = row(activations.silu, ONE, (
     lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
     fast=lambda x: x / (1.0 + exp(-x)), bounded=True)

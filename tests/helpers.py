@@ -145,7 +145,7 @@ def tame(
     return picks
 
 
-TOWERING = {"exp", "exp2", "expm1", "sinh", "cosh", "erfcx", "log_ndtr", "square"}
+TOWERING = {"exp", "exp2", "expm1", "sinh", "cosh", "erfcx", "log_ndtr"}
 
 
 def squeeze(program: RandomProgram, x: int | float, limits: tuple[float, float]) -> int | float:

@@ -148,6 +148,21 @@ def test_erfcx() -> None:
     check("erfcx", points.take(), erfcx)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_derivatives_of_erfcx_and_log_ndtr_far_out(n: int) -> None:
+    """To 2e-11, as products of order x**2 cancel in the third of log_ndtr: x**2 roundings."""
+    x = np.array([-5.0, -40.0, -300.0, 2.0, 5.0])
+    for name, reference in (("log_ndtr", lambda x: mp.log(ndtr(x))), ("erfcx", erfcx)):
+        graph = vgrad.trace(FUNCTIONS[name], ())
+        for _ in range(n):
+            graph = graph.gradient(graph.inputs, of=len(graph.outputs) - 1)
+        points = x if name == "log_ndtr" else -x[1:] / 1.5 + 3.0
+        with mpmath.workdps(60):
+            want = [float(mp.diff(reference, mp.mpf(v), n)) for v in points.tolist()]
+        got = np.ravel(vgrad.compile(graph)([], points)[-1])
+        assert got == pytest.approx(want, rel=2e-11, abs=0)
+
+
 def test_ndtr() -> None:
     points = Points().magnitudes(1000, -20, 0).uniform(4000, -8, 8).uniform(4000, -37.5, 0)
     check("ndtr", points.uniform(1000, -40, -37.5).take(), ndtr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -57,9 +58,9 @@ def op(
             raise TypeError(f"vgrad.op must decorate a function of Python's (got {function!r})")
         plain = getattr(function, "pyfunc", function)  # below np.vectorize
         own = name or getattr(plain, "__name__", "")
-        operands = _operands(own, plain)
+        operands = _operand_names(own, plain)
         rules = _rules(own, operands, vjp)
-        ranges = tuple(domain) or (ANY,) * len(operands)
+        ranges = _ranges(own, operands, domain)
         forward = _forward(own, function)
         points = np.array([np.random.default_rng(0).uniform(*x, TRIED) for x in ranges])
         _try_forward(own, function, forward, points)
@@ -72,7 +73,7 @@ def op(
             forward,
             domain=ranges,
             vjp=rules,
-            exact=True,  # for all that is known
+            exact=True,  # nothing says that its results are rounded, so sums keep their order
             definition=plain,
             defined=defining_line(plain),
         )
@@ -80,7 +81,7 @@ def op(
     return make
 
 
-def _operands(own: str, function: Rule) -> list[str]:
+def _operand_names(own: str, function: Rule) -> list[str]:
     """The names of the operands."""
     parameters = signature(function).parameters.values()
     if any(x.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for x in parameters):
@@ -105,6 +106,17 @@ def _rules(own: str, operands: list[str], vjp: Any) -> tuple[Rule | None, ...]:
     return tuple(rule and _without_warnings(rule) for rule in given)
 
 
+def _ranges(own: str, operands: list[str], domain: Any) -> tuple[Range, ...]:
+    """One range for each operand."""
+    ranges = np.array([ANY] * len(operands) if len(domain) == 0 else domain, np.float64)
+    if ranges.shape != (len(operands), 2) or not (ranges[:, 0] < ranges[:, 1]).all():
+        raise ValueError(
+            f"op {own!r} must have a domain of one range (low, high) for each operand "
+            f"({', '.join(operands)}), low before high (got {domain!r})"
+        )
+    return tuple((low, high) for low, high in ranges.tolist())
+
+
 def _without_warnings(rule: Rule) -> Rule:
     def quiet(*operands: Any) -> Any:
         with np.errstate(all="ignore"):
@@ -126,10 +138,10 @@ def _forward(own: str, function: Rule) -> Rule:
         given = [_read_only(x.reshape(shape or 1)) for x in arrays]
         with np.errstate(all="ignore"):
             out = function(*given)
-        if not isinstance(out, np.ndarray) or out.shape != given[0].shape or out.dtype.kind != "f":
+        if not _fits(out, given[0]):
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(out)
             raise ValueError(
-                f"op {own!r} must return an array of floats, of the shape {given[0].shape} of its "
+                f"op {own!r} must return an array of float64, of the shape {given[0].shape} of its "
                 f"operands (got {got:.80}), and compute it with these and plain numbers alone"
             )
         if not shape:
@@ -137,6 +149,13 @@ def _forward(own: str, function: Rule) -> Rule:
         return out if out.flags.owndata else out.copy()  # not a view of an operand
 
     return forward
+
+
+def _fits(out: Any, given: Any) -> bool:
+    """Whether a result is an array as it was given; of float32 it may be any of floats."""
+    if not isinstance(out, np.ndarray) or out.shape != given.shape:
+        return False
+    return bool(out.dtype == given.dtype or (out.dtype.kind == "f" and given.dtype != np.float64))
 
 
 def _as_array(x: Any) -> Any:
@@ -207,13 +226,20 @@ def _described(error: Exception) -> str:
 
 
 def _make_way(own: str, function: Rule) -> None:
-    """Rename the op that has this name, if it was defined at the prompt or in a notebook too."""
-    for old in OPS if _is_interactive(function) else ():
-        if old.name == own and old.definition is not None and _is_interactive(old.definition):
+    """Rename the op that has this name, if this is its definition once more.
+
+    That is one at the top of the same module, from the same line, as when a module is reloaded; or
+    from any line at the prompt or in a notebook, where cells change.
+    """
+    is_prompt = not hasattr(sys.modules["__main__"], "__file__")
+    for old in OPS:
+        same_place = old.defined and _place(function) == _place(old.definition) is not None
+        anywhere = is_prompt and function.__module__ == "__main__"
+        if old.name == own and same_place and (anywhere or old.defined == defining_line(function)):
             vars(old)["name"] = f"{own}_{old.code}"  # graphs that have it keep it
 
 
-def _is_interactive(function: Rule) -> bool:
-    """Whether a function was defined at the top of `__main__`, where cells run more than once."""
-    is_top = getattr(function, "__qualname__", "").isidentifier()
-    return is_top and getattr(function, "__module__", "") == "__main__"
+def _place(function: Any) -> tuple[str, str] | None:
+    """Module and name of a function; None if another function makes it each time it is called."""
+    name = getattr(function, "__qualname__", "")
+    return (function.__module__, name) if name.isidentifier() else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .numbers import Rule
-from .pieces import elementwise, horner, least, pieces, reflect, two_product, whole
+from .pieces import by_order, elementwise, horner, least, pieces, reflect, two_product, whole
 
 # --- lgamma and digamma ---------------------------------------------------------------------------
 
@@ -179,9 +179,10 @@ def _order(n: int) -> tuple[float, tuple[float, ...], float, float, float, float
 
 
 def polygamma(n: Any, x: Any) -> Any:
-    """The n-th derivative of digamma(x); nan unless n is a whole number from 0.
+    """The n-th derivative of digamma(x); nan unless n is a whole number from 0 to 170.
 
-    Its derivative to x is polygamma(n + 1, x), and it has none to n.
+    At 0, -1, -2, ... it is inf where n is odd, and -inf where n is even, but not 0. Its derivative
+    to x is polygamma(n + 1, x), and it has none to n.
 
     Computed for n to 170 by the series A&S 6.4.11 and terms of the sum 6.4.10.
 
@@ -189,24 +190,13 @@ def polygamma(n: Any, x: Any) -> Any:
     >>> round(vgrad.polygamma(1, 1), 12)  # pi**2 / 6
     1.644934066848
     """
-    if not isinstance(n, np.ndarray):
-        return _polygamma(int(n) if 0 <= n <= 170 and n == int(n) else None)(x)
-    n, x = np.broadcast_arrays(n, x)
-    if n.size and (n == n.flat[0]).all():
-        return polygamma(n.flat[0], x)
-    out = np.full(x.shape, math.nan, x.dtype if x.dtype.kind == "f" else np.float64)
-    for order in np.unique(n[n == n]):
-        hit = n == order
-        out[hit] = polygamma(order, x[hit])
-    return out
+    return by_order(_polygamma, 170, n, x)
 
 
 @cache
-def _polygamma(n: int | None) -> Rule:
+def _polygamma(n: int) -> Rule:
     if n == 0:
         return digamma
-    if n is None:
-        return elementwise(lambda x: x * math.nan)
     sign, rules = (-1.0) ** (n + 1), ((0.0, partial(_zeta, n)), (-math.inf, partial(_negative, n)))
     return elementwise(lambda x: sign * pieces(x, *rules))
 

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature, unwrap
+from itertools import zip_longest
+from keyword import iskeyword
 from math import log as _log
 from math import pi
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
@@ -72,7 +74,7 @@ class Op:
 
     def __post_init__(self) -> None:
         same = [op for op in OPS if op.name == self.name]
-        if same or not self.name.isidentifier():
+        if same or not self.name.isidentifier() or iskeyword(self.name):
             where = f", which is in {same[0].defined}" if same and same[0].defined else ""
             raise ValueError(
                 f"an op's name must be an identifier and not in the table yet (got {self.name!r}"
@@ -167,7 +169,8 @@ class Op:
                 bound.apply_defaults()
                 return bound.args
         got = ", ".join([str(len(operands)), *named])
-        raise TypeError(f"{self.name}() takes {self.arity} operands (got {got})")
+        hint = f", as in {self.name}({_operands(self.definition)})" if self.definition else ""
+        raise TypeError(f"{self.name}() takes {self.arity} operands (got {got}){hint}")
 
 
 def _operands(function: Rule) -> str:
@@ -176,8 +179,8 @@ def _operands(function: Rule) -> str:
     if not hasattr(plain, "__code__"):
         return ", ".join(signature(plain).parameters)
     names, defaults = plain.__code__.co_varnames[: plain.__code__.co_argcount], plain.__defaults__
-    given = [f"{name}={x!r}" for name, x in zip(names[::-1], (defaults or ())[::-1])][::-1]
-    return ", ".join([*names[: len(names) - len(given)], *given])
+    pairs = zip_longest(names[::-1], defaults[::-1] if defaults else ())
+    return ", ".join([name if x is None else f"{name}={x!r}" for name, x in pairs][::-1])
 
 
 if TYPE_CHECKING:
@@ -196,10 +199,7 @@ def row(
     forward: Rule | None = None,
     **facts: Any,
 ) -> Function[P]:
-    """A row that is called, and documented, as a function is, which also computes the forward.
-
-    `facts` are further fields of `Op`.
-    """
+    """A row with the name, operands and docstring of a function, which computes its forward."""
     name, facts = function.__name__, {"ufunc": getattr(function, "ufunc", None), **facts}
     facts |= {"domain": domain, "vjp": vjp, "definition": function}
     return Op(name, symbol or name, forward or function, **facts)  # type: ignore[return-value]
@@ -363,8 +363,9 @@ arctanh = row(elementary.arctanh, (UNIT,), (lambda g, out, x: g / ((1 - x) * (1 
 erf = row(special.erf, ONE, (lambda g, out, x: g * (TWO_BY_ROOT_PI * exp(-x * x)),), bounded=True)
 erfc = row(special.erfc, ONE, (
     lambda g, out, x: -g * (TWO_BY_ROOT_PI * exp(-x * x)),), nonnegative=True)
-erfcx = row(special.erfcx, ONE, (
-    lambda g, out, x: g * (2 * x * out - TWO_BY_ROOT_PI),), nonnegative=True)
+erfcx = row(special.erfcx, ONE, (lambda g, out, x: -2.0 * g * ierfcx(1.0, x),), nonnegative=True)
+ierfcx = row(special.ierfcx, ((1.0, 1.0), ANY), (  # for derivatives of erfcx
+    None, lambda g, out, n, x: -2.0 * g * (n + 1) * ierfcx(n + 1, x)), nonnegative=True)
 ndtr = row(special.ndtr, ONE, (
     lambda g, out, x: g * (exp(-0.5 * x * x) / ROOT_2PI),), nonnegative=True, bounded=True)
 log_ndtr = row(special.log_ndtr, ONE, (
@@ -372,8 +373,7 @@ log_ndtr = row(special.log_ndtr, ONE, (
 lgamma = row(special.lgamma, (POSITIVE,), (lambda g, out, x: g * digamma(x),))
 digamma = row(special.digamma, (POSITIVE,), (lambda g, out, x: g * polygamma(1.0, x),))
 polygamma = row(special.polygamma, ((1.0, 1.0), POSITIVE), (
-    None,
-    lambda g, out, n, x: g * polygamma(n + 1, x)))
+    None, lambda g, out, n, x: g * polygamma(n + 1, x)))
 
 sigmoid = row(activations.sigmoid, ONE, (lambda g, out, x: g * out * (1 - out),),
     fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)

@@ -7,35 +7,38 @@ what happens to a number depends on that number only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from .numbers import Rule
 
+P = ParamSpec("P")
 BLOCK = 8192  # numbers at a time, so that what is computed on the way stays in the cache
 
 
-def elementwise(rule: Rule) -> Rule:
+def elementwise(rule: Callable[P, Any]) -> Callable[P, Any]:
     """`rule`, written for floats and one-dimensional float64 arrays, as a function of any array."""
+
+    of_one: Rule = rule
 
     @wraps(rule)
     def function(x: Any) -> Any:
         with np.errstate(all="ignore"):
             if not isinstance(x, np.ndarray):
                 try:
-                    return float(rule(float(x)))
+                    return float(of_one(float(x)))
                 except ZeroDivisionError:  # Python raises where IEEE 754 has an infinity
-                    return float(rule(np.array([x], np.float64))[0])
+                    return float(of_one(np.array([x], np.float64))[0])
             flat = np.ascontiguousarray(x, np.float64).reshape(-1)
             count = round(flat.size / BLOCK)
             blocks = np.array_split(flat, count) if count > 1 else [flat]
-            out = np.concatenate([*map(rule, blocks)]).reshape(x.shape)
+            out = np.concatenate([*map(of_one, blocks)]).reshape(x.shape)
             return out.astype(x.dtype) if x.dtype.kind == "f" else out
 
-    return function
+    return function  # type: ignore[return-value]
 
 
 def pieces(x: Any, *pieces: tuple[float, Rule]) -> Any:
@@ -90,3 +93,22 @@ def two_product(x: Any, y: Any) -> tuple[Any, Any]:
     product, c, d = x * y, x * 134217729.0, y * 134217729.0
     a, b = c - (c - x), d - (d - y)  # the leading 26 bits
     return product, ((a * b - product) + a * (y - b) + (x - a) * b) + (x - a) * (y - b)
+
+
+def by_order(rule_of: Callable[[int], Rule], highest: int, n: Any, x: Any) -> Any:
+    """rule_of(n)(x) for whole numbers n from 0 to the highest; nan for any other."""
+    if not isinstance(n, np.ndarray):
+        rule = rule_of(int(n)) if 0 <= n <= highest and n == int(n) else elementwise(_no_number)
+        return rule(x)
+    n, x = np.broadcast_arrays(n, x)
+    if n.size and (n == n.flat[0]).all():
+        return by_order(rule_of, highest, n.flat[0], x)
+    out = np.full(x.shape, math.nan, x.dtype if x.dtype.kind == "f" else np.float64)
+    for order in np.unique(n[n == n]):
+        hit = n == order
+        out[hit] = by_order(rule_of, highest, order, x[hit])
+    return out
+
+
+def _no_number(x: Any) -> Any:
+    return x * math.nan

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from .gamma import digamma as digamma
 from .gamma import lgamma as lgamma
 from .gamma import polygamma as polygamma
-from .pieces import elementwise, horner, least, pieces, reflect
+from .numbers import Rule
+from .pieces import by_order, elementwise, horner, least, pieces, reflect
 
 # Coefficients in t = (x - a) / (x + a) of Chebyshev interpolants, by mpmath with 60 digits: of
 # (1 + x) exp(x^2) erfc(x) for x from 0 to 28.5 and a = 3, as in Shepherd & Laframboise, Math. Comp.
@@ -136,6 +138,47 @@ def _erfcx_large(x: Any) -> Any:
 
 _ROOT_2 = math.sqrt(2.0)
 _FAR = (-10395.0, 945.0, -105.0, 15.0, -3.0, 1.0)  # of sqrt(pi) x erfcx(x), in 1 / (2 x^2)
+
+
+def ierfcx(n: Any, x: Any) -> Any:
+    """exp(x**2) times the n-th repeated integral of erfc from x to infinity; erfcx where n is 0.
+
+    Its derivative is -2 * (n + 1) * ierfcx(n + 1, x): so those of erfcx are found, of every order.
+
+    Computed from 2 on by a continued fraction for the ratio of two of them, Gautschi, SIAM Rev. 9
+    (1967), and by the recurrence A&S 7.2.5 below.
+
+    >>> ierfcx(0, 0.5) == erfcx(0.5)
+    True
+    """
+    return by_order(_ierfcx, 170, n, x)
+
+
+@cache
+def _ierfcx(n: int) -> Rule:
+    if n == 0:
+        return erfcx
+    return elementwise(
+        lambda x: pieces(
+            x, (2.0, partial(_by_fraction, n)), (-math.inf, partial(_by_recurrence, n))
+        )
+    )
+
+
+def _by_fraction(n: int, x: Any) -> Any:
+    ratio, product = 0.0, erfcx(x)
+    for k in range(n + 80, 0, -1):  # enough at 2
+        ratio = 1.0 / (2.0 * x + 2.0 * (k + 1.0) * ratio)
+        if k <= n:
+            product = product * ratio
+    return product
+
+
+def _by_recurrence(n: int, x: Any) -> Any:
+    before, last = 2.0 / math.sqrt(math.pi), erfcx(x)
+    for k in range(1, n + 1):
+        before, last = last, (before - 2.0 * x * last) / (2.0 * k)
+    return last
 
 
 @elementwise

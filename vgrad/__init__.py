@@ -24,16 +24,20 @@ the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`.
 # fmt: off
 # isort: off
 from . import datasets, linalg, nn, optim
+from .arrays import array
 from .checks import Gradcheck, Verification, gradcheck
 from .custom import op
 from .engine import Value
 from .errors import (
-    GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, ShapeError, TraceError,
-    VgradError, WorkerError,
+    FloatsOnlyError, GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, ShapeError,
+    TraceError, VgradError, WorkerError,
 )
 from .finite import check_finite
 from .flat import Graph, capture, trace
-from .functions import clip, divmod, logsumexp, reciprocal, softmax, square, take
+from .functions import (
+    clip, divmod, logical_and, logical_not, logical_or, logsumexp, reciprocal, softmax, square,
+    take,
+)
 from .lines import source_lines
 from .ops import (
     abs, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, ceil, cos, cosh, digamma,
@@ -48,17 +52,18 @@ from .program import Program, compile
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
-    "Animation", "Gradcheck", "Graph", "GraphFormatError", "LivePlot", "NonFiniteError",
-    "OutOfMemoryError", "ParityError", "Program", "ShapeError", "TraceError", "Value",
-    "Verification", "VgradError", "WorkerError", "abs", "animate", "arccos", "arccosh", "arcsin",
-    "arcsinh", "arctan", "arctan2", "arctanh", "capture", "cbrt", "ceil", "check_finite", "clip",
-    "compile", "cos", "cosh", "datasets", "digamma", "divmod", "draw", "elu", "erf", "erfc",
-    "erfcx", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "hypot",
-    "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
-    "logsumexp", "maximum", "minimum", "ndtr", "nn", "op", "optim", "plot_boundary",
-    "plot_training", "polygamma", "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid",
-    "sign", "silu", "sin", "sinh", "softmax", "softplus", "source_lines", "sqrt", "square",
-    "stop_gradient", "take", "tan", "tanh", "to_dot", "trace", "trunc", "where",
+    "Animation", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
+    "NonFiniteError", "OutOfMemoryError", "ParityError", "Program", "ShapeError", "TraceError",
+    "Value", "Verification", "VgradError", "WorkerError", "abs", "animate", "arccos", "arccosh",
+    "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "array", "capture", "cbrt", "ceil",
+    "check_finite", "clip", "compile", "cos", "cosh", "datasets", "digamma", "divmod", "draw",
+    "elu", "erf", "erfc", "erfcx", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "gelu",
+    "gradcheck", "hypot", "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2",
+    "log_ndtr", "logaddexp", "logical_and", "logical_not", "logical_or", "logsumexp", "maximum",
+    "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma", "pow",
+    "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
+    "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh", "to_dot",
+    "trace", "trunc", "where",
 ]
 # fmt: on
 

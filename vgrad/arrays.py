@@ -14,29 +14,40 @@ from typing import Any
 import numpy as np
 
 from . import functions, ops
+from .errors import FloatsOnlyError
 
 Operation = Any  # an op, or a function of several: number by number
 
 # NumPy's ufuncs; and the names of those that it keeps to itself, or that are several ops.
 _OWN: dict[Any, Operation] = {op.ufunc: op for op in ops.OPS if op.ufunc is not None}
-_OWN |= {name: getattr(functions, name) for name in ("clip", "divmod", "square", "reciprocal")}
+_OWN |= {
+    f.__name__: f
+    for f in (functions.clip, functions.divmod, functions.square, functions.reciprocal)
+}
+_OWN |= {
+    f.__name__: f for f in (functions.logical_and, functions.logical_or, functions.logical_not)
+}
 _BY_OPERATORS = {op.operator for op in ops.OPS}  # of objects NumPy computes these by the operators
-_CHOICES = {np.where: ops.where, np.clip: functions.clip}  # which are not ufuncs
 
 # How NumPy and SciPy say that they want floats, perhaps with the name of the function; and what to
 # write where they do.
 _WANTS_FLOATS = re.compile(
-    r"ufunc '(\w+?)[01]?'|callable (\w+) method|dtype\('O'\)|array type object is unsupported"
+    r"ufunc '(\w+?)[01]?'|callable (\w+) method|dtype\('O'\)|object arrays are not supported"
+    r"|array type object is unsupported"
 )
 _IN_VGRAD = {op.name: f"vgrad.{op.name}(...)" for op in ops.OPS}
 _IN_VGRAD |= {"expit": "vgrad.sigmoid(x)", "gammaln": "vgrad.lgamma(x)", "psi": "vgrad.digamma(x)"}
+_IN_VGRAD |= {"_zeta": "vgrad.polygamma(n, x)", "fabs": "vgrad.abs(x)", "isnan": "x != x"}
 _IN_VGRAD |= {
-    name: f"vgrad.linalg.{name}(...)" for name in ("solve", "inv", "det", "slogdet", "cholesky")
+    name: f"vgrad.linalg.{name}(...)"
+    for name in ("solve", "inv", "det", "slogdet", "cholesky", "solve_triangular")
 }
-_IN_GENERAL = (
-    "functions of vgrad (vgrad.linalg has solve, inv, det, slogdet, cholesky, solve_triangular), "
-    "a loop of the steps of a solver such as odeint, or an op of your own, by vgrad.op"
+_OP_OF_ONES_OWN = "functions of vgrad, or make an op of it, by vgrad.op"
+_LINEAR_ALGEBRA = (
+    "vgrad.linalg, which has solve, inv, det, slogdet, cholesky and solve_triangular, or make an "
+    "op of it, by vgrad.op"
 )
+_SOLVERS = "functions of vgrad, in a loop of the steps if it is a solver such as odeint"
 
 
 class OperandArray(np.ndarray):
@@ -55,6 +66,22 @@ class OperandArray(np.ndarray):
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         return apply_function(function, args, options)
+
+
+def array(x: Any) -> Any:
+    """An array of numbers, `Value`s or traced values, on which NumPy's functions work as on floats.
+
+    So they do on the arrays that a traced function is given. On one that `np.array` made of
+    `Value`s, NumPy compares number by number: a tie, as of `np.maximum`, then goes to one of the
+    two, and traced values cannot be compared.
+
+    >>> import vgrad
+    >>> f = vgrad.compile(lambda x: np.maximum(vgrad.array([x, 2 * x - 1]), 0.0), parameters=[])
+    >>> f([], [0.25, 3.0])
+    array([[0.25, 0.  ],
+           [3.  , 5.  ]])
+    """
+    return np.array(x, dtype=object).view(OperandArray)
 
 
 def as_operands(x: Any) -> Any:
@@ -79,7 +106,7 @@ def apply_ufunc(
     try:
         result = getattr(ufunc, method)(*plain, **options)
     except TypeError as error:
-        _explain(error, ufunc.__name__)
+        _explain(error, ufunc.__name__, "ufunc")
         raise
     if out is not None:
         return out if len(out) > 1 else out[0]
@@ -100,14 +127,43 @@ def _own(ufunc: np.ufunc) -> Operation:
 
 def apply_function(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """What a function of NumPy's that is no ufunc gives where an argument is an operand."""
-    own = _CHOICES.get(function)
-    if own is not None and len(args) == 3 and not any(x is None for x in args) and not options:
-        return apply_ufunc(_elementwise(own, 3, 1), "__call__", args, {})
+    own = _FUNCTIONS.get(function)
     try:
+        if own is not None and (function is not np.where or len(args) == 3):
+            return own(*args, **options)
         return as_operands(function._implementation(*args, **options))
     except TypeError as error:
-        _explain(error, function.__name__)
+        _explain(error, function.__name__, function.__module__)
         raise
+
+
+def _clipped(a: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> Any:
+    """np.clip, whose newer names for the limits are min and max."""
+    low, high = options.pop("min", a_min), options.pop("max", a_max)
+    return functions.clip(a, low, high, **options)
+
+
+def _like(value: float | None) -> Operation:
+    """np.ones_like and so on: of one number a number, else an array."""
+
+    def like(a: Any, *args: Any, **options: Any) -> Any:
+        number = args[0] if value is None else value
+        return np.full(np.shape(a), number)[()]
+
+    return like
+
+
+def _refused(a: Any, *args: Any, **options: Any) -> Any:
+    """np.nan_to_num, which leaves objects as they are without a word."""
+    raise TypeError("ufunc 'nan_to_num'")
+
+
+# NumPy's functions that it has no ufuncs for, or that would do something else.
+_FUNCTIONS: dict[Any, Operation] = {
+    np.where: ops.where, np.clip: _clipped, np.nan_to_num: _refused,
+    np.zeros_like: _like(0.0), np.ones_like: _like(1.0), np.full_like: _like(None),
+}  # fmt: skip
+_IN_VGRAD["nan_to_num"] = "vgrad.where(x == x, x, 0.0)"
 
 
 def boxed(x: Any) -> Any:
@@ -119,30 +175,27 @@ def boxed(x: Any) -> Any:
     return array
 
 
-def wants_floats(error: Exception, name: str = "") -> str:
+def wants_floats(error: Exception, name: str = "", module: str = "") -> str:
     """What to say where NumPy or SciPy refuses operands; "" if `error` is about something else."""
-    if isinstance(error, FloatsWanted):
+    if isinstance(error, FloatsOnlyError):
         return str(error)
-    found = _WANTS_FLOATS.search(str(error)) if isinstance(error, TypeError) else None
+    found = _WANTS_FLOATS.search(str(error)) if isinstance(error, TypeError | ValueError) else None
     if found is None:
         return ""
     name = name or found[1] or found[2] or ""
     who = f"{name}() of NumPy or SciPy" if name else "this function of NumPy or SciPy"
+    general = _OP_OF_ONES_OWN if module == "ufunc" else _SOLVERS
+    instead = _IN_VGRAD.get(name, _LINEAR_ALGEBRA if "linalg" in module else general)
     return (
-        f"{who} must not be given Values or traced values, as it computes with floats alone; use "
-        f"{_IN_VGRAD.get(name, _IN_GENERAL)}"
+        f"{who} must not be given Values or traced values, as it only accepts floats; use {instead}"
     )
 
 
-class FloatsWanted(TypeError):
-    """A function of NumPy or SciPy was given operands, and computes with floats alone."""
-
-
-def _explain(error: TypeError, name: str) -> None:
+def _explain(error: TypeError, name: str, module: str) -> None:
     """Raise an error that says what to write, if a function of this name wants floats."""
-    text = wants_floats(error, name)
-    if text and not isinstance(error, FloatsWanted):
-        raise FloatsWanted(text) from error
+    text = wants_floats(error, name, module)
+    if text and not isinstance(error, FloatsOnlyError):
+        raise FloatsOnlyError(text) from error
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,10 @@ class TraceError(VgradError, TypeError):
     """A function does something that cannot be recorded, or uses a node of another recording."""
 
 
+class FloatsOnlyError(VgradError, TypeError):
+    """A function of NumPy or SciPy that only accepts floats was given operands."""
+
+
 class ShapeError(VgradError, ValueError):
     """An array, `theta` or a list of operands has the wrong shape."""
 

@@ -15,14 +15,42 @@ from .errors import ShapeError
 
 
 def clip(x: Any, low: Any, high: Any) -> Any:
-    """`x` limited to the range from `low` to `high`, number by number.
+    """`x` limited to the range from `low` to `high`, number by number; None is no limit.
 
     The gradient is that of `minimum(maximum(x, low), high)`: halved where `x` equals a bound.
 
     >>> clip(3.0, -1, 1), clip(np.array([-2.0, 0.5]), -1, 1)
     (1.0, array([-1. ,  0.5]))
     """
-    return ops.minimum(ops.maximum(x, low), high)
+    above = x if low is None else ops.maximum(x, low)
+    return above if high is None else ops.minimum(above, high)
+
+
+def logical_and(x: Any, y: Any) -> Any:
+    """1.0 where both are true, else 0.0, as & gives of conditions; all numbers but 0 are true.
+
+    >>> logical_and(1.0, 0.0)
+    0.0
+    """
+    return ops.mul(ops.ne(x, 0.0), ops.ne(y, 0.0))
+
+
+def logical_or(x: Any, y: Any) -> Any:
+    """1.0 where one or both are true, else 0.0, as | gives of conditions.
+
+    >>> logical_or(1.0, 0.0)
+    1.0
+    """
+    return ops.maximum(ops.ne(x, 0.0), ops.ne(y, 0.0))
+
+
+def logical_not(x: Any) -> Any:
+    """0.0 where x is true, else 1.0, as ~ gives of a condition.
+
+    >>> logical_not(1.0)
+    0.0
+    """
+    return ops.eq(x, 0.0)
 
 
 def square(x: Any) -> Any:

@@ -10,7 +10,7 @@ from weakref import ref
 
 import numpy as np
 
-from . import ops
+from . import functions, ops
 from .arrays import apply_function, apply_ufunc
 
 # Called with (operand, means) whenever code looks at a number: one for each function that is being
@@ -138,6 +138,17 @@ class Operand:
 
     def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
         return other // self, other % self
+
+    def __and__(self, other: Any) -> Any:  # of conditions, as for NumPy's booleans
+        return functions.logical_and(self, other)
+
+    def __or__(self, other: Any) -> Any:
+        return functions.logical_or(self, other)
+
+    def __invert__(self) -> Any:
+        return functions.logical_not(self)
+
+    __rand__, __ror__ = __and__, __or__
 
     def conjugate(self) -> Any:
         """The number itself, for NumPy's functions that allow for complex ones."""

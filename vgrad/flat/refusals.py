@@ -36,7 +36,8 @@ _STATEMENTS = [  # what asks for it directly
 ]
 _IN = [("", "in must not look for", "vgrad.maximum of x == a, x == b, ...")]
 _ARRAYS = [("", "a comparison of a whole array must not ask for the truth of",
-            "one comparison for each number, as in [x > 0 for x in xs]")]
+            "one comparison for each number, as in [x > 0 for x in xs], or vgrad.array in place of "
+            "np.array")]
 _ANY = [("", "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
          "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()")]
 _RANGE = (r"\brange\(", "the argument of range() must not be",
@@ -51,7 +52,8 @@ _REFUSALS = {
                   "the value itself")],
     "int": [_RANGE, (r"\[.*\bint\(", *_INDEX),
             ("", "int(), round() and floor() must not be given",
-             "arithmetic on the value itself, or vgrad.take(rows, index) to pick by a number")],
+             "arithmetic on the value itself, vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x), or "
+             "vgrad.take(rows, index) to pick by a number")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],
     "hash": [("", "a set, and the key of a dict, must not hold",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import os
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from inspect import signature
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -255,10 +257,27 @@ def scaled(x):
 cell(2.0)
 old, program = scaled, vgrad.compile(scaled, [])
 assert program([], [1.0]) == [2.0]
-cell(3.0)  # the cell runs again, changed
+cell(2.0)  # the cell runs again
+assert scaled is old
+cell(3.0)  # and again, changed
 assert scaled is not old and scaled(1.0) == 3.0 and vgrad.ops.named("scaled") is scaled
 assert program([], [1.0]) == [2.0] and program.input_grads([], [1.0])[0] == [2.0]
-assert pickle.loads(pickle.dumps(old)) is old and pickle.loads(pickle.dumps(scaled)) is scaled
+assert pickle.loads(pickle.dumps(scaled)) is scaled
+assert pickle.loads(pickle.dumps(program))([], [1.0]) == [2.0]
+try:
+    program.save("nowhere", [])  # no other process could have its op
+except vgrad.GraphFormatError as error:
+    assert "op 'scaled' must not have been defined anew since it was recorded" in str(error)
+else:
+    raise AssertionError
+before = pickle.dumps(scaled)
+cell(4.0)
+try:
+    pickle.loads(before)
+except vgrad.GraphFormatError as error:
+    assert "op 'scaled' must be as it was when it was pickled" in str(error)
+else:
+    raise AssertionError
 
 def factory(factor):
     @vgrad.op(vjp=lambda g, out, x: factor * g)
@@ -300,7 +319,7 @@ W = Value(2.0)
 RULE = [lambda g, out, x: g]
 REFUSED = {
     "a rule too few": (lambda x, y: x * y, RULE, r"one vjp rule for each operand \(x, y\).*got 1"),
-    "a rule too many": (lambda x: x * 2.0, RULE * 2, r"each operand \(x\), or None .*got 2"),
+    "a rule too many": (lambda x: x * 2.0, RULE * 2, r"each operand \(x\), .*or None .*got 2"),
     "any number of operands": (lambda *xs: xs[0], RULE, r"must name its operands \(got \(\*xs"),
     "four operands": (lambda x, y, z, w: x + 0.0, RULE * 4, r"1 to 3 operands .got x, y, z, w"),
     "no operand": (lambda: np.ones(3), [], r"1 to 3 operands .got none"),
@@ -357,7 +376,12 @@ REFUSED = {
     "a number as a rule": (
         exponential,
         [3.0],
-        r"rule of op 'own' for x.*got TypeError.*not callable",
+        r"must be functions or None .got 3",
+    ),
+    "a text as rules": (
+        exponential,
+        "cos",
+        r"must be functions or None .got .cos",
     ),
 }
 
@@ -371,9 +395,7 @@ def test_what_is_no_op_is_refused_in_one_sentence(case):
     assert ops.OPS == before and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "domain", [[(1.0, 0.0)], [(0.0, 1.0), (0.0, 1.0)], (0.0, 1.0), [(0, math.nan)]]
-)
+@pytest.mark.parametrize("domain", [[(1.0, 0.0)], [(0.0, 1.0), (0.0, 1.0)], [(0, math.nan)]])
 def test_a_domain_is_one_range_for_each_operand(domain):
     with pytest.raises(
         ValueError, match=r"a domain of one range \(low, high\) for each operand \(x\)"
@@ -417,6 +439,51 @@ def test_a_forward_that_breaks_its_word_later_is_an_error():
             call()
     lying = False
     assert same_bits(op(np.ones(3)), before) and program([], [1.0, 2.0]).tolist() == [2.0, 4.0]
+
+
+RELOADED = """
+import vgrad
+
+@vgrad.op(vjp=lambda g, out, x: {0} * g)
+def reloaded(x):
+    return {0} * x
+"""
+
+
+def test_a_module_that_is_reloaded_has_its_op_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "changing.py"
+    path.write_text(RELOADED.format(2.0))
+    import changing
+
+    old = changing.reloaded
+    assert importlib.reload(changing).reloaded is old
+    path.write_text(RELOADED.format(3.0))
+    new = importlib.reload(changing).reloaded
+    assert new is not old and new(1.0) == 3.0 and old(1.0) == 2.0 and old.name != new.name
+    del sys.modules["changing"]
+
+
+def test_processes_compute_it():
+    op = my_tanh()
+    batch = np.linspace(-2, 2, 50)
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        program = vgrad.compile(lambda x: op(x) * x, [], executor=pool, tile=5)
+        alone = vgrad.compile(lambda x: op(x) * x, [], tile=5)
+        assert same_bits(program([], batch), alone([], batch))
+        assert same_bits(program.input_grads([], batch), alone.input_grads([], batch))
+
+
+def test_a_text_that_might_have_no_end_is_refused():
+    def squares(x):
+        for _ in range(40):
+            x = x * x - x / 2
+        return x
+
+    op = vgrad.op(vjp=RULE, name="squares")(squares)
+    with pytest.raises(TypeError, match="op 'squares' must have a ufunc, or a rule of other ops"):
+        vgrad.trace(op, ()).to_numpy_source()
 
 
 def test_threads_may_make_ops_at_once():

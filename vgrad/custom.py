@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ParamSpec
+from zlib import crc32
 
 import numpy as np
 
 from .engine import Value
 from .lines import defining_line
-from .ops import ANY, MAX_ARITY, OPS, Op, Range, Rule, is_number
+from .ops import ANY, MAX_ARITY, OPS, REPLACED, Op, Range, Rule, is_number
 
 if TYPE_CHECKING:
     from .ops import Function
@@ -29,7 +30,8 @@ def op(
     array. `vjp` has one rule for each operand, or None for one that gets no gradient: a function of
     the gradient that arrives, the result, and the operands, which returns the operand's share of
     that gradient. It is written with operators and functions of vgrad, or NumPy's of the same
-    names, so that it can be differentiated again.
+    names, so that it can be differentiated again. Both must depend on their operands alone, as
+    what a program has recorded of a rule does not change: make an operand of a number that does.
 
     >>> import vgrad
     >>> @vgrad.op(vjp=lambda g, out, x: g * (1 - out * out))
@@ -56,17 +58,22 @@ def op(
     def make(function: Callable[P, Any]) -> Function[P]:
         if not callable(function) or isinstance(function, np.ufunc):
             raise TypeError(f"vgrad.op must decorate a function of Python's (got {function!r})")
-        plain = getattr(function, "pyfunc", function)  # below np.vectorize
+        plain: Any = getattr(function, "pyfunc", function)  # below np.vectorize
         own = name or getattr(plain, "__name__", "")
         operands = _operand_names(own, plain)
         rules = _rules(own, operands, vjp)
         ranges = _ranges(own, operands, domain)
+        digest = _digest(plain, *_given_rules(operands, vjp))
+        old = _as_before(own, plain, digest, ranges)
+        if old is not None:
+            return old  # type: ignore[return-value]
         forward = _forward(own, function)
         points = np.array([np.random.default_rng(0).uniform(*x, TRIED) for x in ranges])
         _try_forward(own, function, forward, points)
         for operand, rule in zip(operands, rules):
             _try_rule(f"the rule of op {own!r} for {operand}", rule, forward, points)
-        _make_way(own, plain)
+        if same_name := _replaceable(own, plain):
+            vars(same_name)["name"] = own + REPLACED  # graphs that have it keep it
         return Op(  # type: ignore[return-value]
             own,
             own,
@@ -76,6 +83,7 @@ def op(
             exact=True,  # nothing says that its results are rounded, so sums keep their order
             definition=plain,
             defined=defining_line(plain),
+            digest=digest,
         )
 
     return make
@@ -97,18 +105,28 @@ def _operand_names(own: str, function: Rule) -> list[str]:
 
 def _rules(own: str, operands: list[str], vjp: Any) -> tuple[Rule | None, ...]:
     """One rule for each operand, none of which warns."""
-    given = [*vjp] if isinstance(vjp, Sequence) else [vjp] * (len(operands) if vjp is None else 1)
+    given = _given_rules(operands, vjp)
     if len(given) != len(operands):
         raise ValueError(
-            f"op {own!r} must have one vjp rule for each operand ({', '.join(operands)}), or None "
-            f"for one without a gradient (got {len(given)})"
+            f"op {own!r} must have one vjp rule for each operand ({', '.join(operands)}), as in "
+            f"vjp=(rule, rule), or None for one without a gradient (got {len(given)})"
         )
+    for rule in given:
+        if rule is not None and not callable(rule):
+            raise ValueError(f"the rules of op {own!r} must be functions or None (got {rule!r})")
     return tuple(rule and _without_warnings(rule) for rule in given)
+
+
+def _given_rules(operands: list[str], vjp: Any) -> list[Any]:
+    if isinstance(vjp, Sequence) and not isinstance(vjp, str):
+        return [*vjp]
+    return [vjp] * (len(operands) if vjp is None else 1)
 
 
 def _ranges(own: str, operands: list[str], domain: Any) -> tuple[Range, ...]:
     """One range for each operand."""
     ranges = np.array([ANY] * len(operands) if len(domain) == 0 else domain, np.float64)
+    ranges = ranges.reshape(1, -1) if ranges.ndim == 1 == len(operands) else ranges
     if ranges.shape != (len(operands), 2) or not (ranges[:, 0] < ranges[:, 1]).all():
         raise ValueError(
             f"op {own!r} must have a domain of one range (low, high) for each operand "
@@ -178,7 +196,7 @@ def _try_forward(own: str, function: Rule, forward: Rule, points: Any) -> None:
         raise ValueError(
             f"op {own!r} must take arrays of any shape, number by number, and leave them as they "
             f"are (got {_described(error)}); write it with NumPy's functions, such as np.where in "
-            "place of if, or decorate it with np.vectorize as well"
+            "place of if, or decorate it with np.vectorize(otypes=[float]) as well"
         ) from error
     alone = np.array([forward(*column) for column in points.T.tolist()])
     for shape in ((-1,), (3, -1), (-1, 2)):
@@ -225,18 +243,41 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error) or 'no message'}"
 
 
-def _make_way(own: str, function: Rule) -> None:
-    """Rename the op that has this name, if this is its definition once more.
+def _digest(*functions: Any) -> int:
+    """A number that tells functions apart by their code, the same in every process."""
+    parts, waiting = [], [getattr(function, "__code__", None) for function in functions]
+    while waiting:
+        code = waiting.pop()
+        if code is not None:
+            inner = [x for x in code.co_consts if hasattr(x, "co_code")]
+            plain = [x for x in code.co_consts if not hasattr(x, "co_code")]
+            parts.append((code.co_code, code.co_names, plain))
+            waiting += inner
+    return crc32(repr(parts).encode())
 
-    That is one at the top of the same module, from the same line, as when a module is reloaded; or
-    from any line at the prompt or in a notebook, where cells change.
+
+def _as_before(own: str, function: Any, digest: int, domain: tuple[Range, ...]) -> Op | None:
+    """The op of this name, if a cell or a module with its definition has run once more."""
+    for old in OPS:
+        same = old.name == own and _place(function) == _place(old.definition) is not None
+        if same and old.digest == digest and old.domain == domain:
+            return old
+    return None
+
+
+def _replaceable(own: str, function: Any) -> Op | None:
+    """The op of this name, if it gives way to its new definition.
+
+    It does if it was at the top of the same module, and on the same line, as where a module was
+    changed and reloaded; or on any at the prompt or in a notebook, where cells change.
     """
     is_prompt = not hasattr(sys.modules["__main__"], "__file__")
+    anywhere = is_prompt and getattr(function, "__module__", "") == "__main__"
     for old in OPS:
-        same_place = old.defined and _place(function) == _place(old.definition) is not None
-        anywhere = is_prompt and function.__module__ == "__main__"
+        same_place = _place(function) == _place(old.definition) is not None
         if old.name == own and same_place and (anywhere or old.defined == defining_line(function)):
-            vars(old)["name"] = f"{own}_{old.code}"  # graphs that have it keep it
+            return old
+    return None
 
 
 def _place(function: Any) -> tuple[str, str] | None:

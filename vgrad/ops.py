@@ -13,8 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from inspect import signature, unwrap
-from itertools import zip_longest
+from inspect import signature
 from keyword import iskeyword
 from math import log as _log
 from math import pi
@@ -24,7 +23,7 @@ import numpy as np
 
 from . import activations, choices, elementary, special
 from .errors import GraphFormatError
-from .numbers import PLAIN, as_floats
+from .numbers import PLAIN, as_floats, operand_names
 from .numbers import Rule as Rule
 from .numbers import evaluate as evaluate
 from .numbers import is_count as is_count
@@ -36,6 +35,7 @@ Range = tuple[float, float]
 
 OPS: list[Op] = []  # the table; a row's place in it is its op code
 MAX_ARITY = 3
+REPLACED = " (replaced)"  # the end of its name, if an op has been defined anew
 MAX_OPS = 254  # the compiler has two more codes of a byte
 
 
@@ -69,7 +69,8 @@ class Op:
     exact: bool = False  # no result is rounded, as those of floor are not
     bounded: bool = False  # no result is larger than 1, or than the largest operand
     definition: Rule | None = None  # a function that names the operands, and has the docstring
-    defined: str = ""  # the line that made the row, if it is not vgrad's own
+    defined: str = ""  # the line that made the row, if it is not vgrad's own,
+    digest: int = 0  # and a number that tells its code from others'
     code: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class Op:
         if len(OPS) == MAX_OPS:
             raise ValueError(f"there must be at most {MAX_OPS} ops (got one more, {self.name!r})")
         if self.definition is not None:  # so that help, editors and doctest see a function
-            heading = f"{self.name}({_operands(self.definition)})"
+            heading = f"{self.name}({operand_names(self.definition)})"
             vars(self).update(
                 __doc__=f"{heading}\n\n    {self.definition.__doc__ or ''}",
                 __name__=self.name,
@@ -107,9 +108,10 @@ class Op:
         return (named, (reference,)) if isinstance(reference, str) else (imported, reference)
 
     @property
-    def reference(self) -> str | tuple[str, str, str]:
-        """What stands for the row in files: its name; for an op of one's own, a line and module."""
-        return (self.name, self.defined, self.__module__) if self.defined else self.name
+    def reference(self) -> str | tuple[Any, ...]:
+        """What stands for the row in files: its name; of one's own also line, module and digest."""
+        own = (self.name, self.defined, self.__module__, self.digest)
+        return own if self.defined else self.name
 
     @property
     def arity(self) -> int:
@@ -169,18 +171,8 @@ class Op:
                 bound.apply_defaults()
                 return bound.args
         got = ", ".join([str(len(operands)), *named])
-        hint = f", as in {self.name}({_operands(self.definition)})" if self.definition else ""
+        hint = f", as in {self.name}({operand_names(self.definition)})" if self.definition else ""
         raise TypeError(f"{self.name}() takes {self.arity} operands (got {got}){hint}")
-
-
-def _operands(function: Rule) -> str:
-    """The operands of a function, as its help shows them; `signature` would take 3 ms for all."""
-    plain: Any = unwrap(function)
-    if not hasattr(plain, "__code__"):
-        return ", ".join(signature(plain).parameters)
-    names, defaults = plain.__code__.co_varnames[: plain.__code__.co_argcount], plain.__defaults__
-    pairs = zip_longest(names[::-1], defaults[::-1] if defaults else ())
-    return ", ".join([name if x is None else f"{name}={x!r}" for name, x in pairs][::-1])
 
 
 if TYPE_CHECKING:
@@ -205,7 +197,7 @@ def row(
     return Op(name, symbol or name, forward or function, **facts)  # type: ignore[return-value]
 
 
-def named(name: Any, defined: Any = "", module: Any = "") -> Op:
+def named(name: Any, defined: Any = "", module: Any = "", digest: Any = 0) -> Op:
     """The op of this name; raises GraphFormatError unless the table has it.
 
     >>> named("tanh")
@@ -219,12 +211,18 @@ def named(name: Any, defined: Any = "", module: Any = "") -> Op:
     raise GraphFormatError(f"every op must be known (got {got})")
 
 
-def imported(name: str, defined: str, module: str) -> Op:
+def imported(name: str, defined: str, module: str, digest: int) -> Op:
     """The op of this name, once its module is imported: for pickles alone, as files run nothing."""
     with suppress(ImportError):
         if module != "__main__":
             import_module(module)
-    return named(name, defined, module)
+    op = named(name, defined, module)
+    if op.digest != digest:
+        raise GraphFormatError(
+            f"op {name!r} must be as it was when it was pickled (got another one, {op.defined}); "
+            "start executors after it was defined for the last time"
+        )
+    return op
 
 
 # --- the table -----------------------------------------------------------------------------------

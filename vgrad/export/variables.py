@@ -73,7 +73,9 @@ def applied(op: ops.Op, operands: list[Expression], *_: Any) -> Expression:
     for rule in filter(None, (op.fast, None if op.ufunc else op.definition or op.forward)):
         with suppress(Exception):  # whatever a rule meets that was not written for nodes
             graph = recorded(op, rule, None if op.static is None else operands[op.static].value)
-            if op.code not in graph.op:
+            uses = np.bincount(np.maximum(graph.parents, 0).ravel(), minlength=len(graph))
+            is_tree = (uses[1:][graph.level[1:] > 0] < 2).all()  # else its text might have no end
+            if op.code not in graph.op and (is_tree or not op.defined):
                 return interpret(graph, operands, constant, applied)
     if op.ufunc is None:
         raise TypeError(f"op {op.name!r} must have a ufunc, or a rule of other ops (got neither)")

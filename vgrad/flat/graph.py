@@ -241,6 +241,13 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
     The names of all ops go with the codes, which another process may use for other ops.
     """
     graph.check()
+    for code in np.unique(graph.op).tolist():
+        name, replaced, _ = ops.OPS[code].name.partition(ops.REPLACED)
+        if replaced:
+            raise GraphFormatError(
+                f"op {name!r} must not have been defined anew since it was recorded, as the file "
+                "could only name the new one; record the graph again"
+            )
     about = {
         "ops": [op.reference for op in ops.OPS],
         "input_shapes": graph.input_shapes,
@@ -279,7 +286,7 @@ def _as_known(
 ) -> NDArray[np.uint8]:
     """Op codes by the table of this process, from those by a table of names.
 
-    For an op of one's own that is a name, a line and a module, which go to `own`.
+    For an op of one's own there is more than the name, which all goes to `own`.
     """
     if codes.dtype != np.uint8 or not isinstance(names, list):
         raise GraphFormatError(f"op must be uint8, with a list of ops (got {codes.dtype})")
@@ -288,8 +295,8 @@ def _as_known(
         if code >= len(names):
             raise GraphFormatError(f"op codes must be below {len(names)} (got {code})")
         name = names[code]
-        own_op = isinstance(name, list | tuple) and len(name) == 3
-        known[code] = (own(*name) if own_op else ops.named(name)).code
+        is_own = isinstance(name, list | tuple) and len(name) == 4
+        known[code] = (own(*name) if is_own else ops.named(name)).code
     return np.take(known, codes)
 
 

@@ -198,3 +198,14 @@ def test_solvers_say_what_to_write():
         integrate.odeint(lambda y, t: -y, [Value(1.0)], [0.0, 1.0])
     with pytest.raises(TraceError, match=r"a loop of the steps"):
         vgrad.trace(lambda k: integrate.odeint(lambda y, t: -k * y, 1.0, [0.0, 1.0])[-1], ())
+
+
+def test_masks_are_not_dropped():
+    masked = np.ma.array([1.0, 2.0], mask=[0, 1])
+    for call in (
+        lambda: vgrad.tanh(masked),
+        lambda: vgrad.trace(lambda x: (x * masked).sum(), (2,)),
+        lambda: vgrad.array([Value(1.0), Value(2.0)]) * masked,
+    ):
+        with pytest.raises(TypeError, match="must be an array without a mask; fill or drop what"):
+            call()

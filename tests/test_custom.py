@@ -129,6 +129,25 @@ def test_a_gradient_of_ones_own_around_a_composite_function():
     assert "np.where(x > 30.0" in vgrad.trace(soft, ()).to_numpy_source()
 
 
+def test_what_is_no_operand_has_its_default_and_no_other_number():
+    """There would be no gradient to it."""
+    op = vgrad.op(vjp=RULE, name="kept")(keeping)
+    assert op(3.0) == 6.0
+    with pytest.raises(TypeError, match=r"kept\(\) takes 1 operand \(got 1, factor\)"):
+        op(3.0, factor=5.0)
+
+
+def test_results_are_nobody_elses():
+    cache = np.empty(2)
+
+    def cached(x):
+        return np.multiply(x, 2.0, out=cache if x.shape == (2,) else None)
+
+    op = vgrad.op(vjp=RULE, name="cached")(cached)
+    first, second = op(np.array([1.0, 2.0])), op(np.array([3.0, 4.0]))
+    assert first.tolist() == [2.0, 4.0] and second.tolist() == [6.0, 8.0]
+
+
 def test_a_function_of_single_numbers_by_vectorize():
     @vgrad.op(vjp=lambda g, out, x: g * out * vgrad.digamma(x), domain=[(0.5, 3.0)])
     @np.vectorize
@@ -306,6 +325,10 @@ def branching(x):
     return x if x > 0 else -x
 
 
+def keeping(x, *, factor=2.0):
+    return x * factor
+
+
 def exponential(x):
     return np.exp(x)
 
@@ -313,6 +336,11 @@ def exponential(x):
 def changing(x):
     x += 1.0
     return x
+
+
+def scaling(g, out, x):
+    g *= out
+    return g
 
 
 W = Value(2.0)
@@ -373,6 +401,28 @@ REFUSED = {
         [lambda g, out, x: g * np.heaviside(x, 1.0)],
         "must take the gradient",
     ),
+    "a rule that changes g": (
+        exponential,
+        [scaling],
+        r"leave them as they are \(got ValueError: .*rea",
+    ),
+    "a rule that adds up": (
+        exponential,
+        [lambda g, out, x: g * np.sum(x)],
+        "in an array what",
+    ),
+    "a rule by type": (
+        exponential,
+        [lambda g, out, x: g * isinstance(x, float)],
+        "what it makes of",
+    ),
+    "a parameter's number": (
+        lambda x: x * W.data,
+        RULE,
+        "with its operands alone",
+    ),
+    "a rule with one": (exponential, [lambda g, out, x: g * W.data], "with its operands alone"),
+    "a rule with a Value": (exponential, [lambda g, out, x: g * W], r"return a number .*got Value"),
     "a number as a rule": (
         exponential,
         [3.0],

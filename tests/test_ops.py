@@ -404,8 +404,40 @@ def test_every_public_op_has_an_example_and_takes_operands_by_name(op):
     named = dict(zip(signature(op).parameters, operands))
     assert same_bits(op(**named), op(*operands))
     assert op(**{k: Value(x) for k, x in named.items()}).op is op
-    with pytest.raises(TypeError, match=rf"{op.name}\(\) takes {op.arity} operands"):
+    with pytest.raises(TypeError, match=rf"{op.name}\(\) takes {op.arity} operand"):
         op(*operands, nonsense=1.0)
+
+
+def test_numbers_read_backwards_are_the_same_to_the_bit():
+    """NumPy's loops for what is not contiguous compute some functions to other bits."""
+    x = np.random.default_rng(0).normal(size=(1, 16)) * 3
+    for op in (ops.arctan2, ops.pow, ops.hypot):
+        program = vgrad.compile(
+            lambda x, op=op: np.array([op(x[i], x[15 - i]) for i in range(16)]), []
+        )
+        assert same_bits(program([], x), [[op(x[0, i], x[0, 15 - i]) for i in range(16)]])
+        assert program.verify([], x)
+    for op in (ops.exp, ops.sinh, ops.cbrt, ops.log1p):
+        assert same_bits(op(x[0, ::-1]), [op(v) for v in x[0, ::-1].tolist()])
+
+
+def test_booleans_count_as_numbers():
+    mask = np.array([True, False])
+    for op in (ops.sign, ops.floor, ops.trunc, ops.rint):
+        assert op(mask).dtype == np.float64 and op(mask).tolist() == [1.0, 0.0]
+    assert ops.floor_divide(mask, np.array([True, True])).dtype == np.float64
+
+
+def test_a_slope_of_minus_zero_is_another_than_zero():
+    """Constants are told apart by their bits, in whatever order they come."""
+    for slope in (-0.0, 0.0, -0.0):
+        program = vgrad.compile(lambda x, s=slope: 1 / vgrad.leaky_relu(x, s), [])
+        assert program([], [-1.0])[0] == -math.copysign(INF, slope)
+
+
+def test_methods_are_of_the_first_operand():
+    assert Value(-1.0).leaky_relu().data == -0.01 and Value(1.0).arctan2(0.0).data == math.pi / 2
+    assert not hasattr(Value(1.0), "polygamma")  # whose first operand is the order
 
 
 def test_operands_may_have_defaults():

@@ -15,6 +15,8 @@ from .special import ndtr
 def sigmoid(x: Any) -> Any:
     """The logistic function, 1 / (1 + exp(-x)).
 
+    Its derivative is sigmoid(x) * (1 - sigmoid(x)).
+
     >>> import vgrad
     >>> vgrad.sigmoid(0)
     0.5
@@ -33,7 +35,9 @@ def relu(x: Any) -> Any:
 
 
 def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
-    """x where it is positive, else slope * x; its derivative at 0 is the slope.
+    """x where it is positive, else slope * x.
+
+    Its derivative to x is 1, else the slope, at 0 too; to the slope it is 0, else x.
 
     >>> import vgrad
     >>> vgrad.leaky_relu(-1.0), vgrad.leaky_relu(-1.0, 0.2)
@@ -43,7 +47,9 @@ def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
 
 
 def elu(x: Any, alpha: Any = 1.0) -> Any:
-    """x where it is positive, else alpha * (exp(x) - 1); its derivative at 0 is alpha.
+    """x where it is positive, else alpha * (exp(x) - 1).
+
+    Its derivative to x is 1, else alpha * exp(x), at 0 too; to alpha it is 0, else exp(x) - 1.
 
     >>> import vgrad
     >>> vgrad.elu(1), vgrad.elu(-1000)
@@ -69,6 +75,8 @@ def softplus(x: Any) -> Any:
 def silu(x: Any) -> Any:
     """x * sigmoid(x), also known as swish; nan at -inf, as in PyTorch.
 
+    Its derivative is sigmoid(x) * (1 + x * (1 - sigmoid(x))), nan at inf and -inf.
+
     >>> import vgrad
     >>> vgrad.silu(0), vgrad.silu(1000)
     (0.0, 1000.0)
@@ -78,6 +86,8 @@ def silu(x: Any) -> Any:
 
 def gelu(x: Any) -> Any:
     """x * ndtr(x), by the normal distribution itself, as PyTorch has it; nan at -inf.
+
+    Its derivative is ndtr(x) + x * exp(-x**2 / 2) / sqrt(2 * pi), nan at inf and -inf.
 
     >>> import vgrad
     >>> vgrad.gelu(0), vgrad.gelu(1000)

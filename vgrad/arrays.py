@@ -35,7 +35,7 @@ _WANTS_FLOATS = re.compile(
     r"ufunc '(\w+?)[01]?'|callable (\w+) method|dtype\('O'\)|object arrays are not supported"
     r"|array type object is unsupported"
 )
-_IN_VGRAD = {op.name: f"vgrad.{op.name}(...)" for op in ops.OPS}
+_IN_VGRAD = {op.name: f"vgrad.{op.name}(...)" for op in ops.OPS if op.symbol.isidentifier()}
 _IN_VGRAD |= {"expit": "vgrad.sigmoid(x)", "gammaln": "vgrad.lgamma(x)", "psi": "vgrad.digamma(x)"}
 _IN_VGRAD |= {"_zeta": "vgrad.polygamma(n, x)", "fabs": "vgrad.abs(x)", "isnan": "x != x"}
 _IN_VGRAD |= {
@@ -98,6 +98,7 @@ def apply_ufunc(
     own = _own(ufunc) if method == "__call__" else None
     if own is not None and not options and not _has_array(inputs):
         return own(*inputs)
+    name = ufunc.__name__
     if own is not None and ufunc not in _BY_OPERATORS:
         ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
     out, plain = options.get("out"), [_plain(x) for x in inputs]
@@ -106,7 +107,7 @@ def apply_ufunc(
     try:
         result = getattr(ufunc, method)(*plain, **options)
     except TypeError as error:
-        _explain(error, ufunc.__name__, "ufunc")
+        _explain(error, name, "ufunc")
         raise
     if out is not None:
         return out if len(out) > 1 else out[0]
@@ -208,4 +209,6 @@ def _plain(x: Any) -> Any:
     """An input or option of a ufunc, as what NumPy does not hand back to us."""
     if type(x) is OperandArray:
         return x.view(np.ndarray)
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("must be an array without a mask; fill or drop what is masked")
     return tuple(map(_plain, x)) if isinstance(x, tuple) else boxed(x)

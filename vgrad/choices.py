@@ -43,8 +43,8 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     """x where the condition is true, y where it is false.
 
     A condition is a comparison, or any number: all but 0 are true, nan too. Both x and y are
-    computed for every sample; the one that is not taken has a gradient of 0, whatever it is, and
-    the condition has none.
+    computed for every sample; the one that is not taken gets a gradient of 0, even where its
+    derivative is inf or nan, and the condition gets none. Conditions combine by & | ~.
 
     >>> import vgrad
     >>> x = vgrad.Value(-2.0)
@@ -110,7 +110,7 @@ def ceil(x: Any) -> Any:
 
 @by_numpy(np.trunc)
 def trunc(x: Any) -> Any:
-    """x without what is behind the point; its derivative is 0, at its jumps too.
+    """x with its fractional part dropped; its derivative is 0, at its jumps too.
 
     >>> import vgrad
     >>> vgrad.trunc(-1.5)
@@ -120,7 +120,7 @@ def trunc(x: Any) -> Any:
 
 @by_numpy(np.rint)
 def rint(x: Any) -> Any:
-    """The nearest whole number, of two the even one; its derivative is 0, at its jumps too.
+    """The nearest whole number, ties to the even one; its derivative is 0, at its jumps too.
 
     >>> import vgrad
     >>> vgrad.rint(0.5), vgrad.rint(1.5)
@@ -130,7 +130,7 @@ def rint(x: Any) -> Any:
 
 @by_numpy(np.remainder)
 def remainder(x: Any, y: Any) -> Any:
-    """x % y, what a division leaves, as Python has it: x - floor(x / y) * y, of the sign of y.
+    """The remainder of x / y, as x % y in Python: x - floor(x / y) * y, with the sign of y.
 
     nan if y is 0 or x infinite. Its derivatives are 1 and -floor(x / y), at its jumps too.
 
@@ -142,7 +142,7 @@ def remainder(x: Any, y: Any) -> Any:
 
 @by_numpy(np.fmod)
 def fmod(x: Any, y: Any) -> Any:
-    """What a division leaves, as C has it: x - trunc(x / y) * y, of the sign of x.
+    """The remainder of x / y, as in C: x - trunc(x / y) * y, with the sign of x.
 
     nan if y is 0 or x infinite. Its derivatives are 1 and -trunc(x / y), at its jumps too.
 

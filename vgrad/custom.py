@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import Parameter, signature
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ParamSpec
+from weakref import ref
 from zlib import crc32
 
 import numpy as np
 
 from .engine import Value
 from .lines import defining_line
+from .operand import watches
 from .ops import ANY, MAX_ARITY, OPS, REPLACED, Op, Range, Rule, is_number
 
 if TYPE_CHECKING:
@@ -72,19 +76,11 @@ def op(
         _try_forward(own, function, forward, points)
         for operand, rule in zip(operands, rules):
             _try_rule(f"the rule of op {own!r} for {operand}", rule, forward, points)
-        if same_name := _replaceable(own, plain):
-            vars(same_name)["name"] = own + REPLACED  # graphs that have it keep it
-        return Op(  # type: ignore[return-value]
-            own,
-            own,
-            forward,
-            domain=ranges,
-            vjp=rules,
-            exact=True,  # nothing says that its results are rounded, so sums keep their order
-            definition=plain,
-            defined=defining_line(plain),
-            digest=digest,
-        )
+        facts = {"definition": plain, "defined": defining_line(plain), "digest": digest}
+        with _making_way(own, plain):
+            # exact, as nothing says that results are rounded: so sums of them keep their order
+            op = Op(own, own, forward, domain=ranges, vjp=rules, exact=True, **facts)
+        return op  # type: ignore[return-value]
 
     return make
 
@@ -137,8 +133,9 @@ def _ranges(own: str, operands: list[str], domain: Any) -> tuple[Range, ...]:
 
 def _without_warnings(rule: Rule) -> Rule:
     def quiet(*operands: Any) -> Any:
+        given = [_read_only(x) if isinstance(x, np.ndarray) else x for x in operands]
         with np.errstate(all="ignore"):
-            part = rule(*operands)
+            part = rule(*given)
         return float(part) if is_number(part) else part
 
     return quiet
@@ -162,9 +159,7 @@ def _forward(own: str, function: Rule) -> Rule:
                 f"op {own!r} must return an array of float64, of the shape {given[0].shape} of its "
                 f"operands (got {got:.80}), and compute it with these and plain numbers alone"
             )
-        if not shape:
-            return float(out[0])
-        return out if out.flags.owndata else out.copy()  # not a view of an operand
+        return out.copy() if shape else float(out[0])  # a copy, as it may be anybody's array
 
     return forward
 
@@ -189,7 +184,7 @@ def _read_only(x: Any) -> Any:
 def _try_forward(own: str, function: Rule, forward: Rule, points: Any) -> None:
     """Raise ValueError unless a number and arrays of any shape give the same."""
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _no_values():
             function(*map(_read_only, points))
             function(*(_read_only(x[:1]) for x in points))
     except Exception as error:
@@ -211,32 +206,57 @@ def _try_forward(own: str, function: Rule, forward: Rule, points: Any) -> None:
 
 
 def _try_rule(what: str, rule: Rule | None, forward: Rule, points: Any) -> None:
-    """Raise ValueError unless a rule takes numbers, arrays and `Value`s."""
-    numbers = points[:, 0].tolist()
-    cases = [
-        (1.0, forward(*numbers), *numbers),
-        (np.ones(points.shape[1]), forward(*points), *points),
-        (Value(1.0), Value(forward(*numbers)), *map(Value, numbers)),
-    ]
-    for arguments in cases:
-        if rule is None:
-            return
-        try:
-            part = rule(*arguments)
-            fits = np.shape(part) in ((), np.shape(arguments[0]))
-        except NameError:  # it names what is still to be defined
-            return
-        except Exception as error:
+    """Raise ValueError unless a rule takes numbers, arrays and `Value`s, and of each makes one."""
+    if rule is None:
+        return
+    numbers = [(1.0, forward(*column), *column) for column in points.T.tolist()]
+    arrays = (np.ones(points.shape[1]), forward(*points), *points)
+    try:
+        with _no_values():
+            alone, together = [rule(*x) for x in numbers], rule(*arrays)
+            value = rule(*map(Value, numbers[0]))
+    except NameError:  # it names what is still to be defined
+        return
+    except Exception as error:
+        raise ValueError(
+            f"{what} must take the gradient, the result and the operands, which are numbers, "
+            "arrays, Values or traced values, and leave them as they are (got "
+            f"{_described(error)}); write it with operators and functions of vgrad, or of NumPy "
+            "where they have the same names"
+        ) from error
+    plain = isinstance(together, np.ndarray) or is_number(together)
+    fits = all(map(is_number, alone)) and plain and np.shape(together) in ((), points.shape[1:])
+    if not fits or not (is_number(value) or isinstance(value, Value)):
+        got = next((x for x in (alone[0], together, value) if not is_number(x)), alone[0])
+        raise ValueError(
+            f"{what} must return a number for numbers, and an array of their shape for arrays (got "
+            f"{got!r:.80})"
+        )
+    for a, b in zip(alone, np.broadcast_to(together, len(alone)).tolist()):
+        # 1e-9, as NumPy may compute a number in another way, and terms may cancel
+        if not np.isclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise ValueError(
-                f"{what} must take the gradient, the result and the operands, which are numbers, "
-                f"arrays, Values or traced values (got {_described(error)}); write it with "
-                "operators and functions of vgrad, or of NumPy where they have the same names"
-            ) from error
-        if not fits or not (is_number(part) or isinstance(part, np.ndarray | Value)):
-            raise ValueError(
-                f"{what} must return a number for numbers, and an array of their shape for arrays "
-                f"(got {part!r:.80})"
+                f"{what} must make of a number in an array what it makes of the number alone (got "
+                f"{b} and {a})"
             )
+
+
+@contextmanager
+def _no_values() -> Iterator[None]:
+    """No number of a `Value` may be looked at, as its gradient would be lost."""
+    thread = get_ident()
+
+    def watch(value: Any, means: str) -> bool:
+        if get_ident() == thread and means != "repr":
+            raise TypeError(f"an op must compute with its operands alone, not with {value!r}")
+        return False
+
+    reference: Any = ref(watch)
+    watches.add(reference)
+    try:
+        yield
+    finally:
+        watches.discard(reference)
 
 
 def _described(error: Exception) -> str:
@@ -263,6 +283,21 @@ def _as_before(own: str, function: Any, digest: int, domain: tuple[Range, ...]) 
         if same and old.digest == digest and old.domain == domain:
             return old
     return None
+
+
+@contextmanager
+def _making_way(own: str, function: Any) -> Iterator[None]:
+    """Rename the op of this name that a new definition replaces; graphs that have it keep it."""
+    old = _replaceable(own, function)
+    if old is None:
+        yield
+        return
+    vars(old)["name"] = own + REPLACED
+    try:
+        yield
+    except BaseException:
+        vars(old)["name"] = own
+        raise
 
 
 def _replaceable(own: str, function: Any) -> Op | None:

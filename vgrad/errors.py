@@ -26,6 +26,10 @@ class GraphFormatError(VgradError, ValueError):
     """A graph's arrays break an invariant of the flat form."""
 
 
+class UnknownOpError(GraphFormatError):
+    """A graph has an op that this process does not know."""
+
+
 class NonFiniteError(VgradError, ValueError):
     """`check_finite` found an infinity or a nan, in a result or where a gradient of 0 met it.
 

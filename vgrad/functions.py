@@ -19,7 +19,9 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 
     The gradient is that of `minimum(maximum(x, low), high)`: halved where `x` equals a bound.
 
-    >>> clip(3.0, -1, 1), clip(np.array([-2.0, 0.5]), -1, 1)
+    >>> import numpy as np
+    >>> import vgrad
+    >>> vgrad.clip(3.0, -1, 1), vgrad.clip(np.array([-2.0, 0.5]), -1, 1)
     (1.0, array([-1. ,  0.5]))
     """
     above = x if low is None else ops.maximum(x, low)
@@ -29,7 +31,8 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 def logical_and(x: Any, y: Any) -> Any:
     """1.0 where both are true, else 0.0, as & gives of conditions; all numbers but 0 are true.
 
-    >>> logical_and(1.0, 0.0)
+    >>> import vgrad
+    >>> vgrad.logical_and(1.0, 0.0)
     0.0
     """
     return ops.mul(ops.ne(x, 0.0), ops.ne(y, 0.0))
@@ -38,7 +41,8 @@ def logical_and(x: Any, y: Any) -> Any:
 def logical_or(x: Any, y: Any) -> Any:
     """1.0 where one or both are true, else 0.0, as | gives of conditions.
 
-    >>> logical_or(1.0, 0.0)
+    >>> import vgrad
+    >>> vgrad.logical_or(1.0, 0.0)
     1.0
     """
     return ops.maximum(ops.ne(x, 0.0), ops.ne(y, 0.0))
@@ -47,36 +51,41 @@ def logical_or(x: Any, y: Any) -> Any:
 def logical_not(x: Any) -> Any:
     """0.0 where x is true, else 1.0, as ~ gives of a condition.
 
-    >>> logical_not(1.0)
+    >>> import vgrad
+    >>> vgrad.logical_not(1.0)
     0.0
     """
     return ops.eq(x, 0.0)
 
 
 def square(x: Any) -> Any:
-    """x * x, of which many become one sum of products where they are added up.
+    """x * x; its derivative is 2 * x.
 
-    >>> square(-3.0), square(np.array([1.0, 2.0]))
+    >>> import numpy as np
+    >>> import vgrad
+    >>> vgrad.square(-3.0), vgrad.square(np.array([1.0, 2.0]))
     (9.0, array([1., 4.]))
     """
     return ops.mul(x, x)
 
 
 def reciprocal(x: Any) -> Any:
-    """1 / x, inf at 0.
+    """1 / x, inf at 0; its derivative is -1 / x**2.
 
-    >>> reciprocal(4), reciprocal(0)
+    >>> import vgrad
+    >>> vgrad.reciprocal(4), vgrad.reciprocal(0)
     (0.25, inf)
     """
     return ops.div(1.0, x)
 
 
 def divmod(x: Any, y: Any) -> tuple[Any, Any]:
-    """x // y and x % y: the whole number of times that y goes into x, and what that leaves.
+    """x // y and x % y: the quotient, rounded down, and the remainder.
 
     Their derivatives are those of `floor_divide` and `remainder`.
 
-    >>> divmod(7, 2), divmod(-7, 2)
+    >>> import vgrad
+    >>> vgrad.divmod(7, 2), vgrad.divmod(-7, 2)
     ((3.0, 1.0), (-4.0, 1.0))
     """
     return ops.floor_divide(x, y), ops.remainder(x, y)
@@ -88,7 +97,8 @@ def softmax(xs: Iterable[Any]) -> Any:
     The highest x is subtracted first, so that nothing overflows. That changes no result, so no
     gradient goes through it. Raises ShapeError for an empty sequence, or more than one axis.
 
-    >>> softmax([0.0, 1000.0])
+    >>> import vgrad
+    >>> vgrad.softmax([0.0, 1000.0])
     [0.0, 1.0]
     """
     numbers = _numbers("softmax", xs)
@@ -104,7 +114,8 @@ def logsumexp(xs: Iterable[Any]) -> Any:
 
     Raises ShapeError for an empty sequence, or more than one axis.
 
-    >>> logsumexp([1000.0, 1000.0])
+    >>> import vgrad
+    >>> vgrad.logsumexp([1000.0, 1000.0])
     1000.6931471805599
     """
     numbers = _numbers("logsumexp", xs)
@@ -121,7 +132,8 @@ def take(rows: Sequence[Any], index: Any) -> Any:
     is no such row; if it is a plain number, that raises IndexError. Rows are numbers, or lists or
     arrays of one length; raises ShapeError if their lengths differ.
 
-    >>> take([[1.0, 2.0], [3.0, 4.0]], 1)
+    >>> import vgrad
+    >>> vgrad.take([[1.0, 2.0], [3.0, 4.0]], 1)
     [3.0, 4.0]
     """
     if not len(rows):

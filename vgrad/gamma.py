@@ -50,7 +50,7 @@ _WHOLE = 2.0**53  # from here on every float is a whole number, so a pole if it 
 def lgamma(x: Any) -> Any:
     """The logarithm of |gamma(x)|, where gamma(n + 1) is n!: inf at 0, -1, -2, ...
 
-    Its derivative is digamma(x). SciPy calls it gammaln.
+    Its derivative is digamma(x): -inf at 0, nan at -1, -2, ... SciPy calls it gammaln.
 
     Computed by a Chebyshev interpolant from 0.8 to 6.5, by Stirling's series A&S 6.1.41 above, and
     by recurrence and reflection below.
@@ -117,7 +117,7 @@ def _lgamma_reflected(x: Any) -> Any:
 def digamma(x: Any) -> Any:
     """The derivative of lgamma(x): -inf at 0, nan at -1, -2, ...
 
-    Its derivative is polygamma(1, x). SciPy calls it psi too.
+    Its derivative is polygamma(1, x), which is inf there. SciPy calls it psi too.
 
     Computed by a Chebyshev interpolant from 0.8 to 6.5, by the series A&S 6.3.18 above, and by
     recurrence and reflection, A&S 6.3.7, below.

@@ -44,7 +44,8 @@ def solve(a: Any, b: Any) -> Any:
     sample of a batch takes its own pivots. Where `a` is singular, some or all of x is inf or nan.
     Raises ShapeError unless the shapes fit.
 
-    >>> solve([[0, 2], [4, 0]], [2, 8])
+    >>> import vgrad
+    >>> vgrad.linalg.solve([[0, 2], [4, 0]], [2, 8])
     array([2., 1.])
     """
     left, right = _system("solve", a, b)
@@ -60,11 +61,13 @@ def solve(a: Any, b: Any) -> Any:
 
 
 def inv(a: Any) -> Any:
-    """The inverse of a matrix (n, n); to multiply with it, `solve` takes less and is more exact.
+    """The inverse of a matrix (n, n); if you only multiply by it, `solve` is cheaper and
+    more accurate.
 
     Where `a` is singular, some or all of it is inf or nan. Raises ShapeError unless it is square.
 
-    >>> inv([[0, 2], [4, 0]])
+    >>> import vgrad
+    >>> vgrad.linalg.inv([[0, 2], [4, 0]])
     array([[0.  , 0.25],
            [0.5 , 0.  ]])
     """
@@ -79,7 +82,8 @@ def det(a: Any) -> Any:
     meets a pivot of exactly 0, which takes n > 2 and a rank of n - 2 at most. The product may
     overflow, to inf or nan, where `slogdet` does not. Raises ShapeError unless `a` is square.
 
-    >>> det([[1, 2], [2, 4]]), det([[0, 1, 0], [1, 0, 0], [0, 0, 5]])
+    >>> import vgrad
+    >>> vgrad.linalg.det([[1, 2], [2, 4]]), vgrad.linalg.det([[0, 1, 0], [1, 0, 0], [0, 0, 5]])
     (0.0, -5.0)
     """
     matrix = _square("det", a)
@@ -101,12 +105,13 @@ def det(a: Any) -> Any:
 
 
 def slogdet(a: Any) -> SlogdetResult:
-    """The sign of the determinant of a matrix (n, n), and the logarithm of its size.
+    """The sign of the determinant of a matrix (n, n), and the logarithm of its absolute value.
 
-    Of a singular matrix they are 0.0 and -inf, and gradients are inf or nan. Raises ShapeError
+    For a singular matrix they are 0.0 and -inf, and gradients are inf or nan. Raises ShapeError
     unless `a` is square.
 
-    >>> slogdet([[0, 1e200], [1e200, 0]])
+    >>> import vgrad
+    >>> vgrad.linalg.slogdet([[0, 1e200], [1e200, 0]])
     SlogdetResult(sign=-1.0, logabsdet=921.0340371976183)
     """
     matrix = _square("slogdet", a)
@@ -130,7 +135,8 @@ def cholesky(a: Any) -> Any:
     and only that gets gradients. Where `a` is not positive definite, nan or inf appear in l. Raises
     ShapeError unless `a` is square.
 
-    >>> cholesky([[4.0, 2.0], [2.0, 10.0]])
+    >>> import vgrad
+    >>> vgrad.linalg.cholesky([[4.0, 2.0], [2.0, 10.0]])
     array([[2., 0.],
            [1., 3.]])
     """
@@ -149,12 +155,13 @@ def solve_triangular(
 ) -> Any:
     """The x for which a @ x = b, by substitution: a is (n, n), and b and x are (n,) or (n, m).
 
-    Only the upper triangle of `a` is read, or the lower; with `unit_diagonal` its diagonal stands
-    for ones. `trans` 1 or "T" solves a.T @ x = b. These are the arguments of SciPy. Where the
-    diagonal has a 0, x has inf or nan. Raises ShapeError unless the shapes fit, ValueError for
-    another `trans`.
+    Only the upper triangle of `a` is read, or the lower; with `unit_diagonal` the diagonal is taken
+    to be ones. `trans` 1 or "T", and 2 or "C", solves a.T @ x = b. These are the arguments of
+    SciPy. Where the diagonal has a 0, x has inf or nan. Raises ShapeError unless the shapes fit,
+    ValueError for another `trans`.
 
-    >>> solve_triangular([[2.0, 0.0], [1.0, 4.0]], [2.0, 9.0], lower=True)
+    >>> import vgrad
+    >>> vgrad.linalg.solve_triangular([[2.0, 0.0], [1.0, 4.0]], [2.0, 9.0], lower=True)
     array([1., 2.])
     """
     if trans not in _PLAIN and trans not in _TRANSPOSED:

@@ -45,9 +45,13 @@ def number(x: Any) -> float:
 
 def as_floats(x: Any, mask: bool) -> Any:
     """A number or array as a forward rule takes it: floats, or with `mask` booleans too."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("must be an array without a mask; fill or drop what is masked")
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"must hold real numbers (got an array of {array.dtype})")
+    if min(array.strides, default=0) < 0:  # which NumPy computes another way, to other bits
+        array = array.copy()
     return array if mask and array.dtype == bool else array.astype(np.float64, copy=False)
 
 

@@ -169,8 +169,18 @@ class Operand:
         return apply_function(function, args, options)
 
 
-# Every other op of one operand or two is a method too: by these, where they have NumPy's names,
-# NumPy goes through an array of objects.
+def _method(op: ops.Op) -> Callable[..., Any]:
+    def method(self: Any, *others: Any, **named: Any) -> Any:
+        return op(self, *others, **named)
+
+    method.__name__, method.__doc__ = op.name, op.__doc__
+    return method
+
+
+# Every other op is a method too, of its first operand unless that is an order n: by these, where
+# they have NumPy's names, NumPy goes through an array of objects.
 for _op in ops.OPS:
     if _op.symbol.isidentifier() and not hasattr(Operand, _op.name) and 1 <= _op.arity <= 2:
-        setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _binary(_op))
+        low, high = _op.domain[0]
+        if low < high and _op is not ops.guard:
+            setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _method(_op))

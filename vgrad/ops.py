@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 import numpy as np
 
 from . import activations, choices, elementary, special
-from .errors import GraphFormatError
+from .errors import GraphFormatError, UnknownOpError
 from .numbers import PLAIN, as_floats, operand_names
 from .numbers import Rule as Rule
 from .numbers import evaluate as evaluate
@@ -66,7 +66,7 @@ class Op:
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
-    exact: bool = False  # no result is rounded, as those of floor are not
+    exact: bool = False  # results may be as exact as operands, as those of floor and elu are
     bounded: bool = False  # no result is larger than 1, or than the largest operand
     definition: Rule | None = None  # a function that names the operands, and has the docstring
     defined: str = ""  # the line that made the row, if it is not vgrad's own,
@@ -153,7 +153,7 @@ class Op:
             with np.errstate(all="ignore"):
                 if engine is not None or any(x.dtype == object for x in arrays):
                     return np.frompyfunc(self, self.arity, 1)(*operands)
-                floats = [as_floats(x, rule is None) for x, rule in zip(operands, self.vjp)]
+                floats = [as_floats(x, self is where and x is operands[0]) for x in operands]
                 return self.forward(*floats)
         if engine is None:
             return evaluate(self.forward, *map(number, operands))
@@ -169,10 +169,12 @@ class Op:
             with suppress(TypeError):
                 bound = signature(self.definition).bind(*operands, **named)
                 bound.apply_defaults()
-                return bound.args
+                if not bound.kwargs.keys() & named.keys():  # no operands are keyword-only
+                    return bound.args
         got = ", ".join([str(len(operands)), *named])
         hint = f", as in {self.name}({operand_names(self.definition)})" if self.definition else ""
-        raise TypeError(f"{self.name}() takes {self.arity} operands (got {got}){hint}")
+        many = f"{self.arity} operand" + "s" * (self.arity > 1)
+        raise TypeError(f"{self.name}() takes {many} (got {got}){hint}")
 
 
 if TYPE_CHECKING:
@@ -208,7 +210,7 @@ def named(name: Any, defined: Any = "", module: Any = "", digest: Any = 0) -> Op
             return op
     where = f", as in {defined!s:.200} of {module!s:.200}" if defined else ""
     got = f"{name!r:.50}, which must be defined first{where}"
-    raise GraphFormatError(f"every op must be known (got {got})")
+    raise UnknownOpError(f"every op must be known (got {got})")
 
 
 def imported(name: str, defined: str, module: str, digest: int) -> Op:
@@ -379,12 +381,12 @@ relu = row(activations.relu, ONE, (lambda g, out, x: where(x > 0, g, 0.0),),
     fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
 leaky_relu = row(activations.leaky_relu, (ANY, POSITIVE), (
     lambda g, out, x, slope: where(x > 0, g, g * slope),
-    lambda g, out, x, slope: where(x > 0, 0.0, g * x)), static=1,
+    lambda g, out, x, slope: where(x > 0, 0.0, g * x)), static=1, exact=True,
     fast=lambda x, slope: maximum(x, slope * x) if is_number(slope) and 0 < slope <= 1
     else where(x > 0, x, slope * x))
 elu = row(activations.elu, (ANY, POSITIVE), (
     lambda g, out, x, alpha: where(x > 0, g, g * alpha * exp(x)),
-    lambda g, out, x, alpha: where(x > 0, 0.0, g * expm1(x))),
+    lambda g, out, x, alpha: where(x > 0, 0.0, g * expm1(x))), exact=True,
     fast=lambda x, alpha: where(x > 0, x, alpha * expm1(x)))
 softplus = row(activations.softplus, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
     fast=lambda x: maximum(x, 0.0) + log1p(exp(-abs(x))), nonnegative=True)

@@ -192,8 +192,11 @@ class Calls:
         return operand._replace(array=operand.array[..., None]) if lacks_batch else operand
 
     def _view(self, memory: Array, rows: Rows) -> Array | None:
-        """These rows of a buffer without a copy; None if they are not affine."""
-        if rows.strides is None:
+        """These rows of a buffer without a copy; None if they are not affine.
+
+        Nor are single numbers read backwards: NumPy then computes in another way, to other bits.
+        """
+        if rows.strides is None or (memory.ndim == 1 and min(rows.strides, default=0) < 0):
             return None
         return np.ndarray(
             rows.shape + memory.shape[1:],

@@ -55,15 +55,15 @@ def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     """(m,) which nodes have roundings of their own, if `coef` multiplies them.
 
     A leaf has none, nor has a choice among numbers, a whole number as of floor, or a number times a
-    power of 2 or a condition. A sum has, but may have been made to cancel with its own terms. Of
-    the rows that `take` chooses among, where(k == 0, x, 0) and so on, one counts and the others are
-    0, so they never cancel: they pass for rounded.
+    power of 2, a sign or a condition. A sum has, but may have been made to cancel with its own
+    terms. Of the rows that `take` chooses among, where(k == 0, x, 0) and so on, one counts and the
+    others are 0, so they never cancel: they pass for rounded.
     """
     exact = by_code(lambda op: op.is_exact)[fused.op]
     is_condition = by_code(lambda op: op.is_condition)[fused.op]
     mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
     power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
-    keeps = is_condition | ((fused.op == ops.const.code) & power)
+    keeps = is_condition | (fused.op == ops.sign.code) | ((fused.op == ops.const.code) & power)
     x, y = fused.parents[:, 0], fused.parents[:, 1]
     exact |= (fused.op == ops.mul.code) & (keeps[x] | keeps[y]) & is_power
     exact |= (fused.op == ops.div.code) & (fused.op[y] == ops.const.code) & power[y]

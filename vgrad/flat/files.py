@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GraphFormatError
+from ..errors import GraphFormatError, UnknownOpError
 
 Path = str | os.PathLike[str]
 Header = dict[str, Any]
@@ -152,9 +152,11 @@ def _naming(path: str, kind: str) -> Iterator[None]:
             raise
         known = isinstance(error, GraphFormatError | zipfile.BadZipFile)
         problem = str(error) if known else f"{type(error).__name__}: {error}"
+        advice = "save it again with this version of vgrad"
+        if isinstance(error, UnknownOpError):
+            advice = "import the module that defines it"
         raise GraphFormatError(
-            f"{path} must be a whole file of {kind}.save, but {problem:.{LONGEST}}; "
-            "save it again with this version of vgrad"
+            f"{path} must be a whole file of {kind}.save, but {problem:.{LONGEST}}; {advice}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 import time
@@ -180,7 +181,6 @@ def _describe(fn: Callable[..., Any]) -> str:
     return f"{name} ({defining_line(fn)})" if hasattr(fn, "__code__") else name
 
 
-@lru_cache(maxsize=4096)  # some 9 MB: there is no end of numbers
 def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0) -> Graph:
     """A rule of the op's row as a graph over its arguments.
 
@@ -188,6 +188,12 @@ def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0)
     constant. `leading` counts the arguments before the operands, 2 for a vjp: the gradient and
     the result.
     """
+    sign = 0.0 if number is None else math.copysign(1.0, number)  # as 0.0 == -0.0
+    return _recorded(op, rule, number, sign, leading)
+
+
+@lru_cache(maxsize=4096)  # some 9 MB: there is no end of numbers
+def _recorded(op: ops.Op, rule: ops.Rule, number: float | None, sign: float, leading: int) -> Graph:
     static = None if number is None or op.static is None else leading + op.static
 
     def call(*nodes: Any) -> Any:
@@ -195,6 +201,9 @@ def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0)
         return result if hasattr(result, "_apply") else Value(result, trainable=False)
 
     return trace(call, *[()] * (leading + op.arity), parameters=[])
+
+
+recorded.cache_clear = _recorded.cache_clear  # type: ignore[attr-defined]
 
 
 def interpret(

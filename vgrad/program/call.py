@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
 from ..flat import FROM_INPUTS, FROM_PARAMETERS, require_samples
@@ -273,6 +274,13 @@ def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
         return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
 
 
+def _hint(tasks: list[tuple[Any, ...]]) -> str:
+    """What may have been the matter, where the graph has ops of one's own."""
+    codes = np.unique(tasks[0][0].runner.graph.op).tolist()
+    own = [ops.OPS[code].name for code in codes if ops.OPS[code].defined]
+    return f"; define {', '.join(own)} in a module, and before the executor starts" if own else ""
+
+
 def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterator[Any]:
     """What `_run` returns for each task, in order; the executor, if there is one, runs them."""
     if executor is None:
@@ -289,7 +297,7 @@ def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterato
     except (BrokenExecutor, CancelledError) as error:
         raise WorkerError(
             f"the workers of an executor must live until the call returns (got {error!r}); nothing "
-            "has changed: compile again with a new executor, or without one"
+            f"has changed: compile again with a new executor, or without one{_hint(tasks)}"
         ) from error
     finally:
         for future in waiting:  # after an error, or when somebody interrupts the call

@@ -92,11 +92,18 @@ class Call(NamedTuple):
         return self._replace(arrays=arrays, batch=len(arrays[0]) if arrays else self.batch)
 
     def shards(
-        self, name: str, method: str, wanted: int, rows: int = 0, options: tuple[Any, ...] = ()
+        self,
+        name: str,
+        method: str,
+        wanted: int,
+        rows: int = 0,
+        options: tuple[Any, ...] = (),
+        apart: bool = True,
     ) -> Iterator[Any]:
         """The results of a method of the named sweep, shard by shard of the batch.
 
-        Shards are the same whoever runs them, so results are the same to the bit. `wanted` says
+        Shards are the same whoever runs them, so results are the same to the bit. Without an
+        executor they need not be `apart` if each sample's results are its own. `wanted` says
         where gradients go, and `rows` how many numbers each sample returns. Raises
         OutOfMemoryError if the call would need too much.
         """
@@ -107,7 +114,7 @@ class Call(NamedTuple):
         require_samples(batch, per_sample, "results")
         workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
         sweep.admit(tile, wanted, workers, batch * per_sample)
-        if batch <= size:
+        if batch <= size or not (apart or self.executor is not None):
             return iter([_run(self, name, method, tile, *options)])
         whole = self._replace(executor=None, doubts=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
@@ -186,7 +193,7 @@ class _Columns:
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
         rows = 1 + len(graph.inputs) if self.wanted else len(graph.outputs)
-        shards = call.shards(name, self.method, self.wanted, rows)
+        shards = call.shards(name, self.method, self.wanted, rows, apart=False)
         first: Array = next(shards)
         start = first.shape[1]
         if start == call.batch:

@@ -234,7 +234,8 @@ def imported(name: str, defined: str, module: str, digest: int) -> Op:
 
 ANY, POSITIVE, ABOVE_ONE, UNIT = (-2.0, 2.0), (0.2, 3.0), (1.2, 3.0), (-0.9, 0.9)
 ONE, TWO = (ANY,), (ANY, ANY)
-LN2, LN10, ROOT_2PI, TWO_BY_ROOT_PI = elementary.LN2, _log(10), (2 * pi) ** 0.5, 2 / pi**0.5
+LN2, LN10 = elementary.LN2, _log(10)
+ONE_BY_ROOT_2PI, TWO_BY_ROOT_PI = 1 / (2 * pi) ** 0.5, 2 / pi**0.5
 
 _FAST_POWERS: dict[float, Rule] = elementary.SHORT_CUTS | {  # these as rows of the table too
     -0.5: lambda x: 1.0 / _FAST_POWERS[0.5](x),
@@ -367,9 +368,9 @@ erfcx = row(special.erfcx, ONE, (lambda g, out, x: -2.0 * g * ierfcx(1.0, x),), 
 ierfcx = row(special.ierfcx, ((1.0, 1.0), ANY), (  # for derivatives of erfcx
     None, lambda g, out, n, x: -2.0 * g * (n + 1) * ierfcx(n + 1, x)), nonnegative=True)
 ndtr = row(special.ndtr, ONE, (
-    lambda g, out, x: g * (exp(-0.5 * x * x) / ROOT_2PI),), nonnegative=True, bounded=True)
+    lambda g, out, x: g * (ONE_BY_ROOT_2PI * exp(-0.5 * x * x)),), nonnegative=True, bounded=True)
 log_ndtr = row(special.log_ndtr, ONE, (
-    lambda g, out, x: g * (2 / ROOT_2PI) / erfcx(x * -(0.5**0.5)),))
+    lambda g, out, x: g * (2 * ONE_BY_ROOT_2PI) / erfcx(x * -(0.5**0.5)),))
 lgamma = row(special.lgamma, (POSITIVE,), (lambda g, out, x: g * digamma(x),))
 digamma = row(special.digamma, (POSITIVE,), (lambda g, out, x: g * polygamma(1.0, x),))
 polygamma = row(special.polygamma, ((1.0, 1.0), POSITIVE), (
@@ -394,6 +395,6 @@ silu = row(activations.silu, ONE, (
     lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
     fast=lambda x: x / (1.0 + exp(-x)), bounded=True)
 gelu = row(activations.gelu, ONE, (
-    lambda g, out, x: g * (ndtr(x) + x * (exp(-0.5 * x * x) / ROOT_2PI)),),
+    lambda g, out, x: g * (ndtr(x) + x * (ONE_BY_ROOT_2PI * exp(-0.5 * x * x))),),
     fast=lambda x: x * ndtr(x), bounded=True)
 # fmt: on

@@ -35,7 +35,8 @@ def elementwise(rule: Callable[P, Any]) -> Callable[P, Any]:
             flat = np.ascontiguousarray(x, np.float64).reshape(-1)
             count = round(flat.size / BLOCK)
             blocks = np.array_split(flat, count) if count > 1 else [flat]
-            out = np.concatenate([*map(of_one, blocks)]).reshape(x.shape)
+            parts = [*map(of_one, blocks)]
+            out = (np.concatenate(parts) if count > 1 else parts[0]).reshape(x.shape)
             return out.astype(x.dtype) if x.dtype.kind == "f" else out
 
     return function  # type: ignore[return-value]

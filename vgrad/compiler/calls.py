@@ -230,13 +230,21 @@ class Calls:
         if not is_first:
             self._restart(rows.buffer, where)
             before = self.take(Source(grads), where) if view is None else Source(view)
-            result = self.compute(np.add, before, result, out=before.array)
+            result = self._added(before, result)
         if view is None:
             self.call(partial(grads.__setitem__, where, result.array), result.constant)
         elif result.array is not view:
             self.call(partial(np.copyto, view, result.array), result.constant)
         self.has_grad[rows.buffer][where] = True
         self.grad_is_constant[rows.buffer][where] = result.constant
+
+    def _added(self, before: Source, part: Source) -> Source:
+        """before + part, in the place of `before`; if the last call made -x of x, before - x."""
+        last = self.calls[-1] if self.calls else None
+        if isinstance(last, partial) and last.func is np.negative and last.args[1] is part.array:
+            self.calls.pop()
+            return self.compute(np.subtract, before, Source(last.args[0]), out=before.array)
+        return self.compute(np.add, before, part, out=before.array)
 
     def _reduced(self, x: Source, shape: Shape, own: Shape, out: Array | None) -> Source:
         """The sum of x, as an array of `shape`, along what `own` lacks or has with length 1."""

@@ -173,8 +173,12 @@ class _Columns:
         first = int(self.wanted and not (runner.fuse and runner.plan.fused.unguarded))
         if not runner.fuse and not self.wanted:
             first = len(self.answer)  # outputs of the plain sweep stand
-        finite = np.isfinite(self.answer[first:])
-        self.left: Any = [] if finite.all() else np.flatnonzero(~finite.all(axis=0))
+        numbers = self.answer[first:].reshape(-1)
+        self.left: Any = []
+        if not isfinite(
+            numbers.dot(numbers)
+        ):  # else all are, which is found in a third of the time
+            self.left = np.flatnonzero(~np.isfinite(self.answer[first:]).all(axis=0))
         return not len(self.left)
 
     def has_value(self) -> bool:

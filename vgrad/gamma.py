@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from .numbers import Rule
-from .pieces import by_order, elementwise, horner, least, pieces, reflect, two_product, whole
+from .pieces import Polynomial, by_order, elementwise, least, pieces, reflect, two_product, whole
 
 # --- lgamma and digamma ---------------------------------------------------------------------------
 
 # Coefficients in t = (x - a) / (x + a) of Chebyshev interpolants for x from 0.7 to 6.5, by mpmath
 # with 60 digits: of lgamma(x) / ((x - 1) t), a = 2, and of digamma(x) x / (x - x0), a = 4.
 # fmt: off
-_LGAMMA = (0.55950613625, -0.00100702988, -0.48826214549, 0.005112628735, 0.416347150767,
+_LGAMMA = Polynomial(0.55950613625, -0.00100702988, -0.48826214549, 0.005112628735, 0.416347150767,
     -0.0001013773994, -0.026222756231, 0.0022387446297, 0.1308824951527, 0.0024638036626,
     0.10943575552942, 0.00298488589083, 0.129392361491297, 0.00387891163869, 0.14793398986709,
     0.005161055010364, 0.173786974667967, 0.0072225789858292, 0.2105578180601894,
     0.0108243189600236, 0.267253356127501, 0.01796045635148992, 0.3665860183800476,
     0.034833777783485655, 0.5907437265685862, 0.08606051360420651, 1.6911373403938685)
-_DIGAMMA = (0.001515823214394, 0.0086908411578425, 0.023966876412123, 0.042407586314269,
+_DIGAMMA = Polynomial(0.001515823214394, 0.0086908411578425, 0.023966876412123, 0.042407586314269,
     0.0563093416520566, 0.0631486658433194, 0.0669146051313462, 0.0705055738878732,
     0.0761026351972419, 0.08160722281022673, 0.09023954358466728, 0.09692884548193674,
     0.11115684189852294, 0.11858789918424087, 0.14558180407935786, 0.1512862648999372,
@@ -40,8 +40,10 @@ _BERNOULLI = [
     *(1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798),
     *(-174611 / 330, 854513 / 138, -236364091 / 2730, 8553103 / 6, -23749461029 / 870),
 ]
-_STIRLING = [b / ((2 * k + 2) * (2 * k + 1)) for k, b in enumerate(_BERNOULLI[:12])][::-1]
-_LOG_SERIES = [-b / (2 * k + 2) for k, b in enumerate(_BERNOULLI[:12])][::-1]
+_STIRLING = Polynomial(
+    *[b / ((2 * k + 2) * (2 * k + 1)) for k, b in enumerate(_BERNOULLI[:12])][::-1]
+)
+_LOG_SERIES = Polynomial(*[-b / (2 * k + 2) for k, b in enumerate(_BERNOULLI[:12])][::-1])
 _PI_LOW = 1.2246467991473532e-16  # pi - math.pi
 _WHOLE = 2.0**53  # from here on every float is a whole number, so a pole if it is negative
 
@@ -70,7 +72,7 @@ def lgamma(x: Any) -> Any:
 
 def _lgamma_large(x: Any) -> Any:
     """Stirling's series, A&S 6.1.41, arranged as in fdlibm."""
-    w = horner(1.0 / (x * x), _STIRLING)
+    w = _STIRLING(1.0 / (x * x))
     w /= x
     return (x - 0.5) * (np.log(x) - 1.0) + (w + 0.4189385332046727)  # (log(2 pi) - 1) / 2
 
@@ -87,7 +89,7 @@ def _middle(x: Any, base: Rule, pole: Rule) -> Any:
 
 def _lgamma_base(x: Any) -> Any:
     t = (x - 2.0) / (x + 2.0)
-    return (x - 1.0) * t * horner(t, _LGAMMA) + 0.0  # not -0.0 at 1
+    return (x - 1.0) * t * _LGAMMA(t) + 0.0  # not -0.0 at 1
 
 
 def _lgamma_product(x: Any) -> Any:
@@ -138,12 +140,12 @@ def digamma(x: Any) -> Any:
 def _digamma_large(x: Any, less: Any = 0.0) -> Any:
     """digamma(x) - less by A&S 6.3.18; the largest terms may cancel, so they come first."""
     w = 1.0 / (x * x)
-    return (np.log(x) - less) - (0.5 / x - horner(w, _LOG_SERIES) * w)
+    return (np.log(x) - less) - (0.5 / x - _LOG_SERIES(w) * w)
 
 
 def _digamma_base(x: Any) -> Any:
     zero = (x - 1.4616321449683622) - 9.549995429965697e-17
-    return zero / x * horner((x - 4.0) / (x + 4.0), _DIGAMMA)
+    return zero / x * _DIGAMMA((x - 4.0) / (x + 4.0))
 
 
 def _pi_cot(x: Any) -> Any:
@@ -160,7 +162,7 @@ def _pi_cot(x: Any) -> Any:
 
 
 @cache
-def _order(n: int) -> tuple[float, tuple[float, ...], float, float, float, float]:
+def _order(n: int) -> tuple[float, Polynomial, float, float, float, float]:
     """From which x on the series A&S 6.4.11 will do, its coefficients divided by n!, and scales.
 
     Neither n! nor a power of x need be a float where their product is one: so x is multiplied by a
@@ -175,7 +177,7 @@ def _order(n: int) -> tuple[float, tuple[float, ...], float, float, float, float
     limit = (abs(series.pop()) * n * 2.0**56) ** (0.5 / len(_BERNOULLI))
     p, q = math.floor(bits / (n + 1)), math.ceil(bits / n)
     factors = math.ldexp(factorial(n), -p * (n + 1)), math.ldexp(factorial(n), -q * n)
-    return limit, (*series[::-1], 1 / n), 0.5**p, factors[0], 0.5**q, factors[1]
+    return limit, Polynomial(*series[::-1], 1 / n), 0.5**p, factors[0], 0.5**q, factors[1]
 
 
 def polygamma(n: Any, x: Any) -> Any:
@@ -220,7 +222,7 @@ def _zeta_small(n: int, x: Any) -> Any:
 
 def _zeta_series(n: int, x: Any, scale: float) -> Any:
     """(scale x)^-n (1 / n + 1 / (2 x) + ...)."""
-    series = horner(1.0 / (x * x), _order(n)[1]) + 0.5 / x
+    series = _order(n)[1](1.0 / (x * x)) + 0.5 / x
     return _power(scale * x, -n) * series
 
 

@@ -7,7 +7,7 @@ what happens to a number depends on that number only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -68,14 +68,24 @@ def whole(x: Any) -> Any:
     return np.rint(x) if isinstance(x, np.ndarray) else float(round(x))
 
 
-def horner(t: Any, coefficients: Sequence[float]) -> Any:
-    """The polynomial in `t` with these coefficients, the highest power's first."""
-    p = t * coefficients[0]
-    for c in coefficients[1:-1]:
-        p += c
-        p *= t
-    p += coefficients[-1]
-    return p
+class Polynomial:
+    """A polynomial, called with a number or an array; its coefficients, the highest power's first.
+
+    To an array NumPy adds an array of no dimensions twice as quickly as a float.
+    """
+
+    def __init__(self, *coefficients: float) -> None:
+        self.numbers = coefficients
+        self.arrays = [np.array(x) for x in coefficients]
+
+    def __call__(self, t: Any) -> Any:
+        first, *middle, last = self.arrays if isinstance(t, np.ndarray) else self.numbers
+        p = t * first
+        for c in middle:
+            p += c
+            p *= t
+        p += last
+        return p
 
 
 def reflect(q: Any, x: Any, total: float) -> Any:

@@ -8,7 +8,6 @@ IEEE 754 at the edges, as in scipy.special, and errors of at most 4 ulp, in the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -18,26 +17,29 @@ from .gamma import digamma as digamma
 from .gamma import lgamma as lgamma
 from .gamma import polygamma as polygamma
 from .numbers import Rule
-from .pieces import by_order, elementwise, horner, least, pieces, reflect
+from .pieces import Polynomial, by_order, elementwise, least, pieces, reflect
 
 # Coefficients in t = (x - a) / (x + a) of Chebyshev interpolants, by mpmath with 60 digits: of
 # (1 + x) exp(x^2) erfc(x) for x from 0 to 28.5 and a = 3, as in Shepherd & Laframboise, Math. Comp.
 # 36 (1981); of (1 + x) exp(x^2 / 2) ndtr(-x) for x from 0 to 60, a = 4; of
 # (1 + x) (1 - exp(x^2) erfc(x)) / x for x from 0 to 3.5, a = 2.5.
 # fmt: off
-_ERFCX = (-2.014202817e-9, -4.6935242e-9, 1.3679343944e-8, 4.6563657829e-8, -4.4434270146e-8,
+_ERFCX = Polynomial(
+    -2.014202817e-9, -4.6935242e-9, 1.3679343944e-8, 4.6563657829e-8, -4.4434270146e-8,
     -2.8872066875e-7, 5.9087235138e-8, 1.585565402641e-6, 2.614515116854e-7, -8.98864216461e-6,
     -1.514651212485e-6, 5.6118949474657e-5, -2.0551542413478e-5, -0.000367288396988724,
     0.0006458141921283086, 0.001618569117165453, -0.009750689291552038, 0.021957764013313726,
     -0.023803913108738296, -0.010235388899027746, 0.09902075367944162, -0.23092733308380903,
     0.7160046047255598)
-_MILLS = (-8.933845674e-10, -1.761035488e-9, 6.526661646e-9, 1.8460198937e-8, -2.0157532517e-8,
+_MILLS = Polynomial(
+    -8.933845674e-10, -1.761035488e-9, 6.526661646e-9, 1.8460198937e-8, -2.0157532517e-8,
     -1.123054974e-7, 1.456169418e-9, 5.531879029815e-7, 4.04663888836e-7, -2.6135866394065e-6,
     -3.432348632056e-6, 1.3627122528259e-5, 2.125011163206e-5, -8.78532451700705e-5,
     -9.4430268816742e-5, 0.000694897114019243, -0.000285623095908983, -0.005002378591903903,
     0.01793609747952013, -0.03219783742804514, 0.028600364053555972, 0.01399963472442465,
     -0.09670347732652586, 0.47205320650984467)
-_ERF = (7.02905341575e-8, 6.56754667311e-7, 2.490801546996e-6, 3.772260459638e-6,
+_ERF = Polynomial(
+    7.02905341575e-8, 6.56754667311e-7, 2.490801546996e-6, 3.772260459638e-6,
     -3.331265495532e-6, -1.75069201904365e-5, 1.2257808769928e-5, 0.000112972659402943,
     -6.9577967481244e-5, -0.000775707961200025, 0.001134845294734799, 0.004960687796114983,
     -0.023323029589980334, 0.04245130631224933, -0.018432948912533463, -0.110923481222522,
@@ -45,11 +47,11 @@ _ERF = (7.02905341575e-8, 6.56754667311e-7, 2.490801546996e-6, 3.772260459638e-6
 # fmt: on
 
 
-def _tail(z: Any, a: float, coefficients: Sequence[float]) -> Any:
+def _tail(z: Any, a: float, polynomial: Polynomial) -> Any:
     """A polynomial in t = (z - a) / (z + a), over 1 + z; for z >= 0."""
     t = z - a
     t /= z + a
-    g = horner(t, coefficients)
+    g = polynomial(t)
     g /= 1.0 + z
     return g
 
@@ -134,11 +136,13 @@ def erfcx(x: Any) -> Any:
 
 def _erfcx_large(x: Any) -> Any:
     w = 0.5 / x / x
-    return (1.0 - horner(w, _FAR) * w) / math.sqrt(math.pi) / x
+    return (1.0 - _FAR(w) * w) / math.sqrt(math.pi) / x
 
 
 _ROOT_2 = math.sqrt(2.0)
-_FAR = (-10395.0, 945.0, -105.0, 15.0, -3.0, 1.0)  # of sqrt(pi) x erfcx(x), in 1 / (2 x^2)
+_FAR = Polynomial(
+    -10395.0, 945.0, -105.0, 15.0, -3.0, 1.0
+)  # of sqrt(pi) x erfcx(x), in 1 / (2 x^2)
 
 
 def ierfcx(n: Any, x: Any) -> Any:

@@ -101,6 +101,10 @@ class Calls:
         self, function: Callable[..., Any], *operands: Source, out: Array | None = None
     ) -> Source:
         """`function` of the operands, element by element, into `out` or a scratch array."""
+        if function is np.multiply and (same := self._times_one(*operands)) is not None:
+            if out is not None:
+                self.call(partial(np.copyto, out, same.array), same.constant)
+            return same if out is None else same._replace(array=out)
         arrays = [x.array for x in operands]
         constant = all(x.constant for x in operands)
         if out is None:
@@ -110,6 +114,15 @@ class Calls:
         bound = partial(function, *arrays, out=out) if by_name else partial(function, *arrays, out)
         self.call(bound, constant)
         return Source(out, constant)
+
+    def _times_one(self, x: Source, y: Source) -> Source | None:
+        """One of two factors, if the other is constant and 1, as the objective's gradient is."""
+        shape = np.broadcast_shapes(x.array.shape, y.array.shape)
+        for one, same in ((x, y), (y, x)):
+            fits = same.array.shape == shape and same.array.dtype == self.dtype
+            if fits and one.constant and (one.array == 1).all():
+                return same
+        return None
 
     def take(self, x: Source, rows: Ints, out: Array | None = None) -> Source:
         """`x[rows]`, a copy."""
@@ -227,6 +240,14 @@ class Calls:
         result = produce(out) if shape == own else self._reduced(produce(None), shape, own, out)
         if view is None:
             where, result = self._distinct(rows, result)
+        in_a_row = view is not None and len(rows.shape) == 1
+        cut = self._only_some_are_new(rows.buffer, where) if in_a_row else 0
+        if cut:  # of two parts one is written, the other added
+            for part in (slice(0, cut), slice(cut, None)):
+                some = Rows(rows.buffer, where[part], rows.origin)
+                more = result._replace(array=result.array[part])
+                self.contribute(some, more.array.shape, partial(_given, more))
+            return
         if not is_first:
             self._restart(rows.buffer, where)
             before = self.take(Source(grads), where) if view is None else Source(view)
@@ -237,6 +258,12 @@ class Calls:
             self.call(partial(np.copyto, view, result.array), result.constant)
         self.has_grad[rows.buffer][where] = True
         self.grad_is_constant[rows.buffer][where] = result.constant
+
+    def _only_some_are_new(self, buffer: int, rows: Ints) -> int:
+        """How many of the first rows have a gradient where the others have none, or the reverse."""
+        has = self.has_grad[buffer][rows]
+        ends = np.flatnonzero(has[1:] != has[:-1]) + 1
+        return int(ends[0]) if len(ends) == 1 else 0
 
     def _added(self, before: Source, part: Source) -> Source:
         """before + part, in the place of `before`; if the last call made -x of x, before - x."""
@@ -281,6 +308,10 @@ class Calls:
             self.call(partial(grads.__setitem__, fixed, grads[fixed]))
         if len(new):
             self.call(partial(grads.__setitem__, new, 0.0))
+
+
+def _given(x: Source, out: Array | None) -> Source:
+    return x
 
 
 _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument

@@ -156,6 +156,18 @@ def test_what_needs_floats_says_what_to_write(name):
         assert "must not be given Values or traced values" in str(error.value)
 
 
+def test_an_array_like_another_may_be_filled():
+    def running(x):
+        total = np.zeros_like(x)
+        for i in range(len(x)):
+            total[i] = x[i] + (total[i - 1] if i else 0.0)
+        return total @ np.ones_like(x)
+
+    program = vgrad.compile(running, [])
+    assert program([], [[1.0, 2.0, 3.0]]) == [10.0]
+    assert program.input_grads([], [[1.0, 2.0, 3.0]])[0].tolist() == [[3.0, 2.0, 1.0]]
+
+
 def test_what_would_do_nothing_is_refused():
     """NumPy leaves nan in arrays of objects as it is."""
     with pytest.raises(TraceError, match=r"nan_to_num\(\) .*use vgrad.where\(x == x, x, 0.0\)"):

@@ -317,18 +317,38 @@ def test_functions_take_object_arrays_element_by_element():
     assert vgrad.where(np.array([1.0, 0.0]), 5.0, np.array([6.0, 7.0])).tolist() == [5.0, 7.0]
 
 
-def test_a_new_op_is_one_row():
-    """A row that nothing else mentions works on numbers, on both engines and in a flat graph."""
-    cube = ops.Op("cube", "³", lambda x: x * x * x, vjp=(lambda g, out, x: 3 * g * x * x,))
+def cube(x):
+    """x to the power of 3.
+
+    >>> cube(2.0)
+    8.0
+    """
+    return x * x * x
+
+
+def test_a_new_op_is_one_row(tmp_path):
+    """A row that nothing else mentions works on numbers, on both engines and everywhere else."""
+    row = ops.row(cube, ops.ONE, (lambda g, out, x: 3 * g * x * x,))
     try:
-        x = Value(2.0)
-        cube(x).backward()
-        program = vgrad.compile(cube, parameters=[])
-        assert cube(2) == 8.0 and x.grad == 12.0
-        assert program([], [2.0, 3.0]).tolist() == [8.0, 27.0]
-        assert program.input_grads([], [2.0, 3.0])[0].tolist() == [12.0, 27.0]
+        x = Value(2.0, label="x")
+        y = row(x)
+        y.backward()
+        assert row(2) == row(x=2) == 8.0 and x.grad == 12.0 and row.__doc__.startswith("cube(x)\n")
+        assert [v.data for v in row(np.array([x, x]))] == row(np.array([2.0, 2.0])).tolist()
+        for fuse in (True, False):
+            program = vgrad.compile(row, parameters=[], fuse=fuse)
+            assert program([], [2.0, 3.0]).tolist() == [8.0, 27.0]
+            assert program.input_grads([], [2.0, 3.0])[0].tolist() == [12.0, 27.0]
+            assert program.verify([], [2.0, 3.0])
+        graph = vgrad.trace(row, ())
+        slope = graph.gradient(graph.inputs)
+        second = vgrad.compile(slope.gradient(slope.inputs, of=1))
+        assert np.ravel(second([], [2.0])[-1]) == [12.0] and vgrad.gradcheck(row, 2.0)
+        graph.save(tmp_path / "graph.npz")
+        assert vgrad.compile(vgrad.Graph.load(tmp_path / "graph.npz"))([], [2.0]) == [8.0]
+        assert "x * x * x" in graph.to_numpy_source() and "cube" in vgrad.to_dot(y)
     finally:
-        ops.OPS.remove(cube)
+        ops.OPS.remove(row)
 
 
 @pytest.mark.parametrize(

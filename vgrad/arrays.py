@@ -20,13 +20,8 @@ Operation = Any  # an op, or a function of several: number by number
 
 # NumPy's ufuncs; and the names of those that it keeps to itself, or that are several ops.
 _OWN: dict[Any, Operation] = {op.ufunc: op for op in ops.OPS if op.ufunc is not None}
-_OWN |= {
-    f.__name__: f
-    for f in (functions.clip, functions.divmod, functions.square, functions.reciprocal)
-}
-_OWN |= {
-    f.__name__: f for f in (functions.logical_and, functions.logical_or, functions.logical_not)
-}
+_SEVERAL = ("clip", "divmod", "square", "reciprocal", "logical_and", "logical_or", "logical_not")
+_OWN |= {name: getattr(functions, name) for name in _SEVERAL}
 _BY_OPERATORS = {op.operator for op in ops.OPS}  # of objects NumPy computes these by the operators
 
 # How NumPy and SciPy say that they want floats, perhaps with the name of the function; and what to
@@ -144,36 +139,37 @@ def _clipped(a: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> An
     return functions.clip(a, low, high, **options)
 
 
-def _like(value: float | None) -> Operation:
-    """np.ones_like and so on: of one number a number, else an array."""
-
-    def like(a: Any, *args: Any, **options: Any) -> Any:
-        number = args[0] if value is None else value
-        return np.full(np.shape(a), number)[()]
-
-    return like
+def _filled(a: Any, value: Any, dtype: Any = object, **options: Any) -> Any:
+    """np.full_like: an array that may be filled with operands, or one number."""
+    return as_operands(np.full(np.shape(a), value, dtype))
 
 
-def _refused(a: Any, *args: Any, **options: Any) -> Any:
-    """np.nan_to_num, which leaves objects as they are without a word."""
-    raise TypeError("ufunc 'nan_to_num'")
+def _nan_to_num(a: Any, *args: Any, **options: Any) -> Any:
+    raise FloatsOnlyError(
+        "nan_to_num() of NumPy must not be given Values or traced values, as it would leave them "
+        "as they are; use vgrad.where(x == x, x, 0.0)"
+    )
 
 
-# NumPy's functions that it has no ufuncs for, or that would do something else.
+# NumPy's functions that are no ufuncs, and would do something else with objects.
 _FUNCTIONS: dict[Any, Operation] = {
-    np.where: ops.where, np.clip: _clipped, np.nan_to_num: _refused,
-    np.zeros_like: _like(0.0), np.ones_like: _like(1.0), np.full_like: _like(None),
-}  # fmt: skip
-_IN_VGRAD["nan_to_num"] = "vgrad.where(x == x, x, 0.0)"
+    np.where: ops.where,
+    np.clip: _clipped,
+    np.nan_to_num: _nan_to_num,
+    np.full_like: _filled,
+    np.ones_like: lambda a, *args, **options: _filled(a, 1.0, *args, **options),
+    np.zeros_like: lambda a, *args, **options: _filled(a, 0.0, *args, **options),
+    np.empty_like: lambda a, *args, **options: _filled(a, 0.0, *args, **options),
+}
 
 
 def boxed(x: Any) -> Any:
     """An operand as an array of no dimensions, which NumPy does not hand back to us."""
     if not hasattr(x, "_apply"):
         return x
-    array = np.empty((), dtype=object)
-    array[()] = x
-    return array
+    box = np.empty((), dtype=object)
+    box[()] = x
+    return box
 
 
 def wants_floats(error: Exception, name: str = "", module: str = "") -> str:

@@ -34,9 +34,13 @@ def elementwise(rule: Callable[P, Any]) -> Callable[P, Any]:
                     return float(of_one(np.array([x], np.float64))[0])
             flat = np.ascontiguousarray(x, np.float64).reshape(-1)
             count = round(flat.size / BLOCK)
-            blocks = np.array_split(flat, count) if count > 1 else [flat]
-            parts = [*map(of_one, blocks)]
-            out = (np.concatenate(parts) if count > 1 else parts[0]).reshape(x.shape)
+            if count > 1:
+                out = np.empty_like(flat)
+                for some, result in zip(np.array_split(flat, count), np.array_split(out, count)):
+                    result[:] = of_one(some)
+            else:
+                out = of_one(flat)
+            out = out.reshape(x.shape)
             return out.astype(x.dtype) if x.dtype.kind == "f" else out
 
     return function  # type: ignore[return-value]

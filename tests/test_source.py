@@ -199,7 +199,7 @@ def compare_edges(fn, parameters, data, theta=None):
 
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
 @pytest.mark.parametrize(
-    "x", [x if x in (2.0, 5e-324) else pytest.param(x, marks=long) for x in EDGES]
+    "x", [x if x == 5e-324 else pytest.param(x, marks=long) for x in EDGES]
 )
 def test_constants_are_written_to_the_last_bit(op, x):
     """In every place of an op, next to an input, a parameter or more constants."""
@@ -215,7 +215,7 @@ def test_constants_are_written_to_the_last_bit(op, x):
         compare_edges(fn, [w], np.array([0.5, -0.0, np.inf, -np.inf, np.nan]))
 
 
-@pytest.mark.parametrize("block", range(12))
+@pytest.mark.parametrize("block", sweep(12, 6))
 def test_random_graphs_match_the_scalar_engine(block):
     for seed in range(5 * block, 5 * block + 5):
         program = random_program(seed)

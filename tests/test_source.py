@@ -198,9 +198,7 @@ def compare_edges(fn, parameters, data, theta=None):
 
 
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
-@pytest.mark.parametrize(
-    "x", [x if x == 5e-324 else pytest.param(x, marks=long) for x in EDGES]
-)
+@pytest.mark.parametrize("x", [x if x == 5e-324 else pytest.param(x, marks=long) for x in EDGES])
 def test_constants_are_written_to_the_last_bit(op, x):
     """In every place of an op, next to an input, a parameter or more constants."""
     w = Value(0.7)

@@ -23,7 +23,8 @@ This wing imports the definition, the files at the top of vgrad, and no other wi
 from .derivatives import gradient, slope, tangent
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
-    BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
+    BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, Question, from_stored,
+    to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
@@ -35,7 +36,7 @@ from .tape import Tape
 
 __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
-    "Header", "KernelSummary", "Path", "PlainSweep", "ReadSummary", "Rows", "SweepSummary",
+    "Header", "KernelSummary", "Path", "PlainSweep", "Question", "ReadSummary", "Rows", "SweepSummary",
     "Tape", "argument_names", "as_slice", "capture", "duplicates", "exceeds_share", "expect",
     "from_stored", "gradient", "hash64", "interpret", "loading_arrays", "origins", "reached",
     "record", "recorded", "require_buffers", "require_samples", "save_arrays", "short",

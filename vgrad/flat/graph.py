@@ -5,13 +5,14 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Shape, Structure, as_numbers, as_theta, count
+from ..cached import cached_property
 from ..elsewhere import Elsewhere
 from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
@@ -32,6 +33,15 @@ STORED = {  # the arrays of a graph, which its file has too
     "inputs": np.int32, "parameters": np.int32, "outputs": np.int32,
 }
 # fmt: on
+
+
+class Question(NamedTuple):
+    """What a function asked about a number while it was recorded, and what it was told."""
+
+    means: str  # how it asked: "bool", "int", "round", "floor", "ceil" or "index"
+    answer: float  # a truth as 1.0 or 0.0, or a whole number
+    line: str  # "file:line" that asked
+    function: str  # the name of the function there
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,8 @@ class Graph:
     labels: dict[int, str] = field(default_factory=dict)  # node -> name
     lines: dict[int, str] = field(default_factory=dict)  # node -> "file:line", if recorded
     leaves: tuple[Value, ...] = ()  # the Values behind the parameters, if any
+    # Of a path: what was asked on it. The last outputs, one for each, have a sample's own answers.
+    questions: tuple[Question, ...] = ()
 
     gradient = Elsewhere("flat", "gradient")
     to_numpy_source = Elsewhere("export", "to_numpy_source")
@@ -72,6 +84,16 @@ class Graph:
             name: len(getattr(self, f"{name}s")) for name in ("input", "parameter", "output")
         }
         return f"Graph({', '.join(f'{n} {name}' + 's' * (n != 1) for name, n in counts.items())})"
+
+    @cached_property
+    def answers(self) -> NDArray[np.float64]:
+        """(Q, 1) what the questions were answered with."""
+        return np.array([[question.answer] for question in self.questions]).reshape(-1, 1)
+
+    def follows(self, outputs: NDArray[Any]) -> NDArray[np.bool_]:
+        """(B,) which samples follow this path, given every output for each, (M, B)."""
+        same: NDArray[np.bool_] = outputs[len(outputs) - len(self.questions) :] == self.answers
+        return same.all(axis=0)
 
     def __getstate__(self) -> dict[str, Any]:
         # names as in a file, since codes mean nothing elsewhere

@@ -29,8 +29,8 @@ from .checks import Gradcheck, Verification, gradcheck
 from .custom import op
 from .engine import Value
 from .errors import (
-    FloatsOnlyError, GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, ShapeError,
-    TraceError, VgradError, WorkerError,
+    FloatsOnlyError, GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, PathsWarning,
+    ShapeError, TraceError, VgradError, WorkerError,
 )
 from .finite import check_finite
 from .flat import Graph, capture, trace
@@ -53,7 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
     "Animation", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
-    "NonFiniteError", "OutOfMemoryError", "ParityError", "Program", "ShapeError", "TraceError",
+    "NonFiniteError", "OutOfMemoryError", "ParityError", "PathsWarning", "Program", "ShapeError", "TraceError",
     "Value", "Verification", "VgradError", "WorkerError", "abs", "animate", "arccos", "arccosh",
     "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "array", "capture", "cbrt", "ceil",
     "check_finite", "clip", "compile", "cos", "cosh", "datasets", "digamma", "divmod", "draw",

@@ -58,8 +58,8 @@ class Value(Operand):
     @property
     def data(self) -> float:
         """The number itself, a float; it can be set to any real number."""
-        look(self, "data")
-        return self._number
+        instead = look(self, "data")
+        return self._number if instead is None else instead  # type: ignore[no-any-return]
 
     @data.setter
     def data(self, data: Any) -> None:
@@ -140,13 +140,19 @@ class Value(Operand):
     def __bool__(self) -> bool:
         if self.op in _EQUALITIES and _are_distinct(*self.parents):
             return self.op is ops.ne
-        look(self, "bool")
-        if self.trainable and not self._number:
-            raise TypeError(
-                f"the truth of a parameter must not be asked for where it is 0 (got {self}), as "
-                "that may mean the number, or that there is one; use b != 0 or b is not None"
-            )
-        return self._number != 0.0
+        instead = look(self, "bool")
+        truth = bool(self._number if instead is None else instead)
+        if self.trainable and not truth:
+            raise no_truth(self)
+        return truth
+
+
+def no_truth(parameter: Any) -> TypeError:
+    """The error for a parameter that is 0 where its truth is asked for."""
+    return TypeError(
+        f"the truth of a parameter must not be asked for where it is 0 (got {parameter}), as that "
+        "may mean the number, or that there is one; use b != 0 or b is not None"
+    )
 
 
 def backpropagate(

@@ -57,3 +57,7 @@ class OutOfMemoryError(VgradError, MemoryError):
 
 class WorkerError(VgradError, BrokenExecutor):
     """A worker of an executor has died; the program is as it was before the call."""
+
+
+class PathsWarning(UserWarning):
+    """Samples take more paths through a function than are recorded, so some run one by one."""

@@ -157,6 +157,7 @@ def error(
     node: int | None = None,
     sample: int | None = None,
     inputs: dict[str, Any] | None = None,
+    path: str = "",
 ) -> NonFiniteError:
     """The error for a cause, at a place of which more may be known."""
     label, line = cause.node.label, line or getattr(cause.node, "line", "")
@@ -168,6 +169,8 @@ def error(
     message = ", ".join(filter(None, parts))
     if inputs:
         message += "; inputs there: " + ", ".join(f"{name} = {x}" for name, x in inputs.items())
+    if path:
+        message += f"; on the path where {path}"
     if cause.arrived == 0:
         message += f"; {CHOICE}"
     result = NonFiniteError(message)

@@ -18,7 +18,7 @@ from .arrays import apply_function, apply_ufunc
 # the whole process, since threads that a function starts inherit no variable of its context, nor
 # does an empty context. A reference goes with its recording, even if an interrupt keeps that from
 # removing it.
-watches: set[ref[Callable[[Any, str], bool]]] = set()
+watches: set[ref[Callable[[Any, str], Any]]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
@@ -27,19 +27,20 @@ INSTEAD_OF_FLOAT = (
 )
 
 
-def look(operand: Operand, means: str) -> bool:
+def look(operand: Operand, means: str) -> Any:
     """Tell all functions being recorded that the number of `operand` is looked at.
 
-    Returns whether it is to be hidden, where `means` is "repr". Raises TraceError if a function
-    must not look at it.
+    Returns what a function gets in place of the number, or None if that is the number itself; where
+    `means` is "repr", True if the number is to be hidden. Raises TraceError if a function must not
+    look at it.
     """
-    hidden = False
+    instead = None
     if watches:
         for reference in watches.copy():  # which neither threads nor the garbage collector disturb
             watch = reference()
-            if watch is not None and watch(operand, means):
-                hidden = True
-    return hidden
+            found = watch(operand, means) if watch is not None else None
+            instead = found if instead is None else instead
+    return instead
 
 
 def declined(op: ops.Op, operands: Sequence[Any]) -> Any:
@@ -61,8 +62,8 @@ def _of_number(function: Callable[..., Any], means: str) -> Callable[..., Any]:
     """A method that is a function of the number, which it looks at by `means`."""
 
     def method(self: Any, *options: Any) -> Any:
-        look(self, means)
-        return function(self._number, *options)
+        number = look(self, "digits" if options and means == "round" else means)
+        return function(self._number if number is None else number, *options)
 
     return method
 
@@ -70,7 +71,8 @@ def _of_number(function: Callable[..., Any], means: str) -> Callable[..., Any]:
 _formatted = _of_number(format, "format")
 
 
-def _whole(number: float) -> int:
+def whole(number: float) -> int:
+    """The number as an index; raises TypeError if it is not whole."""
     if not number.is_integer():
         raise TypeError(f"an index must be a whole number (got {number}); use round(x) or int(x)")
     return int(number)
@@ -129,8 +131,8 @@ class Operand:
 
     # Steps, whose derivative is 0: a plain number in their place loses no gradient.
     __int__, __trunc__   = _of_number(int, "int"), _of_number(math.trunc, "int")
-    __floor__, __ceil__  = _of_number(math.floor, "int"), _of_number(math.ceil, "int")
-    __round__, __index__ = _of_number(round, "int"), _of_number(_whole, "index")
+    __floor__, __ceil__  = _of_number(math.floor, "floor"), _of_number(math.ceil, "ceil")
+    __round__, __index__ = _of_number(round, "round"), _of_number(whole, "index")
     # fmt: on
 
     def __divmod__(self, other: Any) -> tuple[Any, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
 from ..operand import look
 from . import files
+from .questions import Question
 
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
@@ -33,15 +34,6 @@ STORED = {  # the arrays of a graph, which its file has too
     "inputs": np.int32, "parameters": np.int32, "outputs": np.int32,
 }
 # fmt: on
-
-
-class Question(NamedTuple):
-    """What a function asked about a number while it was recorded, and what it was told."""
-
-    means: str  # how it asked: "bool", "int", "round", "floor", "ceil" or "index"
-    answer: float  # a truth as 1.0 or 0.0, or a whole number
-    line: str  # "file:line" that asked
-    function: str  # the name of the function there
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +86,48 @@ class Graph:
         """(B,) which samples follow this path, given every output for each, (M, B)."""
         same: NDArray[np.bool_] = outputs[len(outputs) - len(self.questions) :] == self.answers
         return same.all(axis=0)
+
+    def only(self, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
+        """The graph with some of its nodes as the only outputs, and without what they do not need.
+
+        Inputs and parameters stay, in their order.
+        """
+        given = np.concatenate([self.inputs, self.parameters])
+        needed = np.zeros(len(self) + 1, bool)
+        needed[outputs] = needed[given] = True
+        for node in range(len(self) - 1, -1, -1):
+            if needed[node]:
+                needed[self.parents[node]] = True
+        new = np.cumsum(needed, dtype=np.int32) - 1
+        new[-1] = -1  # no parent
+        kept = np.flatnonzero(needed[:-1])
+        return replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in ("op", "value", "level")},
+            parents=new[self.parents[kept]],
+            inputs=new[self.inputs],
+            parameters=new[self.parameters],
+            outputs=new[outputs],
+            output_shapes=shapes,
+            labels={int(new[i]): text for i, text in self.labels.items() if needed[i]},
+            lines={int(new[i]): text for i, text in self.lines.items() if needed[i]},
+        )
+
+    def with_parameters(self, leaves: Sequence[Value]) -> Graph:
+        """The graph with more parameters, which it does not use, behind its own."""
+        more = leaves[len(self.parameters) :]
+        if not more:
+            return self
+        n, count = len(self), len(more)
+        return replace(
+            self,
+            op=np.append(self.op, np.full(count, ops.parameter.code, np.uint8)),
+            parents=np.pad(self.parents, ((0, count), (0, 0)), constant_values=-1),
+            value=np.append(self.value, [leaf._number for leaf in more]),
+            level=np.pad(self.level, (0, count)),
+            parameters=np.append(self.parameters, np.arange(n, n + count, dtype=np.int32)),
+            leaves=tuple(leaves),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # names as in a file, since codes mean nothing elsewhere

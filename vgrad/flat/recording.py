@@ -60,31 +60,37 @@ def trace(
 
 
 def record(
-    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, attempts: int = ATTEMPTS
-) -> Graph:
-    """Call `fn` once on nodes of `tape`, and return what it computed.
+    fn: Callable[..., Any],
+    shapes: Sequence[Shape],
+    tape: Tape,
+    attempts: int = ATTEMPTS,
+    read: Callable[[Tape, Any, Sequence[Shape], str], T] = Tape.graph,  # type: ignore[assignment]
+) -> T:
+    """Call `fn` once on nodes of `tape`, and return what it computed, as `read` from the tape.
 
     It is called again, on a new tape, if another thread may have looked at a number on its behalf.
     """
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
     watch = Watch(tape)
-    graph = _attempt(fn, shapes, tape, watch)
+    result = _attempt(fn, shapes, tape, watch, read)
     if watch.doubt is None:
-        return graph
+        return result
     if attempts == 1:
         raise watch.doubt
     time.sleep(PAUSE * 4 ** (ATTEMPTS - attempts))
-    return record(fn, shapes, tape.again(), attempts - 1)
+    return record(fn, shapes, tape.again(), attempts - 1, read)
 
 
-def _attempt(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch) -> Graph:
+def _attempt(
+    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch, read: Any
+) -> Any:
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:
         watches.add(ref(watch, watches.discard))
         outputs = fn(*arguments)
-        return tape.graph(outputs, shapes, f"what {_describe(fn)} returns")
+        return read(tape, outputs, shapes, f"what {_describe(fn)} returns")
     except Exception as error:
         if tape.refusal is not None and error is not tape.refusal:
             raise tape.refusal from error  # which NumPy, perhaps, has put in other words
@@ -116,17 +122,18 @@ class Watch:
         threads.pop(tape.thread)
         self._before = set(map(outermost_frame, threads.values()))
 
-    def __call__(self, value: Any, means: str) -> bool:
+    def __call__(self, value: Any, means: str) -> Any:
         if self._process != os.getpid():
-            return False
+            return None
         if get_ident() == self.tape.thread:
-            return self.tape.refuse_look(value, means)
+            return self.tape.look(value, means)
         before = outermost_frame(sys._getframe()) in self._before
         if before or not self.tape.parameters.reach(value):
-            return False
-        if means != "repr":
-            self.doubt = self.doubt or refusal(means)
-        return True
+            return None
+        if means == "repr":
+            return True
+        self.doubt = self.doubt or refusal(means)
+        return None
 
 
 def _published(graph: Graph) -> Graph:

@@ -10,6 +10,7 @@ from sys import version_info
 from ..errors import TraceError
 from ..lines import user_frame, user_line
 from ..operand import INSTEAD_OF_FLOAT
+from .questions import ANSWERS
 
 # A look at a number would freeze one outcome into the graph. For each way of looking: what the line
 # of the user's code has on it, if that matters; what must not be done; and what to write instead.
@@ -61,6 +62,7 @@ _REFUSALS = {
     "index": [_RANGE, ("", *_INDEX)],
 }
 # fmt: on
+_WHOLE = {"int", "floor", "ceil", "round", "digits"}
 
 
 def wants_numbers(error: Exception) -> str:
@@ -83,15 +85,16 @@ def refusal(means: str) -> TraceError:
         operation, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
         known = [*_askers(opname[operation], argument), *_ANY]
     else:
-        known = _REFUSALS.get(means, [])
+        known = _REFUSALS.get("int" if means in _WHOLE else means, [])
     fits = (entry[1:] for entry in known if re.search(entry[0], text))
     what, instead = next(fits, None) or (
         f".{means} must not be asked of",
         "the value itself; to see its number, return it as a further output",
     )
+    follow = ", or vgrad.compile, which follows every branch unless paths=1"
     return TraceError(
         f"{what} a value that is being traced, whose number is not known yet "
-        f"({user_line()}); use {instead}"
+        f"({user_line()}); use {instead}{follow * (means in ANSWERS)}"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from threading import get_ident
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,28 @@ from numpy.typing import NDArray
 from .. import ops
 from ..arguments import Shape, Structure, distinct_leaves
 from ..arrays import as_operands
-from ..engine import Value
+from ..engine import Value, no_truth
 from ..errors import TraceError
 from ..lines import user_line
 from ..operand import Operand, declined, look
 from .graph import Graph
 from .passes import canonical_order
+from .questions import ANSWERS, OPS, Question, Sample, asked_here
 from .refusals import refusal
 
 
 def _refusing(means: str) -> Callable[..., NoReturn]:
     """A method that refuses this way of looking at a node's number."""
     return lambda node, *_: node.tape.refuse(means)
+
+
+def _asking(means: str) -> Callable[..., int]:
+    """A method that asks for a whole number."""
+
+    def method(node: Node, *digits: Any) -> int:
+        return node.tape.refuse("digits") if digits else int(node.tape.ask(node.place, means))
+
+    return method
 
 
 class Node(Operand):
@@ -71,12 +82,16 @@ class Node(Operand):
     def __format__(self, spec: str) -> str:
         return self.tape.refuse("format") if spec else repr(self)
 
-    __bool__ = _refusing("bool")
+    # A question, whose answer decides which way the function goes; or else refused.
+    __int__, __trunc__ = _asking("int"), _asking("int")
+    __floor__, __ceil__ = _asking("floor"), _asking("ceil")
+    __round__, __index__ = _asking("round"), _asking("index")
     __float__ = _refusing("float")
-    __int__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refusing("int")
-    __index__ = _refusing("index")
     __hash__ = _refusing("hash")
-    data = property(_refusing("data"), _refusing("set"))
+    data = property(Operand.stop_gradient, _refusing("set"))
+
+    def __bool__(self) -> bool:
+        return self.tape.truth(self.place)
 
     def __getattr__(self, name: str) -> NoReturn:
         if hasattr(Value, name):
@@ -87,11 +102,18 @@ class Node(Operand):
 class Parameters:
     """Which leaves are parameters: those `given`, or if None every trainable one.
 
-    Every other leaf is a constant. With `complete` a trainable constant is an error.
+    Every other leaf is a constant. With `complete` a trainable constant is an error. Those `found`
+    before, where none are given, come first.
     """
 
-    def __init__(self, given: Iterable[Value] | None = None, complete: bool = False) -> None:
+    def __init__(
+        self,
+        given: Iterable[Value] | None = None,
+        complete: bool = False,
+        found: Sequence[Value] = (),
+    ) -> None:
         self.given = None if given is None else distinct_leaves("parameters", given)
+        self.first = found if self.given is None else self.given
         self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
         self.complete = complete
         self._wanted = frozenset(self.given or ())
@@ -115,10 +137,13 @@ class Parameters:
                 stack += x.parents
         return False
 
-    def check(self, parents: NDArray[np.int32], outputs: list[int], name: str) -> None:
+    def check(
+        self, parents: NDArray[np.int32], outputs: list[int], name: str, may_use_none: bool
+    ) -> None:
         """Raise TraceError if a trainable leaf became a constant, by what must be a mistake.
 
-        `parents` and `outputs` are the places that the graph reads.
+        `parents` and `outputs` are the places that the graph reads. A path may use no parameter
+        where others do.
         """
         if not self.frozen:
             return
@@ -133,7 +158,7 @@ class Parameters:
                 "give compile the parameters, and use a plain number for a Value that the function "
                 "itself creates"
             )
-        if self.leaves and not np.isin(list(self.leaves), read).any():
+        if self.leaves and not may_use_none and not np.isin(list(self.leaves), read).any():
             raise TraceError(
                 f"{name} must use one of the parameters given (got {leaf}, trainable but not among "
                 "them); give those that it uses, or an empty list for none"
@@ -144,7 +169,12 @@ class Tape:
     """The record so far: one entry per node in every list, in order of recording."""
 
     def __init__(
-        self, parameters: Iterable[Value] | None = None, lines: bool = False, complete: bool = False
+        self,
+        parameters: Iterable[Value] | None = None,
+        lines: bool = False,
+        complete: bool = False,
+        found: Sequence[Value] = (),
+        answers: Sample | None = None,
     ) -> None:
         # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
@@ -156,13 +186,16 @@ class Tape:
         self.lines: dict[int, str] | None = {} if lines else None
         self.index: dict[Value, int] = {}  # the place of each lifted Value
         self.inputs: list[int] = []
-        self.parameters = Parameters(parameters, complete)
+        self.parameters = Parameters(parameters, complete, found)
+        self.answers = answers  # who answers questions about numbers; None refuses them
+        self.questions: list[Question] = []
+        self.asked: list[int] = []  # the place whose number is the answer, one for each question
         self.closed = False
         self.thread = get_ident()
         # The thread that may just add a node; none if recording is more than that.
         self.writer = None if lines else self.thread
         self.refusal: TraceError | None = None  # the last one, if there was any
-        for value in self.parameters.given or ():
+        for value in self.parameters.first:
             self.leaf(ops.parameter, value)
 
     def record(self, code: int, x: int = -1, y: int = -1, z: int = -1) -> Node:
@@ -208,8 +241,9 @@ class Tape:
 
     def again(self) -> Tape:
         """An empty tape with the same options."""
-        parameters = self.parameters
-        return Tape(parameters.given, self.lines is not None, parameters.complete)
+        parameters, answers = self.parameters, self.answers and self.answers.again()
+        options = self.lines is not None, parameters.complete, parameters.first, answers
+        return Tape(parameters.given, *options)
 
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
@@ -277,16 +311,57 @@ class Tape:
                     self.lines[place] = value.line
         return index[root]
 
-    def refuse_look(self, value: Value, means: str) -> bool:
-        """Raise TraceError if the number depends on a parameter, whose value may change.
+    def look(self, value: Value, means: str) -> Any:
+        """What the function gets in place of a `Value`'s number; None for the number itself.
 
-        Setting any number is refused, since nodes recorded before would change with it. "repr" is
-        no reason to raise; returns whether the number must be left out there.
+        If that depends on a parameter, whose number may change, the same as for a node. Setting any
+        number is refused, since nodes recorded before would change with it. With "repr", whether
+        the number is to be left out.
         """
-        hidden = means == "set" or self.parameters.reach(value)
-        if hidden and means != "repr":
+        if means == "set":
             self.refuse(means)
-        return hidden
+        if not self.parameters.reach(value):
+            return None
+        if means == "repr":
+            return True
+        if means == "data":
+            return Node(self, self.lift(value)).stop_gradient()
+        return self.ask(self.lift(value) if self.answers else -1, means)
+
+    def truth(self, place: int) -> bool:
+        """The answer to the question whether the number at a place is not 0."""
+        op, x, y = ops.OPS[self.op[place]], self.x[place], self.y[place]
+        if (op is ops.eq or op is ops.ne) and self._are_distinct(x, y):
+            return op is ops.ne
+        truth = bool(self.ask(place, "bool"))
+        if op is ops.parameter and not truth:
+            raise no_truth(Node(self, place))
+        return truth
+
+    def _are_distinct(self, x: int, y: int) -> bool:
+        """Whether these are two leaves, one a parameter and the other not a plain number."""
+        codes = {self.op[x], self.op[y]}
+        leaves = x != y and not self.level[x] and not self.level[y]
+        return leaves and ops.parameter.code in codes and ops.const.code not in codes
+
+    def ask(self, place: int, means: str) -> float:
+        """The answer to a question about the number at a place, or TraceError."""
+        if self.answers is None or means not in ANSWERS:
+            self.refuse(means)
+        return self.answers.ask(self, place, means)
+
+    def note(self, place: int, means: str, answer: float, mark: str) -> None:
+        """Note a question and its answer, and record the node whose number that is."""
+        self.questions.append(asked_here(means, answer, mark))
+        self.asked.append(self.question(place, means))
+
+    def question(self, place: int, means: str) -> int:
+        """The place of the answer to a question about the number at another one."""
+        if means in OPS:
+            return self.record(OPS[means].code, place).place
+        if means == "index" or ops.OPS[self.op[place]].is_condition:
+            return place
+        return self.record(ops.ne.code, place, self.lift(0.0)).place
 
     def refuse(self, means: str) -> NoReturn:
         """Raise TraceError, and keep it in case the function catches it as a TypeError."""
@@ -298,15 +373,17 @@ class Tape:
         if self.refusal is not None:
             raise self.refusal
         places, output_shapes = self._flatten(outputs, name)
+        if self.asked:
+            places, output_shapes = [*places, *self.asked], [output_shapes, (len(self.asked),)]
         parents = np.full((len(self.op), 3), -1, np.int32)
         parents[:, 0], parents[:, 1] = self.x, self.y
         parents[list(self.z), 2] = list(self.z.values())
         level = np.frombuffer(self.level, np.int32)
         leaves = self.parameters.leaves
-        given = self.inputs if self.parameters.given is None else [*self.inputs, *leaves]
+        given = [*self.inputs, *islice(leaves, len(self.parameters.first))]
         order = canonical_order(places, given, parents, level)
         parents = parents[order]
-        self.parameters.check(parents, places, name)
+        self.parameters.check(parents, places, name, may_use_none=bool(self.asked))
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
         value = np.zeros(len(self.op))
@@ -325,10 +402,19 @@ class Tape:
             labels=_moved(self.labels, new),
             lines=_moved(self.lines or {}, new),
             leaves=tuple(leaves[place] for place in kept),
+            questions=tuple(self.questions),
         )
 
+    def lone(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Lone:
+        """What a function returned for the one sample whose numbers the tape has, and gradients."""
+        if self.refusal is not None or self.parameters.frozen:
+            self.graph(outputs, input_shapes, name)  # which finds out what is wrong, if anything is
+        places, output_shapes = self._flatten(outputs, name)
+        assert self.answers is not None
+        return Lone(self, self.answers, places, output_shapes)
+
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
-        if isinstance(outputs, Operand):
+        if isinstance(outputs, Operand) or (self.asked and ops.is_number(outputs)):
             return [self.lift(outputs)], ()
         array = isinstance(outputs, np.ndarray) and outputs.size
         if not (array or (isinstance(outputs, (tuple, list)) and outputs)):
@@ -339,6 +425,26 @@ class Tape:
         parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
         places = [place for part, _ in parts for place in part]
         return places, outputs.shape if array else [shape for _, shape in parts]
+
+
+class Lone(NamedTuple):
+    """What a function gives for one sample, on the scalar engine."""
+
+    tape: Tape
+    answers: Sample
+    places: list[int]  # of the outputs
+    output_shapes: Structure
+
+    def outputs(self) -> list[float]:
+        """The outputs' numbers."""
+        numbers = self.answers.numbers(self.tape, len(self.tape.op) - 1)
+        return [numbers[place] for place in self.places]
+
+    def gradients(self) -> tuple[list[float], list[float]]:
+        """The gradients of output 0: to the parameters (P,), and to the inputs (K,)."""
+        found = self.answers.gradients(self.tape, self.places[0])
+        to_parameters = [found[place] for place in self.tape.parameters.leaves]
+        return to_parameters, [found[place] for place in self.tape.inputs]
 
 
 def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:

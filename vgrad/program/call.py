@@ -29,7 +29,8 @@ class Call(NamedTuple):
     """A runner and its arguments: theta (P,), and B samples, one array per argument.
 
     Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes the shards.
-    A list of doubts takes the samples whose first answer was not finite.
+    A list of doubts takes the samples whose first answer was not finite. `numbers` are those of the
+    samples in the batch that a user gave, if they are only a part of it.
     """
 
     runner: Runner
@@ -38,6 +39,7 @@ class Call(NamedTuple):
     batch: int
     executor: Executor | None = None
     doubts: list[Any] | None = None
+    numbers: Any = None
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
@@ -49,7 +51,7 @@ class Call(NamedTuple):
 
         With `aux` also every output, (M, B).
         """
-        runner, theta, arrays, batch, _, _ = self
+        runner, theta, arrays, batch, *_ = self
         found, is_quick = None, runner.sweeps(theta)[0] == "quick"
         if is_quick and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
@@ -85,6 +87,14 @@ class Call(NamedTuple):
         call = self._replace(runner=twin, theta=none, arrays=[*self.arrays, everywhere])
         objective, gradients = call.input_gradients(strict)
         return objective, gradients[len(self.runner.graph.inputs) :]
+
+    def parts(self) -> list[Call]:
+        """The calls that the samples are parted into, one for each path: this one alone."""
+        return [self]
+
+    def number(self, sample: int) -> int:
+        """Which sample of the user's batch this one is."""
+        return sample if self.numbers is None else int(self.numbers[sample])
 
     def some(self, samples: Any) -> Call:
         """The call with these samples alone."""
@@ -260,7 +270,7 @@ class _Total:
 
     def _by_plain(self, call: Call) -> Total:
         """The answer of the plain sweep, with all samples in one piece."""
-        sweep, (_, theta, arrays, batch, _, _) = call.runner.plain, call
+        sweep, (_, theta, arrays, batch, *_) = call.runner.plain, call
         return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
 
     def _sum(self, name: str, call: Call) -> Total:
@@ -280,7 +290,7 @@ class _Total:
 
 def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
     """One task: a method of the named sweep, run here or wherever an executor sends it."""
-    runner, theta, arrays, batch, _, _ = shard
+    runner, theta, arrays, batch, *_ = shard
     with np.errstate(all="ignore"):  # which each thread has to say for itself
         return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
 

@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Array, Shape, as_theta, distinct_leaves
+from ..arguments import Array, Shape, as_numbers, as_theta, distinct_leaves
 from ..elsewhere import Elsewhere
 from ..engine import Value
 from ..errors import ShapeError
-from ..flat import Graph, Path, Tape, record
+from ..flat import Graph, Path
 from ..optim import Optimiser
 from . import checkpoint
 from .arrays import as_batch, split, structured
+from .branched import BranchedCall, explored
 from .call import Call
 from .explain import explain
-from .replay import Gradients, check_gradient, check_outputs, check_per_sample
+from .paths import Paths, Recorder
+from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
 Source = Callable[..., Any] | Graph
@@ -38,6 +40,7 @@ def compile(
     executor: Executor | None = None,
     dtype: Any = np.float64,
     check_finite: bool = False,
+    paths: int = 64,
 ) -> Program:
     """Make a function of one sample, or a graph, run over batches.
 
@@ -84,7 +87,11 @@ def compile(
         raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor must have a method submit, as executors do (got {executor!r})")
-    options = Options(reduce, fuse, tile and int(tile), executor, _as_dtype(dtype), check_finite)
+    if not ops.is_count(paths):
+        raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
+    options = Options(
+        reduce, fuse, tile and int(tile), executor, _as_dtype(dtype), check_finite, int(paths)
+    )
     if isinstance(fn, Graph):
         if parameters is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
@@ -106,6 +113,7 @@ class Options(NamedTuple):
     executor: Executor | None
     dtype: np.dtype[Any]
     check_finite: bool
+    paths: int
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -143,11 +151,11 @@ class Program:
         self._parameters = parameters  # None until the first trace finds them
         self._finds_parameters = parameters is None
         self._options = options
-        self.runners: dict[tuple[Shape, ...], Runner] = {}  # never changed, but replaced by another
+        self.paths: dict[tuple[Shape, ...], Paths] = {}  # never changed, but replaced by another
         self._locks: dict[int, threading.RLock] = {}  # by process
         self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):
-            self._add(fn)
+            self._known(fn.input_shapes).add(self._new_runner(fn))
             if not fn.leaves:
                 self._numbers = fn.value[fn.parameters]
 
@@ -155,9 +163,10 @@ class Program:
         """Every output for every sample, (B,) or (B, ...); a tuple if there are several."""
         call = self.prepared(theta, arrays)
         outputs = call.outputs()
-        if self._options.check_finite:
-            check_outputs(call, outputs)
-        return structured(iter(outputs), call.runner.graph.output_shapes)
+        if self._options.check_finite and not np.isfinite(outputs).all():
+            for part in call.parts():
+                check_outputs(part, part.outputs())
+        return structured(iter(outputs), call.runner.output_shapes)
 
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
@@ -167,20 +176,20 @@ class Program:
         call = self.prepared(theta, arrays, scalar=True)
         value, gradient, outputs = self._gradient(call, aux)
         if outputs is not None:
-            return (value, structured(iter(outputs), call.runner.graph.output_shapes)), gradient
+            return (value, structured(iter(outputs), call.runner.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: one array for each argument."""
         call = self.prepared(theta, arrays, scalar=True)
         graph = call.runner.graph
-        gradients = self._per_sample(call, Call.input_gradients, graph.inputs)
+        gradients = self._per_sample(call, "input_gradients", "inputs")
         return tuple(split(gradients, graph.input_shapes))
 
     def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
         call = self.prepared(theta, arrays, scalar=True)
-        return self._per_sample(call, Call.parameter_gradients, call.runner.graph.parameters).T
+        return self._per_sample(call, "parameter_gradients", "parameters").T
 
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
@@ -196,20 +205,26 @@ class Program:
         array([5.])
         """
         call = self.prepared(theta, arrays, scalar=True)
-        size = len(call.theta)
+        size, divisor = len(call.theta), self._divisor(call)
         both = np.concatenate([call.theta, as_theta(v, size, self._options.dtype, "v")])
+        products = [self._along(part, both, divisor) for part in call.parts()]
+        product: Array = sum(products[1:], products[0])
+        return product
+
+    def _along(self, call: Call, both: Array, divisor: int) -> Array:
+        """A Hessian-vector product; `both` is theta and then the vector, (2 P,)."""
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
         along = call._replace(runner=call.runner.along, theta=both)
-        total = along.gradient(self._divisor(call))
+        total = along.gradient(divisor)
         if not np.isfinite(total[1]).all():
             # Forward a change met inf; backward it may be a gradient of 0, which stays 0.
             if self._options.check_finite:
-                self._gradient(call, aux=False)
+                check_gradient(call, *call.gradient(divisor))
             along = call._replace(runner=call.runner.along_carefully, theta=both)
-            total = along.gradient(self._divisor(call))
+            total = along.gradient(divisor)
         if self._options.check_finite:
             check_gradient(along, *total)
-        return total[1][:size]
+        return total[1][: len(call.theta)]
 
     verify = Elsewhere("checks", "verify")
 
@@ -232,9 +247,10 @@ class Program:
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; buffers: 19.3 k bytes
         """
-        _, batch, shapes = as_batch(arrays, self._options.dtype)
+        rows, batch, shapes = as_batch(arrays, self._options.dtype)
+        paths = self.paths.get(shapes) or self._paths(None, rows, batch, shapes)
         with np.errstate(all="ignore"):
-            return explain(self._runner(shapes), batch)
+            return explain(paths.runners[0], batch)
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -243,7 +259,8 @@ class Program:
         its function; raises ValueError if it has not had them.
         """
         if arrays:
-            self._runner(as_batch(arrays, self._options.dtype)[2])
+            rows, batch, shapes = as_batch(arrays, self._options.dtype)
+            self._paths(None, rows, batch, shapes)
         if self._parameters is None:
             raise ValueError(
                 "parameters must be known before theta is read: give them to compile, "
@@ -297,18 +314,25 @@ class Program:
 
     def __getstate__(self) -> dict[str, Any]:
         """The graphs recorded so far; the function, its Values and the executor stay behind."""
-        runners = self.runners
-        if not runners:
+        if not self.paths:
             raise TypeError(
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
         options = self._options._replace(executor=None)
+        runners = [runner for paths in self.paths.values() for runner in paths.runners]
         return {"runners": runners, "numbers": self.theta(), "options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, [], state["options"])  # type: ignore[misc]
-        self.runners, self._numbers = state["runners"], state["numbers"]
+        for runner in state["runners"]:
+            self._known(runner.graph.input_shapes).add(runner)
+        self._numbers = state["numbers"]
+
+    @property
+    def runners(self) -> dict[tuple[Shape, ...], Runner]:
+        """The runner of path 0 for each shape of a sample."""
+        return {shapes: paths.runners[0] for shapes, paths in self.paths.items()}
 
     def __deepcopy__(self, memo: Any = None) -> Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.
@@ -316,10 +340,13 @@ class Program:
 
     __copy__ = __deepcopy__
 
-    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> Call:
+    def prepared(
+        self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False
+    ) -> Call | BranchedCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
         rows, batch, shapes = as_batch(arrays, self._options.dtype)
-        runner = self.runners.get(shapes) or self._runner(shapes)
+        paths = self.paths.get(shapes) or self._paths(theta, rows, batch, shapes)
+        runner = paths.runners[0]
         if scalar and runner.objective_shape != ():
             raise ShapeError(
                 f"output 0, the objective, must be one number per sample (got shape "
@@ -328,16 +355,23 @@ class Program:
             )
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
         doubts: list[Any] | None = [] if self._options.check_finite else None
+        if paths.branch:
+            return BranchedCall(paths, theta, rows, batch, self._options.executor, doubts)
         return Call(runner, theta, rows, batch, self._options.executor, doubts)
 
-    def _runner(self, shapes: tuple[Shape, ...]) -> Runner:
-        """The runner for arrays of these per-sample shapes, recorded when first met."""
-        if shapes in self.runners:
-            return self.runners[shapes]
+    def _paths(
+        self, theta: Any, arrays: list[Array], batch: int, shapes: tuple[Shape, ...]
+    ) -> Paths:
+        """The paths for arrays of these per-sample shapes, the first recorded when first met.
+
+        If the parameters are not known yet, they are those of all paths that this batch takes.
+        """
+        if shapes in self.paths:
+            return self.paths[shapes]
         if self._fn is None:
             raise ShapeError(
                 f"arrays must have per-sample shapes that this program had seen when it was "
-                f"pickled or saved, {', '.join(map(str, self.runners))} (got {shapes})"
+                f"pickled or saved, {', '.join(map(str, self.paths))} (got {shapes})"
             )
         if isinstance(self._fn, Graph):
             raise ShapeError(
@@ -345,37 +379,50 @@ class Program:
                 f"after the batch axis (got {shapes})"
             )
         with self._recording():  # one thread's first trace decides which leaves are parameters
-            if shapes not in self.runners:
-                known = self._parameters is not None
-                complete = known and self._finds_parameters
-                tape = Tape(self._parameters, self._options.check_finite, complete)
-                graph = record(self._fn, shapes, tape)
-                if not known:  # before there is a runner: who sees one finds its parameters
-                    self._parameters = list(graph.leaves)
-                self._add(graph)
-        return self.runners[shapes]
+            if shapes not in self.paths:
+                recorder = Recorder(self._fn, shapes, self._parameters, self._finds_parameters)
+                recorder.lines, recorder.most = self._options.check_finite, self._options.paths
+                if theta is not None:
+                    theta = as_numbers(theta, "theta", self._options.dtype)
+                    theta = as_theta(theta, theta.size, self._options.dtype)
+                paths = explored(recorder, self._new_runner, self._recording, theta, arrays, batch)
+                if self._parameters is None:  # before there are paths: who sees some finds these
+                    self._parameters = list(recorder.parameters or ())
+                self.paths = {**self.paths, shapes: paths}
+        return self.paths[shapes]
+
+    def _new_runner(self, graph: Graph) -> Runner:
+        options = self._options
+        return Runner(graph, options.fuse, options.tile, options.dtype)
+
+    def _known(self, shapes: tuple[Shape, ...]) -> Paths:
+        """The paths for arrays of these shapes, of a program without a function to find more."""
+        if shapes not in self.paths:
+            self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
+        return self.paths[shapes]
 
     def _recording(self) -> threading.RLock:
         """This process's lock: one from before a fork may be held by a thread that is not here."""
         return self._locks.setdefault(os.getpid(), threading.RLock())
 
-    def _add(self, graph: Graph) -> None:
-        options = self._options
-        runner = Runner(graph, options.fuse, options.tile, options.dtype)
-        self.runners = {**self.runners, graph.input_shapes: runner}
-
-    def _gradient(self, call: Call, aux: bool) -> tuple[float, Array, Array | None]:
-        total = call.gradient(self._divisor(call), aux)
+    def _gradient(
+        self, call: Call | BranchedCall, aux: bool
+    ) -> tuple[float, Array, Array | None]:
+        divisor = self._divisor(call)
+        total = call.gradient(divisor, aux)
         if self._options.check_finite:
-            check_gradient(call, *total)
+            for part in call.parts():
+                check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
         return total
 
-    def _divisor(self, call: Call) -> int:
+    def _divisor(self, call: Call | BranchedCall) -> int:
         return call.batch if self._options.reduce == "mean" else 1
 
-    def _per_sample(self, call: Call, gradients_of: Gradients, nodes: NDArray[np.int32]) -> Array:
-        """The gradient of output 0 to some nodes, (n, B)."""
-        objective, gradients = gradients_of(call, False)
+    def _per_sample(self, call: Call | BranchedCall, name: str, leaves: str) -> Array:
+        """The gradient of output 0 to some leaves, (n, B), by the method of this name."""
+        found: tuple[Array, Array] = getattr(call, name)()
         if self._options.check_finite:
-            check_per_sample(call, gradients_of, nodes, objective, gradients)
-        return gradients
+            for part in call.parts():
+                numbers = found if part is call else getattr(part, name)()
+                check_per_sample(part, name, getattr(part.runner.graph, leaves), *numbers)
+        return found[1]

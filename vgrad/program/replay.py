@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -14,10 +13,8 @@ from ..arguments import Array
 from ..engine import Value, reachable
 from ..errors import NonFiniteError
 from ..finite import Cause, backward_cause, error, forward_cause
-from ..flat import Graph
+from ..flat import Graph, path_of
 from .call import Call, is_finite
-
-Gradients = Callable[[Call, bool], tuple[Array, Array]]  # output 0 and its gradients, or strict
 
 PART = 1024  # samples; gradients of all at once may be too many
 
@@ -26,7 +23,7 @@ class Replay:
     """One sample of a call, as `Value`s."""
 
     def __init__(self, call: Call, sample: int) -> None:
-        self.graph, self.number = call.runner.graph, sample
+        self.graph, self.number = call.runner.graph, call.number(sample)
         shapes = self.graph.input_shapes
         self.sample = [x[sample].reshape(shape) for x, shape in zip(call.arrays, shapes)]
         self.largest = float(np.finfo(call.runner.dtype).max)
@@ -49,7 +46,7 @@ class Replay:
         node = next(i for i, value in enumerate(self.values) if value is cause.node)
         cause.node.op = ops.OPS[int(self.graph.op[node])]  # which tells inputs from parameters
         line = self.graph.lines.get(node, "")
-        return error(cause, line, node, self.number, self.inputs())
+        return error(cause, line, node, self.number, self.inputs(), path_of(self.graph.questions))
 
     def inputs(self) -> dict[str, Any]:
         """The sample, by the names of the function's arguments."""
@@ -105,22 +102,18 @@ def _check_samples(call: Call, strict: bool) -> None:
 
 
 def check_per_sample(
-    call: Call,
-    gradients_of: Gradients,
-    nodes: NDArray[np.int32],
-    objective: Array,
-    gradients: Array,
+    call: Call, name: str, nodes: NDArray[np.int32], objective: Array, gradients: Array
 ) -> None:
     """Raise NonFiniteError if output 0, (B,), or its gradient to some nodes, (n, B), is not finite.
 
     Also if the gradient is finite only since 0 is kept from inf and nan, by arithmetic. A call gets
-    such gradients by `gradients_of(call, strict)`.
+    such gradients by its method of this name.
     """
     if not np.isfinite(objective).all():
         check_outputs(call, call.outputs()[:1])
     _check_columns(call, gradients, nodes, slice(None), strict=False)
     for samples in call.doubts or ():
-        _, gradients = gradients_of(call.some(samples), True)
+        _, gradients = getattr(call.some(samples), name)(strict=True)
         _check_columns(call, gradients, nodes, samples, strict=True)
 
 

@@ -31,10 +31,16 @@ class Runner:
     tile: int | None = None
     dtype: np.dtype[Any] = FLOAT64
 
+    @property
+    def output_shapes(self) -> Structure:
+        """The shapes of what the function returns; of a path, without its answers."""
+        shapes = self.graph.output_shapes
+        return shapes[0] if self.graph.questions else shapes
+
     @cached_property
     def objective_shape(self) -> Structure:
         """The shape of output 0."""
-        shape = self.graph.output_shapes
+        shape = self.output_shapes
         while isinstance(shape, list):
             shape = shape[0]
         return shape
@@ -108,6 +114,12 @@ class Runner:
             leaves=(),
         )
         return replace(self, graph=as_inputs)
+
+    @cached_property
+    def asking(self) -> Runner:
+        """The answers to a path's questions alone."""
+        graph, count = self.graph, len(self.graph.questions)
+        return replace(self, graph=graph.only(graph.outputs[-count:], (count,)))
 
     @cached_property
     def along(self) -> Runner:

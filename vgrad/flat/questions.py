@@ -1,0 +1,166 @@
+"""Questions that a function asks about numbers while it is recorded, and who answers them.
+
+A question is the truth of a number, or a whole number made of one. The list of answers is the
+*path* that the function takes. `Sample` answers with the numbers of one sample, so a recording
+follows that sample's path; `Ways` lets a function be run through all answers to its questions.
+Without either a question is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import count, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import ops
+from ..errors import ShapeError
+from ..lines import source_line, user_frame
+from ..operand import whole
+
+if TYPE_CHECKING:
+    from .tape import Tape
+
+
+class Question(NamedTuple):
+    """What a function asked about a number while it was recorded, and what it was told."""
+
+    means: str  # how it asked: one of `ANSWERS`
+    answer: float  # a truth as 1.0 or 0.0, or a whole number
+    line: str  # "file:line" that asked
+    function: str  # the name of the function there
+    mark: str = ""  # a hash of what had been recorded until then
+
+
+MOST_NAMED = 4  # answers, the last of a path
+
+
+def path_of(questions: Sequence[Question]) -> str:
+    """A path in words: its last answers.
+
+    >>> path_of([Question("bool", 1.0, "model.py:3", "f"), Question("int", 2.0, "model.py:5", "f")])
+    'model.py:3 is true, model.py:5 is 2'
+    """
+    truths = ("false", "true")
+    texts = [
+        f"{x.line} is {truths[int(x.answer)] if x.means == 'bool' else f'{x.answer:g}'}"
+        for x in questions[-MOST_NAMED:]
+    ]
+    return ", ".join(["..."] * (len(questions) > MOST_NAMED) + texts)
+
+
+# How to answer by a number; and the op whose result is the answer, of a truth None.
+ANSWERS: dict[str, Callable[[float], float]] = {
+    "bool": lambda x: float(x != 0.0),
+    "int": lambda x: float(int(x)),
+    "floor": lambda x: float(math.floor(x)),
+    "ceil": lambda x: float(math.ceil(x)),
+    "round": lambda x: float(round(x)),
+    "index": lambda x: float(whole(x)),
+}
+OPS = {"int": ops.trunc, "floor": ops.floor, "ceil": ops.ceil, "round": ops.rint}
+
+
+class Sample:
+    """Answers with the numbers of one sample, computed as the scalar engine does.
+
+    `theta` is (P,), or None for the parameters' present numbers; `inputs` are the sample's numbers,
+    argument after argument. The first answers may be `told`.
+    """
+
+    def __init__(
+        self, theta: Sequence[float] | None, inputs: Sequence[float], told: Sequence[float] = ()
+    ) -> None:
+        self.theta, self.inputs, self.told = theta, inputs, told
+        self._numbers: list[float] = []  # of the nodes so far
+        self._input, self._parameter = iter(inputs), count()
+        self._mark = _Mark()
+        self.asked = False
+
+    def again(self) -> Sample:
+        """The same for a new recording."""
+        return Sample(self.theta, self.inputs, self.told)
+
+    def ask(self, tape: Tape, place: int, means: str) -> float:
+        """The answer to a question about the number at a place, which is noted."""
+        self.asked = True
+        known = len(tape.questions) < len(self.told)
+        number = self.told[len(tape.questions)] if known else self.numbers(tape, place)[place]
+        answer = ANSWERS[means](number)
+        tape.note(place, means, answer, self._mark.of(tape))
+        return answer
+
+    def numbers(self, tape: Tape, place: int) -> list[float]:
+        """The numbers of all nodes up to a place."""
+        numbers, codes, x, y = self._numbers, tape.op, tape.x, tape.y
+        for i in range(len(numbers), place + 1):
+            op = ops.OPS[codes[i]]
+            if not op.arity:
+                numbers.append(self._leaf(tape, i, op))
+                continue
+            operands = [numbers[x[i]]]
+            if op.arity > 1:
+                operands.append(numbers[y[i]])
+            if op.arity > 2:
+                operands.append(numbers[tape.z[i]])
+            numbers.append(ops.evaluate(op.forward, *operands))
+        return numbers
+
+    def _leaf(self, tape: Tape, place: int, op: ops.Op) -> float:
+        """The number of a leaf; inputs and parameters come in the order of their places."""
+        if op is ops.input:
+            return next(self._input)
+        if op is ops.const or self.theta is None:
+            return tape.value[place]
+        k = next(self._parameter)
+        if k >= len(self.theta):
+            raise ShapeError(
+                "theta must have one number for each parameter that the function uses (got "
+                f"{len(self.theta)} and a question about number {k + 1})"
+            )
+        return self.theta[k]
+
+    def gradients(self, tape: Tape, root: int) -> list[float]:
+        """The gradient of the number at `root` to that of every node, as `backward` computes it."""
+        numbers, found = self.numbers(tape, len(tape.op) - 1), [0.0] * len(tape.op)
+        found[root] = 1.0
+        for i in range(root, -1, -1):
+            g, op = found[i], ops.OPS[tape.op[i]]
+            if g and op.arity:
+                parents = (tape.x[i], tape.y[i], tape.z.get(i, -1))[: op.arity]
+                arguments = (g, numbers[i], *[numbers[parent] for parent in parents])
+                for parent, vjp in zip(parents, op.vjp):
+                    if vjp is not None:
+                        found[parent] += ops.evaluate(vjp, *arguments)
+        return found
+
+
+class _Mark:
+    """A hash of all that a tape has recorded so far, but for the parameters' numbers."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=8)
+        self._nodes = self._thirds = self._values = 0
+
+    def of(self, tape: Tape) -> str:
+        start, self._nodes = self._nodes, len(tape.op)
+        for column in (tape.op, tape.x, tape.y):
+            self._hash.update(column[start : self._nodes])
+        thirds = [x for pair in islice(tape.z.items(), self._thirds, None) for x in pair]
+        values = [
+            number
+            for place, number in islice(tape.value.items(), self._values, None)
+            if tape.op[place] == ops.const.code
+        ]
+        self._hash.update(array("q", thirds).tobytes() + array("d", values).tobytes())
+        self._thirds, self._values = len(tape.z), len(tape.value)
+        return self._hash.hexdigest()
+
+
+def asked_here(means: str, answer: float, mark: str) -> Question:
+    """A question that the line of the user's code asks that is running now."""
+    frame = user_frame()
+    line = source_line(frame.f_code.co_filename, frame.f_lineno)
+    return Question(means, answer, line, frame.f_code.co_name, mark)

@@ -1,0 +1,314 @@
+"""A call of a function that branches: its samples, parted by the paths they take.
+
+While samples keep their paths, each path's samples run as one call, whose last outputs tell that
+they still belong there. Those that left are sorted: a path's questions are computed for all samples
+that may take it; whoever gives another answer goes on with a path of the tree that gave it too, or
+with a new one. Samples whose path is one too many are computed one by one on the scalar engine.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import Array
+from ..errors import PathsWarning
+from ..flat import Graph, Lone, Question
+from ..lines import user_frame
+from .call import Call, Total
+from .paths import Groups, Paths, Recorder, Samples
+from .runner import Runner
+
+Mask = NDArray[np.bool_]
+
+
+Work = tuple[int, Samples, Array | None]  # a path, samples, and their answers (Q, n) if known
+Answer = tuple[Any, Array]  # what a call gives, and every output, (M + Q, n)
+
+
+class BranchedCall:
+    """Paths and the arguments of a call: it has the methods of `Call`.
+
+    `theta` is None while parameters are still being found: then it is their present numbers.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        theta: Array | None,
+        arrays: Sequence[Array],
+        batch: int,
+        executor: Executor | None = None,
+        doubts: list[Any] | None = None,
+    ) -> None:
+        self.paths, self.given, self.arrays, self.batch = paths, theta, arrays, batch
+        self.executor, self.doubts = executor, doubts
+        self.lone: list[tuple[Samples, Question]] = []  # samples alone, and where they left
+        self._groups: Groups | None = None  # once all samples are known to take their paths
+
+    @property
+    def runner(self) -> Runner:
+        """The runner of path 0, whose arguments and options are those of all."""
+        return self.paths.runners[0]
+
+    @property
+    def theta(self) -> Array:
+        """(P,) the parameters."""
+        return self._theta(self.runner)
+
+    # --- what a call gives -----------------------------------------------------------------------
+
+    def outputs(self) -> Array:
+        """Every output for every sample, (M, B)."""
+        whole = self._empty(self._outputs)
+        for samples, stay, outputs in self._followed(lambda call: (call.outputs(),) * 2):
+            whole[:, samples] = outputs[: len(whole), stay]
+        for sample, lone in self._lone():
+            whole[:, sample] = lone.outputs()
+        return whole
+
+    def gradient(self, divisor: float, aux: bool = False) -> Total:
+        """The sum of output 0 over the batch, divided, and its gradient (P,).
+
+        With `aux` also every output, (M, B).
+        """
+        value, gradient = 0.0, np.zeros(len(self.theta), self.runner.dtype)
+        whole = self._empty(self._outputs) if aux else None
+        for samples, stay, (more, part, outputs) in self._followed(partial(_total, divisor)):
+            value, gradient = value + more, gradient + part
+            if whole is not None:
+                whole[:, samples] = outputs[: len(whole), stay]
+        for sample, lone in self._lone():
+            numbers, (part, _) = lone.outputs(), lone.gradients()
+            value, gradient = value + numbers[0] / divisor, gradient + np.array(part) / divisor
+            if whole is not None:
+                whole[:, sample] = numbers
+        return value, gradient, whole
+
+    def input_gradients(self) -> tuple[Array, Array]:
+        """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
+        return self._columns(Call.input_gradients, len(self.runner.graph.inputs), 1)
+
+    def parameter_gradients(self) -> tuple[Array, Array]:
+        """Output 0, (B,), and its gradient to the parameters, per sample, (P, B)."""
+        return self._columns(Call.parameter_gradients, len(self.theta), 0)
+
+    def _columns(self, gradients_of: Any, rows: int, which: int) -> tuple[Array, Array]:
+        objective, gradients = self._empty(1)[0], self._empty(rows)
+        for call in self._calls():
+            objective[call.numbers], gradients[:, call.numbers] = gradients_of(call)
+        for sample, lone in self._lone():
+            objective[sample], gradients[:, sample] = lone.outputs()[0], lone.gradients()[which]
+        return objective, gradients
+
+    def parts(self) -> list[Call]:
+        """A call for each path, of the samples that take it, and one for each sample alone."""
+        calls = self._calls()
+        for samples, _ in self.lone:
+            for sample in samples.tolist():
+                calls.append(self._call(self._recorded(sample), np.array([sample])))
+        return calls
+
+    @property
+    def _outputs(self) -> int:
+        graph = self.runner.graph
+        return len(graph.outputs) - len(graph.questions)
+
+    def _empty(self, rows: int) -> Array:
+        return np.empty((rows, self.batch), self.runner.dtype)
+
+    def explore(self) -> None:
+        """Find the paths of all samples."""
+        self._sorted([(0, np.arange(self.batch), None)])
+
+    # --- which path ------------------------------------------------------------------------------
+
+    def _followed(self, run: Callable[[Call], Answer]) -> Iterator[tuple[Samples, Any, Any]]:
+        """Run calls until every sample has been in that of its path.
+
+        For each: the samples that take the path, which of the call's they are, and what it gave.
+        """
+        waiting, done, is_guess = self._start()
+        while waiting:
+            left: list[Work] = []
+            for path, samples in waiting:
+                call = self._call(self.paths.runners[path], samples)
+                result, outputs = run(call)
+                graph = call.runner.graph
+                stay = graph.follows(outputs)
+                if stay.all():
+                    done.append((path, samples))
+                    yield samples, slice(None), result
+                else:
+                    done.append((path, samples[stay]))
+                    answers = outputs[len(outputs) - len(graph.questions) :, ~stay]
+                    left.append((path, samples[~stay], answers))
+                    yield samples[stay], stay, result
+            is_guess &= not left
+            waiting = self._sorted(left)
+        self._settle(done, is_guess)
+
+    def _calls(self) -> list[Call]:
+        """A call for each path, of the samples that take it."""
+        if self._groups is None:
+            groups, _, _ = self._start()
+            self._settle(self._sorted([(path, samples, None) for path, samples in groups]), False)
+        assert self._groups is not None
+        return [self._call(self.paths.runners[path], samples) for path, samples in self._groups]
+
+    def _start(self) -> tuple[Groups, Groups, bool]:
+        """The paths that samples may take; none yet that they do; whether it is where they were."""
+        self.lone.clear()
+        guess = self.paths.guess(self.batch)
+        if guess is None:
+            return self._sorted([(0, np.arange(self.batch), None)]), [], False
+        if sum(len(samples) for _, samples in guess) == self.batch:
+            return list(guess), [], True
+        alone = np.ones(self.batch, bool)
+        for _, samples in guess:
+            alone[samples] = False
+        return [*guess, *self._sorted([(0, np.flatnonzero(alone), None)])], [], False
+
+    def _settle(self, groups: Groups, is_guess: bool) -> None:
+        """Note the path of each sample, for the next call too, and warn of those without."""
+        paths = sorted({path for path, samples in groups if len(samples)})
+        together = {path: [x for other, x in groups if other == path] for path in paths}
+        self._groups = [
+            (path, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)))
+            for path, parts in together.items()
+        ]
+        if not is_guess:
+            self.paths.remember(self.batch, self._groups)
+        if self.lone:
+            self._warn()
+
+    def _sorted(self, waiting: list[Work]) -> Groups:
+        """The path of each sample: its answers on one path lead it to the next."""
+        groups: Groups = []
+        unknown: list[tuple[int, Samples, Array]] = []  # a path, and what is answered there at last
+        while waiting or unknown:
+            if not waiting:  # a new path for the most
+                unknown.sort(key=lambda work: len(work[1]))
+                path, samples, told = unknown.pop()
+                found = self._find(path, samples, told)
+                if found is not None:
+                    waiting.append((found, samples, None))
+                continue
+            path, samples, answers = waiting.pop()
+            runner = self.paths.runners[path]
+            if answers is None:
+                answers = self._call(runner.asking, samples).outputs()
+            same = answers == runner.graph.answers
+            if (stay := same.all(axis=0)).any():
+                groups.append((path, samples[stay]))
+            for k, answer, some in _leaving(same, answers):
+                child = self.paths.child(path, k, answer)
+                if child is None:
+                    unknown.append((path, samples[some], answers[: k + 1, some[0]]))
+                else:
+                    waiting.append((child, samples[some], None))
+        return sorted(groups, key=lambda group: group[0])
+
+    def _find(self, path: int, samples: Samples, told: Array) -> int | None:
+        """The path of samples that leave a known one, by the first of them, or None."""
+        found = self.paths.find(self.given, self.arrays, int(samples[0]), path, told.tolist())
+        if found is None:
+            self.lone.append((samples, self.paths.runners[path].graph.questions[len(told) - 1]))
+        return found
+
+    def _call(self, runner: Runner, samples: Samples) -> Call:
+        """The call of these samples alone."""
+        arrays, doubts = self.arrays, None if self.doubts is None else []
+        if len(samples) < self.batch:
+            arrays = [array.take(samples, axis=0) for array in arrays]
+        return Call(
+            runner, self._theta(runner), arrays, len(samples), self.executor, doubts, samples
+        )
+
+    def _theta(self, runner: Runner) -> Array:
+        if self.given is None:
+            return np.array([leaf._number for leaf in runner.graph.leaves], runner.dtype)
+        return self.given[: len(runner.graph.parameters)]
+
+    # --- samples alone ---------------------------------------------------------------------------
+
+    def _lone(self) -> Iterator[tuple[int, Lone]]:
+        """The samples whose path is one too many, each on the scalar engine."""
+        recorder = self.paths.recorder
+        for samples, _ in self.lone:
+            for sample in samples.tolist():
+                assert recorder is not None
+                yield sample, recorder.lone(self.theta, self.arrays, sample)
+
+    def _recorded(self, sample: int) -> Runner:
+        """A path for one sample that is not kept."""
+        assert self.paths.recorder is not None
+        graph = self.paths.recorder.graph(self.theta, self.arrays, sample)
+        return replace(self.runner, graph=graph, fuse=False)
+
+    def _warn(self) -> None:
+        """Warn of samples alone: how many, where they parted, and what to write there."""
+        places: Counter[Question] = Counter()
+        for samples, question in self.lone:
+            places[question._replace(answer=0.0, mark="")] += len(samples)
+        (question, _), alone = places.most_common(1)[0], places.total()
+        frame = user_frame()
+        warnings.warn_explicit(
+            f"{alone:,} of {self.batch:,} samples take paths of their own, beyond the "
+            f"{len(self.paths.runners)} recorded, and run one by one on the scalar engine, which "
+            f"is slow; most part at {question.line}, in {question.function}: write "
+            f"{_instead(question)}, or compile with paths=, more than now",
+            PathsWarning,
+            frame.f_code.co_filename,
+            frame.f_lineno,
+            registry=frame.f_globals.setdefault("__warningregistry__", {}),
+        )
+
+
+def explored(
+    recorder: Recorder,
+    new_runner: Callable[[Graph], Runner],
+    lock: Callable[[], AbstractContextManager[Any]],
+    theta: Array | None,
+    arrays: Sequence[Array],
+    batch: int,
+) -> Paths:
+    """The path of sample 0; if parameters are to be found as well, those of all samples."""
+    paths = Paths(recorder, new_runner, lock)
+    paths.add(new_runner(recorder.graph(theta, arrays, 0)))
+    if recorder.parameters is None and paths.branch:
+        BranchedCall(paths, theta, arrays, batch).explore()
+    return paths.settled()
+
+
+def _total(divisor: float, call: Call) -> Answer:
+    total = call.gradient(divisor, aux=True)
+    assert total[2] is not None
+    return total, total[2]
+
+
+def _leaving(same: Mask, answers: Array) -> Iterator[tuple[int, float, NDArray[np.intp]]]:
+    """Where samples leave a path, with which answer, and which of them do."""
+    left = np.flatnonzero(~same.all(axis=0))
+    at = same[:, left].argmin(axis=0)
+    for k in np.unique(at).tolist():
+        here = left[at == k]
+        given = answers[k, here]
+        for answer in np.unique(given).tolist():
+            yield k, answer, here[(given == answer) | (np.isnan(given) & (answer != answer))]
+
+
+def _instead(question: Question) -> str:
+    if question.means != "bool":
+        return "vgrad.take(rows, index) there, to pick by a number"
+    merged = f", or decorate {question.function} with @vgrad.merge_branches if it is pure"
+    return "vgrad.where(condition, a, b) there" + merged * question.function.isidentifier()

@@ -39,6 +39,7 @@ from .functions import (
     take,
 )
 from .lines import source_lines
+from .merging import merge_branches
 from .ops import (
     abs, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, ceil, cos, cosh, digamma,
     elu, erf, erfc, erfcx, exp, exp2, expm1, floor, floor_divide, fmod, gelu, hypot, leaky_relu,
@@ -60,7 +61,7 @@ __all__ = [  # noqa: RUF022
     "elu", "erf", "erfc", "erfcx", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "gelu",
     "gradcheck", "hypot", "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2",
     "log_ndtr", "logaddexp", "logical_and", "logical_not", "logical_or", "logsumexp", "maximum",
-    "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma", "pow",
+    "merge_branches", "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma", "pow",
     "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
     "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh", "to_dot",
     "trace", "trunc", "where",

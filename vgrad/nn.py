@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from . import ops
 from .engine import NO_GRADIENT, Value
 from .errors import ShapeError
+from .merging import merge_branches
 
 __all__ = ["MLP", "Layer", "Module", "Neuron"]
 
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh"] | Callable[[Any], Any]
 ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
 Source = random.Random | None  # of the weights; None is the `random` module
 
@@ -35,15 +36,23 @@ class Module:
 class Neuron(Module):
     """The activation of w · x + b; linear with `nonlin=False`.
 
-    Weights are drawn uniformly from [-1, 1], one after the other; the bias is 0.
+    The activation is "relu", "tanh", or a function of one number that depends on nothing else: its
+    branches are merged (`vgrad.merge_branches`). Weights are drawn uniformly from [-1, 1], one after
+    the other; the bias is 0.
+
+    >>> leaky = lambda x: x if x > 0 else 0.1 * x
+    >>> Neuron(2, activation=leaky, rng=random.Random(1))([1.0, 1.0])
+    Value(data=-0.003640403790073221, grad=0.0)
     """
 
     def __init__(
         self, nin: int, nonlin: bool = True, activation: Activation = "relu", rng: Source = None
     ) -> None:
-        if activation not in ACTIVATIONS:
+        if not callable(activation) and activation not in ACTIVATIONS:
             known = sorted(ACTIVATIONS)
-            raise ValueError(f"activation must be one of {known} (got {activation!r})")
+            raise ValueError(
+                f"activation must be one of {known}, or a function (got {activation!r})"
+            )
         draw = (rng or random).uniform
         self.w = [Value(draw(-1, 1)) for _ in range(nin)]
         self.b = Value(0.0)
@@ -55,13 +64,20 @@ class Neuron(Module):
         if len(x) != len(self.w):
             raise ShapeError(f"a {self} takes {len(self.w)} numbers (got {len(x)})")
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
-        return ACTIVATIONS[self.activation](act) if self.nonlin else act
+        if not self.nonlin:
+            return act
+        if callable(self.activation):
+            return merge_branches(self.activation)(act)
+        return ACTIVATIONS[self.activation](act)
 
     def parameters(self) -> list[Value]:
         return [*self.w, self.b]
 
     def __repr__(self) -> str:
-        kind = {"relu": "ReLU", "tanh": "Tanh"}[self.activation] if self.nonlin else "Linear"
+        names: dict[Any, str] = {"relu": "ReLU", "tanh": "Tanh"}
+        own = getattr(self.activation, "__name__", type(self.activation).__name__)
+        kind = names.get(own if callable(self.activation) else self.activation, own)
+        kind = kind if self.nonlin else "Linear"
         return f"{kind}Neuron({len(self.w)})"
 
 
@@ -116,7 +132,7 @@ class MLP(Module):
         nin: int,
         nouts: Sequence[int],
         activation: Activation = "relu",
-        last: Literal["linear", "relu", "tanh"] = "linear",
+        last: Literal["linear"] | Activation = "linear",
         rng: Source = None,
     ) -> None:
         if not isinstance(nouts, Iterable):

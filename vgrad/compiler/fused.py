@@ -81,6 +81,7 @@ class Fused:
     ordered: Mask  # (m,) which contractions must add up their terms in order,
     exact: Mask  # (m,) and which then give what the graph does, to the bit
     one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
+    asked: Mask  # (m,) which nodes a question depends on: no bit of them may change
     picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
     unguarded: bool = False  # whether nan may come out where the graph has a guard
 
@@ -108,7 +109,26 @@ def unfused(graph: Graph, alone: bool) -> Fused:
         ordered=np.zeros(len(graph) + 1, bool),
         exact=np.ones(len(graph) + 1, bool),
         one_sign=np.zeros(len(graph) + 1, bool),
+        asked=asked(graph),
     )
+
+
+def asked(graph: Graph) -> Mask:
+    """(n + 1,) the nodes that are asked about and all that they are computed from.
+
+    The last entry is for no parent, or the node 1. Of what a path's answers depend on every bit
+    counts, as some sample may lie on the very edge of a branch.
+    """
+    bits = bytearray(len(graph) + 1)
+    mask = np.frombuffer(bits, np.bool_)  # the same memory, for Python and for NumPy
+    if not graph.questions:
+        return mask
+    mask[graph.outputs[-len(graph.questions) :]] = True
+    for node, (x, y, z) in zip(range(len(graph))[::-1], graph.parents[::-1].tolist()):
+        if bits[node]:
+            bits[x] = bits[y] = bits[z] = True
+    bits[-1] = False
+    return mask
 
 
 def replaced(fused: Fused, by: Ints) -> Fused:

@@ -26,6 +26,7 @@ from ..operand import look, watches
 from .graph import Graph
 from .refusals import refusal, wants_numbers
 from .tape import Tape
+from .ways import merged
 
 T = TypeVar("T")
 
@@ -121,6 +122,14 @@ class Watch:
         threads = sys._current_frames()
         threads.pop(tape.thread)
         self._before = set(map(outermost_frame, threads.values()))
+
+    def records_here(self) -> bool:
+        """Whether what runs now is the function being recorded."""
+        return self._process == os.getpid() and get_ident() == self.tape.thread
+
+    def merged(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, its branches merged."""
+        return merged(self.tape, call)
 
     def __call__(self, value: Any, means: str) -> Any:
         if self._process != os.getpid():

@@ -55,6 +55,8 @@ _REFUSALS = {
             ("", "int(), round() and floor() must not be given",
              "arithmetic on the value itself, vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x), or "
              "vgrad.take(rows, index) to pick by a number")],
+    "merged": [("", "a function whose branches are merged must not ask for a whole number of",
+                "it without merge_branches, which vgrad.compile follows")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],
     "hash": [("", "a set, and the key of a dict, must not hold",

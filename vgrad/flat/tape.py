@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import get_ident
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from .graph import Graph
 from .passes import canonical_order
 from .questions import ANSWERS, OPS, Question, Sample, asked_here
 from .refusals import refusal
+
+
+class Answers(Protocol):
+    """Who answers questions about numbers."""
+
+    def ask(self, tape: Tape, place: int, means: str) -> float: ...
+
+    def again(self) -> Answers: ...
 
 
 def _refusing(means: str) -> Callable[..., NoReturn]:
@@ -174,7 +182,7 @@ class Tape:
         lines: bool = False,
         complete: bool = False,
         found: Sequence[Value] = (),
-        answers: Sample | None = None,
+        answers: Answers | None = None,
     ) -> None:
         # These grow by one entry per node; NumPy reads them in place.
         self.op = bytearray()
@@ -328,6 +336,10 @@ class Tape:
             return Node(self, self.lift(value)).stop_gradient()
         return self.ask(self.lift(value) if self.answers else -1, means)
 
+    def node(self, place: int) -> Node:
+        """The node at a place."""
+        return Node(self, place)
+
     def truth(self, place: int) -> bool:
         """The answer to the question whether the number at a place is not 0."""
         op, x, y = ops.OPS[self.op[place]], self.x[place], self.y[place]
@@ -380,7 +392,8 @@ class Tape:
         parents[list(self.z), 2] = list(self.z.values())
         level = np.frombuffer(self.level, np.int32)
         leaves = self.parameters.leaves
-        given = [*self.inputs, *islice(leaves, len(self.parameters.first))]
+        some = len(leaves if self.parameters.given is not None else self.parameters.first)
+        given = [*self.inputs, *islice(leaves, some)]
         order = canonical_order(places, given, parents, level)
         parents = parents[order]
         self.parameters.check(parents, places, name, may_use_none=bool(self.asked))
@@ -410,7 +423,7 @@ class Tape:
         if self.refusal is not None or self.parameters.frozen:
             self.graph(outputs, input_shapes, name)  # which finds out what is wrong, if anything is
         places, output_shapes = self._flatten(outputs, name)
-        assert self.answers is not None
+        assert isinstance(self.answers, Sample)
         return Lone(self, self.answers, places, output_shapes)
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:

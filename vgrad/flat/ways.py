@@ -1,0 +1,123 @@
+"""All ways through a pure function at once: its branches become `where`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import nan
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from .. import ops
+from ..errors import TraceError
+from ..lines import user_line
+from ..operand import Operand
+
+if TYPE_CHECKING:
+    from .tape import Tape
+
+MOST = 16  # ways through one call
+MISTAKES = (TypeError, NameError, AttributeError, ImportError)  # of which no way is free
+
+
+class Ways:
+    """Answers "yes" where nothing else is told, and notes what was asked."""
+
+    def __init__(self, told: list[float]) -> None:
+        self.told, self.places = told, list[int]()
+
+    def ask(self, tape: Tape, place: int, means: str) -> float:
+        """The next answer."""
+        if means != "bool":
+            tape.refuse("merged")
+        self.places.append(tape.question(place, means))
+        if len(self.told) < len(self.places):
+            self.told.append(1.0)
+        return self.told[len(self.places) - 1]
+
+    def again(self) -> NoReturn:
+        """A recording never starts within one."""
+        raise AssertionError
+
+
+class Way(NamedTuple):
+    """One way through a function: what it asked, was told, and returned or raised."""
+
+    places: list[int]
+    told: list[float]
+    result: Any
+
+
+def merged(tape: Tape, call: Callable[[], Any]) -> Any:
+    """What a call returns, run through all answers to its questions."""
+    ways: list[Way] = []
+    told: list[float] | None = []
+    while told is not None:
+        if len(ways) == MOST:
+            raise TraceError(
+                f"a function whose branches are merged must have at most {MOST} ways through it "
+                f"({user_line()}); leave out merge_branches, and vgrad.compile follows each sample"
+            )
+        ways.append(_way(tape, call, told))
+        told = _next(ways[-1].told)
+    if all(isinstance(way.result, Exception) for way in ways):
+        raise ways[0].result
+    return _joined(tape, ways, 0)
+
+
+def _way(tape: Tape, call: Callable[[], Any], told: list[float]) -> Way:
+    outer, answers = tape.answers, Ways(list(told))
+    tape.answers = answers
+    try:
+        result = call()
+    except MISTAKES:  # TraceError is one
+        raise
+    except Exception as error:  # which counts only if no way is without
+        result = error
+    finally:
+        tape.answers = outer
+    return Way(answers.places, answers.told, result)
+
+
+def _next(told: list[float]) -> list[float] | None:
+    """The answers of the next way: the last "yes" becomes a "no"; None if there is none."""
+    yes = [k for k, answer in enumerate(told) if answer]
+    return [*told[: yes[-1]], 0.0] if yes else None
+
+
+def _joined(tape: Tape, ways: list[Way], k: int) -> Any:
+    """The results of ways that part at question k or later, as one."""
+    if len(ways) == 1:
+        return ways[0].result
+    parts = [[way for way in ways if way.told[k] == answer] for answer in (1.0, 0.0)]
+    yes, no = (_joined(tape, part, k + 1) for part in parts)
+    return _either(tape.node(ways[0].places[k]), yes, no)
+
+
+def _either(condition: Any, yes: Any, no: Any) -> Any:
+    """where(condition, yes, no), number by number."""
+    if isinstance(yes, Exception) or isinstance(no, Exception):
+        return yes if isinstance(no, Exception) and isinstance(yes, Exception) else _either(
+            condition, *(_nans(*pair) for pair in ((yes, no), (no, yes)))
+        )
+    if yes is no:
+        return yes
+    if all(isinstance(x, Operand) or ops.is_number(x) for x in (yes, no)):
+        return ops.where(condition, yes, no)
+    if isinstance(yes, list | tuple) and type(yes) is type(no) and len(yes) == len(no):
+        return type(yes)([_either(condition, *pair) for pair in zip(yes, no)])
+    if isinstance(yes, np.ndarray) and np.shape(yes) == np.shape(no):
+        return ops.where(condition, yes, no)
+    raise TraceError(
+        "a function whose branches are merged must return numbers, or lists or arrays of one "
+        f"length, on every way (got {type(yes).__name__} and {type(no).__name__}, {user_line()})"
+    )
+
+
+def _nans(result: Any, like: Any) -> Any:
+    """The result; of a way that raised, nan for each number of another's."""
+    if not isinstance(result, Exception):
+        return result
+    if isinstance(like, list | tuple):
+        return type(like)([_nans(result, x) for x in like])
+    return np.full(np.shape(like), nan) if isinstance(like, np.ndarray) else nan

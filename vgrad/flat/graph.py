@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
 from ..operand import look
 from . import files
-from .questions import Question
+from .questions import ANSWERS, Question
 
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
@@ -221,6 +222,7 @@ def _problems(graph: Graph) -> Iterator[str]:
     if graph.leaves and len(graph.leaves) != len(graph.parameters):
         yield f"leaves must be one Value per parameter, or none (got {len(graph.leaves)})"
     yield from _shape_problems(graph)
+    yield from _question_problems(graph)
 
 
 def _array_problems(graph: Graph) -> Iterator[str]:
@@ -262,6 +264,23 @@ def _shape_problems(graph: Graph) -> Iterator[str]:
             f"output_shapes must hold {len(graph.outputs)} numbers, as a shape or a list of such, "
             f"no list empty or nested {MAX_NESTING} deep (got {reprlib.repr(graph.output_shapes)})"
         )
+
+
+def _question_problems(graph: Graph) -> Iterator[str]:
+    for means, answer, *texts in graph.questions:
+        if means not in ANSWERS or not _is_number(answer) or not all(map(_is_text, texts)):
+            yield f"a question must be of {', '.join(ANSWERS)} and have a number for its answer"
+    shapes, count = graph.output_shapes, len(graph.questions)
+    if count and not (isinstance(shapes, list) and len(shapes) == 2 and shapes[1] == (count,)):
+        yield f"outputs must be those of a function and {count} answers (got {shapes!r:.50})"
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and math.isfinite(x)
+
+
+def _is_text(x: Any) -> bool:
+    return isinstance(x, str)
 
 
 def _is_whole(x: Any) -> bool:
@@ -311,12 +330,16 @@ def to_stored(graph: Graph) -> tuple[files.Header, files.Arrays]:
         "labels": [(i, str(x)) for i, x in graph.labels.items() if x is not None],
         "lines": [(i, str(x)) for i, x in graph.lines.items()],
     }
+    if graph.questions:
+        about["questions"] = [question[:4] for question in graph.questions]
     return about, {name: getattr(graph, name) for name in STORED}
 
 
 def from_stored(about: Any, arrays: files.Arrays) -> Graph:
     """The graph that `to_stored` took apart; raises an error if they do not fit together."""
-    files.expect("its header", about, ("ops", "input_shapes", "output_shapes", "labels", "lines"))
+    fields = ["ops", "input_shapes", "output_shapes", "labels", "lines"]
+    fields += ["questions"] if isinstance(about, dict) and "questions" in about else []
+    files.expect("its header", about, fields)
     files.expect("its arrays", arrays, STORED)
     graph = Graph(
         op=_as_known(arrays["op"], about["ops"]),
@@ -325,6 +348,7 @@ def from_stored(about: Any, arrays: files.Arrays) -> Graph:
         output_shapes=_structure(about["output_shapes"]),
         labels=_texts("labels", about["labels"]),
         lines=_texts("lines", about["lines"]),
+        questions=tuple(Question(*question) for question in about.get("questions", ())),
     )
     graph.check()
     return graph

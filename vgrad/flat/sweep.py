@@ -193,16 +193,18 @@ class PlainSweep:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
         outputs = np.empty((len(self._outputs), batch), self.dtype)
-        sheets = self._sheets(SHARED, 1)
-        for samples, values, views in self._forward(theta, arrays, batch, tile):
-            self._read(values, outputs[:, samples])
+        sheets, grads = self._sheets(SHARED, 1), None
+        for values, views in self._followed(theta, arrays, batch, tile, outputs):
             grads = self._backward(values, views, sheets, 1 / divisor, FROM_PARAMETERS)
-        for kernel in reversed(self._shared):
-            self._adjoint(kernel, kernel.arguments(values), grads, FROM_PARAMETERS)
+        if grads is not None:
+            for kernel in reversed(self._shared):
+                self._adjoint(kernel, kernel.arguments(values), grads, FROM_PARAMETERS)
         gradient = sheets[-1][: len(theta), 0]
-        value = np.add.reduce(outputs[0]) / divisor
+        graph = self.graph
+        objective = outputs[0, graph.follows(outputs)] if graph.questions else outputs[0]
+        value = np.add.reduce(objective) / divisor
         if not isfinite(value):  # a mean may be finite where the sum is not
-            value = np.add.reduce(outputs[0] / divisor)
+            value = np.add.reduce(objective / divisor)
         return float(value), gradient.copy(), outputs if aux else None
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
@@ -214,6 +216,22 @@ class PlainSweep:
             grads = self._backward(values, views, self._sheets(SHARED, 1), 1.0, FROM_INPUTS)
             result[1:, samples] = grads[-1][BATCHED][: len(self.graph.inputs)]
         return result
+
+    def _followed(
+        self, theta: Array, arrays: Inputs, batch: int, tile: int, outputs: Array
+    ) -> Iterator[tuple[Buffers, Views]]:
+        """The values of all nodes, tile by tile, for the samples that follow the path: where some
+        leave it, it goes forward again without them. Outputs are those of every sample, (M, B)."""
+        for samples, values, views in self._forward(theta, arrays, batch, tile):
+            self._read(values, outputs[:, samples])
+            if self.graph.questions:
+                stay = self.graph.follows(outputs[:, samples])
+                if not stay.any():
+                    continue
+                if not stay.all():
+                    some = [array[samples][stay] for array in arrays]
+                    values, views = self._values(values[SHARED], some, np.count_nonzero(stay))
+            yield values, views
 
     def _forward(
         self, theta: Array, arrays: Inputs, batch: int, tile: int
@@ -227,12 +245,16 @@ class PlainSweep:
             kernel.forward((shared, shared))
         for start in range(0, batch, tile):
             samples = slice(start, min(start + tile, batch))
-            width = samples.stop - start
-            values = shared, np.empty((self.layout.rows[BATCHED], width), self.dtype)
-            if arrays:
-                inputs = [array[samples].reshape(width, -1).T for array in arrays]
-                values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
-            yield samples, values, [kernel.forward(values) for kernel in self._batched]
+            some = [array[samples] for array in arrays]
+            yield samples, *self._values(shared, some, samples.stop - start)
+
+    def _values(self, shared: Array, arrays: Inputs, width: int) -> tuple[Buffers, Views]:
+        """The values of all nodes for the samples of a tile, and views for the adjoints."""
+        values = shared, np.empty((self.layout.rows[BATCHED], width), self.dtype)
+        if arrays:
+            inputs = [array.reshape(width, -1).T for array in arrays]
+            values[BATCHED][: len(self.graph.inputs)] = np.concatenate(inputs)
+        return values, [kernel.forward(values) for kernel in self._batched]
 
     def _sheets(self, buffer: int, width: int) -> list[Array]:
         """Zeros for gradients of a buffer's rows; before them, if strict, for what is reached."""
@@ -269,6 +291,10 @@ class PlainSweep:
 
     def width(self, batch: int) -> int:
         """How many samples each tile of a batch has, save the last."""
+        return min(self.tile, batch)
+
+    def tile_for(self, batch: int) -> int:
+        """The same: no width is dearer than another here."""
         return min(self.tile, batch)
 
     def memory(self, width: int) -> int:

@@ -12,7 +12,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from ..errors import PathsWarning
 from ..flat import Graph, Lone, Question
 from ..lines import user_frame
 from .call import Call, Total
-from .paths import Groups, Paths, Recorder, Samples
+from .paths import Groups, Paths, ProcessLock, Recorder, Samples
 from .runner import Runner
 
 Mask = NDArray[np.bool_]
@@ -109,6 +108,12 @@ class BranchedCall:
         for sample, lone in self._lone():
             objective[sample], gradients[:, sample] = lone.outputs()[0], lone.gradients()[which]
         return objective, gradients
+
+    def sizes(self) -> dict[int, int]:
+        """How many samples take each path."""
+        self._calls()
+        assert self._groups is not None
+        return {path: len(samples) for path, samples in self._groups}
 
     def parts(self) -> list[Call]:
         """A call for each path, of the samples that take it, and one for each sample alone."""
@@ -277,7 +282,7 @@ class BranchedCall:
 def explored(
     recorder: Recorder,
     new_runner: Callable[[Graph], Runner],
-    lock: Callable[[], AbstractContextManager[Any]],
+    lock: ProcessLock,
     theta: Array | None,
     arrays: Sequence[Array],
     batch: int,

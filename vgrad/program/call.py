@@ -56,12 +56,19 @@ class Call(NamedTuple):
         if is_quick and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
-                found = runner.quick.gradient(theta, arrays, batch, batch, divisor)
+                tile = runner.quick.tile_for(batch)
+                found = runner.quick.gradient(theta, arrays, batch, tile, divisor)
                 if is_finite(found[0], found[1]):
                     return found
-        value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
+        total = _Total(self, divisor, aux, found)
+        value, gradient, outputs = _settled(total)
         if aux and is_quick:
+            followed = runner.graph.follows(outputs)
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
+            if (followed != runner.graph.follows(outputs)).any():
+                # By the last word on its answers, another sample follows the path.
+                with np.errstate(all="ignore"):
+                    return total.by_plain(self)
         return value, gradient, outputs
 
     def strict_gradient(self) -> Array:
@@ -118,12 +125,12 @@ class Call(NamedTuple):
         OutOfMemoryError if the call would need too much.
         """
         sweep, batch = self.runner.sweep(name), self.batch
-        tile = sweep.width(batch)
+        tile = sweep.tile_for(batch)  # here, so that it is the same for whoever runs them
         size = SHARD * tile
         per_sample = 2 * rows * self.runner.dtype.itemsize  # the shards', and the whole
         require_samples(batch, per_sample, "results")
         workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
-        sweep.admit(tile, wanted, workers, batch * per_sample)
+        sweep.admit(min(tile, batch), wanted, workers, batch * per_sample)
         if batch <= size or not (apart or self.executor is not None):
             return iter([_run(self, name, method, tile, *options)])
         whole = self._replace(executor=None, doubts=None)
@@ -243,12 +250,12 @@ class _Total:
     def ask(self, name: str) -> None:
         call = self.call
         if name == "plain" and self.answer is not None and call.runner.fuse:
-            self.answer = self._in_two() or self._by_plain(call)
+            self.answer = self._in_two() or self.by_plain(call)
             return
         self.answer = self._sum(name, call)
         in_pieces = name == "plain" and call.batch > SHARD * call.runner.plain.width(call.batch)
         if in_pieces and not self.is_settled():
-            self.answer = self._by_plain(call)
+            self.answer = self.by_plain(call)
 
     def _in_two(self) -> Total | None:
         """The answer with the doubtful samples alone from the plain sweep; None if in vain.
@@ -262,13 +269,16 @@ class _Total:
         doubtful = np.concatenate([*call.shards("careful", "doubtful", FROM_PARAMETERS)])
         if doubtful.all() or not doubtful.any():
             return None
-        value, gradient, _ = self._sum("careful", call.some(~doubtful))
+        value, gradient, sound = self._sum("careful", call.some(~doubtful))
         if not is_finite(value, gradient):
             return None
-        more, part, _ = self._by_plain(call.some(doubtful))
-        return value + more, gradient + part, self.answer[2]
+        more, part, found = self.by_plain(call.some(doubtful))
+        outputs = self.answer[2]
+        if self.aux and call.runner.graph.questions:  # who counts must be seen to follow the path
+            outputs[:, ~doubtful], outputs[:, doubtful] = sound, found
+        return value + more, gradient + part, outputs
 
-    def _by_plain(self, call: Call) -> Total:
+    def by_plain(self, call: Call) -> Total:
         """The answer of the plain sweep, with all samples in one piece."""
         sweep, (_, theta, arrays, batch, *_) = call.runner.plain, call
         return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)

@@ -42,7 +42,7 @@ def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
     if optimiser is not None:
         about["optimiser"] = steps = optimiser.state()
         arrays["optimiser"] = _rows(steps.pop("arrays"), len(numbers))
-    for i, runner in enumerate(state["runners"].values()):
+    for i, runner in enumerate(state["runners"]):
         header, parts = to_stored(runner.graph)
         about["graphs"].append(header)
         arrays |= {f"{i}/{name}": part for name, part in parts.items()}
@@ -60,9 +60,9 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
         graphs, theta, steps = _parts(about, arrays)
         # The options are for `compile` to judge: its errors count as the file's.
         programs = [compile(graph, **about["options"]) for graph in graphs]
-        state = programs[0].__getstate__() | {"numbers": theta}
+        state = programs[0].__getstate__() | {"numbers": theta, "runners": []}
         for program in programs:
-            state["runners"] = {**state["runners"], **program.runners}
+            state["runners"] += program.runners.values()
         program.__setstate__(state)
     if optimiser is not None:
         if steps is None:

@@ -2,8 +2,49 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..flat import short
+from .branched import BranchedCall
+from .paths import Fork
 from .runner import Runner
+
+
+def explain_paths(call: BranchedCall) -> str:
+    """The questions that part the samples of a call, and the kernels of each path."""
+    paths, sizes, alone = call.paths, call.sizes(), call.batch
+    forks, total = paths.forks(), Counter[Fork]()
+    for path, size in sizes.items():
+        total.update(dict.fromkeys(paths.passed(path), size))
+        alone -= size
+    number = {fork: k for k, fork in enumerate(forks, start=1)}
+    rows = [("question", "asked at", "samples", "answers")]
+    for fork, k in number.items():
+        answers = [
+            f"{said(fork, answer)}: {total[child]:,}, "
+            + (f"question {number[child]}" if child.question else f"path {child.path}")
+            for answer, child in fork.ways()
+        ]
+        rows.append((str(k), place(fork), f"{total[fork]:,}", "; ".join(answers)))
+    parts = [_table(rows, "><><")]
+    if alone:
+        parts[0] += f"\non paths that are not recorded, one by one: {alone:,}"
+    for path, size in sizes.items():
+        head = f"path {path}, of {size:,} samples, with {len(paths.passed(path)) - 1:,} answers"
+        parts.append(f"{head}\n{explain(paths.runners[path], size)}")
+    return "\n\n".join(parts)
+
+
+def place(fork: Fork) -> str:
+    """Where a fork's question is asked."""
+    assert fork.question is not None
+    return f"{fork.question.line}, in {fork.question.function}"
+
+
+def said(fork: Fork, answer: float) -> str:
+    """An answer to a fork's question, in words."""
+    assert fork.question is not None
+    return ("false", "true")[int(answer)] if fork.question.means == "bool" else f"{answer:g}"
 
 
 def explain(runner: Runner, batch: int) -> str:
@@ -17,15 +58,20 @@ def explain(runner: Runner, batch: int) -> str:
         for x, work, size in zip(kernels, flops, sizes)
     ]
     rows.insert(0, ("level", "kernel", "nodes", "result = operands", "flops", "bytes"))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join(f"{x:{align}{width}}" for x, align, width in zip(row, "><><>>", widths))
-        for row in rows
-    ]
     total = (
         f"kernels: {len(kernels)} for {sum(x.sources for x in kernels):,} computed nodes; forward: "
         f"{short(sum(flops))} flops and {short(sum(sizes))} bytes\n"
         f"tiles: {-(-batch // tile):,} of {tile:,} samples; "
         f"buffers: {short(sweep.memory(tile))} bytes"
     )
-    return "\n".join([*lines, total])
+    return f"{_table(rows, '><><>>')}\n{total}"
+
+
+def _table(rows: list[tuple[str, ...]], alignments: str) -> str:
+    """Rows with their columns aligned, "<" or ">" each."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join(f"{x:{align}{width}}" for x, align, width in zip(row, alignments, widths))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -12,9 +12,11 @@ as a graph of its own, whose last outputs are a sample's own answers. The tree f
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +34,17 @@ Groups = list[tuple[int, Samples]]  # a path and the samples that take it
 
 KEPT_GUESSES = 8  # batch sizes whose groups are remembered
 TRUSTED = 0.75  # of the samples; if fewer are still on their path, they are sorted first
+
+
+class ProcessLock:
+    """A lock for each process: one from before a fork may be held by a thread that is not here."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.RLock] = {}
+
+    def here(self) -> threading.RLock:
+        """This process's lock."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
 
 class Recorder:
@@ -67,6 +80,9 @@ class Recorder:
                 _require_same(graph, again)
         if self.parameters is None:
             self.found = graph.leaves
+            # Where parameters are recorded depends on those found before, and so do marks.
+            unmarked = tuple(question._replace(mark="") for question in graph.questions)
+            graph = replace(graph, questions=unmarked)
             if graph.questions and theta is not None:
                 as_theta(theta[: len(self.found)], len(self.found), theta.dtype)
         return graph
@@ -121,6 +137,17 @@ class Fork:
     question: Question | None  # None at the end of a path
     children: dict[float, Fork] = field(default_factory=dict)
 
+    def parting(self) -> Fork:
+        """The first fork from here on where paths part, or the end of the only path."""
+        fork = self
+        while len(fork.children) == 1:
+            (fork,) = fork.children.values()
+        return fork
+
+    def ways(self) -> list[tuple[float, Fork]]:
+        """Where each answer leads: to the next fork where paths part, or to the end of one."""
+        return [(answer, child.parting()) for answer, child in [*self.children.items()]]
+
 
 class Paths:
     """The paths known so far for arrays of some shapes; path 0 is the first sample's.
@@ -133,7 +160,7 @@ class Paths:
         self,
         recorder: Recorder | None,
         new_runner: Callable[[Graph], Runner],
-        lock: Callable[[], AbstractContextManager[Any]],
+        lock: ProcessLock,
     ) -> None:
         self.recorder, self._new_runner, self._lock = recorder, new_runner, lock
         self.branch = False  # whether the function asks anything
@@ -141,10 +168,19 @@ class Paths:
         self._forks: list[list[Fork]] = []  # of each path: where its questions are asked, its end
         self._guesses: dict[int, Guess] = {}  # by batch size
 
-    @property
-    def root(self) -> Fork:
-        """The tree."""
-        return self._forks[0][0]
+    def passed(self, path: int) -> list[Fork]:
+        """The forks that a path comes by, and its end."""
+        return self._forks[path]
+
+    def forks(self) -> list[Fork]:
+        """Where paths part, the first questions first; a fork before those that it leads to."""
+        found, waiting = [], deque([self._forks[0][0].parting()])
+        while waiting:
+            fork = waiting.popleft()
+            if fork.children:
+                found.append(fork)
+                waiting += [child for _, child in fork.ways()]
+        return found
 
     def add(self, runner: Runner) -> int:
         """Add a path; returns its number. Raises TraceError if it does not fit the others."""
@@ -158,8 +194,10 @@ class Paths:
             else:
                 last = graph.questions[k - 1]
                 fork = before.children.get(last.answer) or Fork(path, question)
-            if _mark(fork.question) != _mark(question):
+            if not _are_same(fork.question, question):
                 raise _not_the_same(question or fork.question or graph.questions[-1])
+            if question is not None and question.mark:
+                fork.question = question
             forks.append(fork)
             before = fork
         for question, fork, child in zip(graph.questions, forks, forks[1:]):
@@ -195,7 +233,7 @@ class Paths:
 
         None if no more may be recorded.
         """
-        with self._lock():
+        with self._lock.here():
             known = self.child(path, len(told) - 1, told[-1])
             if known is not None:
                 return known
@@ -245,8 +283,13 @@ class Guess(NamedTuple):
     trusted: bool
 
 
-def _mark(question: Question | None) -> str:
-    return question.mark if question else "end"
+def _are_same(known: Question | None, question: Question | None) -> bool:
+    """Whether two paths ask the same at a fork, or both end; a mark may be unknown."""
+    if known is None or question is None:
+        return known is question
+    marks = {known.mark, question.mark} - {""}
+    alike = (known.means, known.line) == (question.means, question.line)
+    return alike and len(marks) <= 1
 
 
 class naming:

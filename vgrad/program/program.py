@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +21,8 @@ from . import checkpoint
 from .arrays import as_batch, split, structured
 from .branched import BranchedCall, explored
 from .call import Call
-from .explain import explain
-from .paths import Paths, Recorder
+from .explain import explain, explain_paths
+from .paths import Paths, ProcessLock, Recorder
 from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
@@ -152,7 +151,10 @@ class Program:
         self._finds_parameters = parameters is None
         self._options = options
         self.paths: dict[tuple[Shape, ...], Paths] = {}  # never changed, but replaced by another
-        self._locks: dict[int, threading.RLock] = {}  # by process
+        self._recording = ProcessLock()
+        self._new_runner = partial(
+            Runner, fuse=options.fuse, tile=options.tile, dtype=options.dtype
+        )
         self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):
             self._known(fn.input_shapes).add(self._new_runner(fn))
@@ -228,14 +230,17 @@ class Program:
 
     verify = Elsewhere("checks", "verify")
 
-    def explain(self, *arrays: Any) -> str:
+    def explain(self, *arrays: Any, theta: Any = None) -> str:
         """The plan of a call with these arrays, as a table.
 
         One line per kernel: its level and kind, how many nodes of the recorded graph it computes,
         the shapes of its result and operands, whether these are views or gathered, and the
         floating-point operations and bytes of a forward sweep over the batch, B. The last lines
         have the totals, the tiles, and the memory that a gradient takes beyond its arrays. Kernels
-        whose result has no B are shared: they run once per call. Raises as a call does.
+        whose result has no B are shared: they run once per call. If the function branches, the
+        questions that part the samples come first, each with its line and how many samples got
+        which answer at theta (P,), by default the parameters' present numbers; then the plan of
+        each path. Raises as a call does.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]
@@ -247,10 +252,11 @@ class Program:
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; buffers: 19.3 k bytes
         """
-        rows, batch, shapes = as_batch(arrays, self._options.dtype)
-        paths = self.paths.get(shapes) or self._paths(None, rows, batch, shapes)
+        call = self.prepared(self.theta(*arrays) if theta is None else theta, arrays)
         with np.errstate(all="ignore"):
-            return explain(paths.runners[0], batch)
+            if isinstance(call, BranchedCall):
+                return explain_paths(call)
+            return explain(call.runner, call.batch)
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -378,7 +384,7 @@ class Program:
                 f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
                 f"after the batch axis (got {shapes})"
             )
-        with self._recording():  # one thread's first trace decides which leaves are parameters
+        with self._recording.here():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.paths:
                 recorder = Recorder(self._fn, shapes, self._parameters, self._finds_parameters)
                 recorder.lines, recorder.most = self._options.check_finite, self._options.paths
@@ -391,19 +397,11 @@ class Program:
                 self.paths = {**self.paths, shapes: paths}
         return self.paths[shapes]
 
-    def _new_runner(self, graph: Graph) -> Runner:
-        options = self._options
-        return Runner(graph, options.fuse, options.tile, options.dtype)
-
     def _known(self, shapes: tuple[Shape, ...]) -> Paths:
         """The paths for arrays of these shapes, of a program without a function to find more."""
         if shapes not in self.paths:
             self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
         return self.paths[shapes]
-
-    def _recording(self) -> threading.RLock:
-        """This process's lock: one from before a fork may be held by a thread that is not here."""
-        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def _gradient(
         self, call: Call | BranchedCall, aux: bool

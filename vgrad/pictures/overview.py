@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..arguments import count, whole_number
 from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
-from ..program import Program, Runner
+from ..program import Fork, Paths, Program, Runner, said
 from .diagram import Diagram, Kind
 from .nodes import graph_items, node_diagram, value_items
 
@@ -32,7 +32,8 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
             raise ValueError("around must be left out for a Program, which is drawn as its plan")
         if not root.runners:
             raise ValueError("a Program must have been called before it is drawn, to be recorded")
-        return overview(list(root.runners.values())[-1])
+        paths = list(root.paths.values())[-1]
+        return tree(paths) if paths.branch else overview(paths.runners[0])
     if isinstance(root, Graph):
         root.check()
         if around is None and len(root) > limit:
@@ -47,6 +48,33 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
     if around is None and len(reachable(*roots)) > limit:
         return overview(Runner(capture(*roots)))
     return node_diagram(list(value_items(roots, digits, {})), around, hops, limit)
+
+
+def tree(paths: Paths) -> Diagram:
+    """The questions where paths part, and the path that each answer leads to."""
+    diagram = Diagram()
+    boxes: dict[Fork, tuple[int, int]] = {}  # and their columns
+    for fork in paths.forks():
+        if fork not in boxes:
+            boxes[fork] = diagram.add("computed", 0, *_asked(fork)), 0
+        box, column = boxes[fork]
+        for answer, child in fork.ways():
+            edge = diagram.add("op", column + 1, said(fork, answer))
+            if child.question is not None:
+                target = diagram.add("computed", column + 2, *_asked(child))
+            else:
+                nodes = len(paths.runners[child.path].graph)
+                target = diagram.add(
+                    "result", column + 2, f"path {child.path}", _several(nodes, "node")
+                )
+            boxes[child] = target, column + 2
+            diagram.edges += [(box, edge), (edge, target)]
+    return diagram
+
+
+def _asked(fork: Fork) -> tuple[str, str]:
+    assert fork.question is not None
+    return fork.question.line, f"in {fork.question.function}"
 
 
 def overview(runner: Runner) -> Diagram:

@@ -18,9 +18,15 @@ programs.
 """
 
 from .arrays import split
+from .branched import BranchedCall
 from .call import Call
+from .explain import said
+from .paths import Fork, Paths
 from .program import Program, compile
 from .replay import Replay, parameter_name
 from .runner import Runner
 
-__all__ = ["Call", "Program", "Replay", "Runner", "compile", "parameter_name", "split"]
+__all__ = [
+    "BranchedCall", "Call", "Fork", "Paths", "Program", "Replay", "Runner", "compile",
+    "parameter_name", "said", "split",
+]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, SHARED, Rows, as_slice
-from .calls import Calls
+from .calls import Calls, Source
 from .fuse import Mask
 from .kernels import Kernel
 from .plan import Plan
@@ -20,24 +20,31 @@ from .watch import Watch
 
 Steps = list[Callable[[], Any]]
 
+FILLED = 4  # besides FROM_INPUTS and FROM_PARAMETERS: a tile that need not be full
+
 
 class Bound:
     """Buffers for tiles of one width, and the calls that fill them.
 
-    `wanted` tells where gradients go: FROM_PARAMETERS, FROM_INPUTS, or 0 for nowhere. With
-    `careful` maps keep gradients of 0, which costs a little. A call of `value_and_grad` runs
+    `wanted` tells where gradients go: FROM_PARAMETERS, FROM_INPUTS, or 0 for nowhere; and FILLED is
+    for a tile that need not be full, a `Filled`. With `careful` maps keep gradients of 0, which
+    costs a little. A call of `value_and_grad` runs
 
         start       theta in; values of shared nodes                               once
         forward     samples in; values of batched nodes                            once per tile
         backward    gradients of batched nodes, and their parts of the gradients   once per tile
-                    of shared nodes, which add up over the tiles
+                    of shared nodes, which add up over the tiles, as the values do
         finish      from those totals to the gradients of the parameters           once
+
+    A tile without a backward sweep does not count.
     """
 
     def __init__(
         self, plan: Plan, width: int, wanted: int, careful: bool, dtype: np.dtype[Any]
     ) -> None:
         self.width, self.wanted = width, wanted
+        self.count = width  # of samples in a tile
+        self.used = 0  # when it was: how many had been bound by then
         fused, layout, graph = plan.fused, plan.layout, plan.graph
         calls = _calls(plan, width, careful, dtype)
         self._shared = calls.values[SHARED]
@@ -61,13 +68,14 @@ class Bound:
         if any(len(watch.sums) for watch in self._watches):
             for watch, steps in zip(self._watches, (self._start, self._forward)):
                 steps.append(watch.look)
-        if wanted:
+        if wanted & ~FILLED:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
         self._lost: Mask | None = None  # (width,) samples in which a sum may have overflowed
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
-        adjoints = partial(_adjoints, calls, kernels, objective, self.wanted)
+        seed = self._seed(calls, objective)
+        adjoints = partial(_adjoints, calls, kernels, objective, seed, self.wanted)
         self._backward = adjoints(BATCHED)
         self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of the shared rows that batched nodes read: from one tile, and the total so far.
@@ -79,6 +87,10 @@ class Bound:
         self._totals, self._total = calls.grads[SHARED], calls.grads[SHARED][rows]
         self._finish = adjoints(SHARED)
 
+    def _seed(self, calls: Calls, objective: Rows) -> Source:
+        """The gradient of output 0 to itself."""
+        return calls.constant(np.ones(objective.shape + calls.tail[objective.buffer]))
+
     def whole(self, theta: Array, arrays: Iterable[Array], divisor: float) -> tuple[float, Array]:
         """The four steps at once, for a batch of a single tile. Hot path.
 
@@ -86,7 +98,7 @@ class Bound:
         """
         self.start(theta)
         self.forward(arrays)
-        if not isfinite(self._value):
+        if not isfinite(self._of_tile):
             return nan, np.full_like(theta, nan)
         self.backward()
         return self.finish(divisor)
@@ -96,7 +108,7 @@ class Bound:
         self._shared[self._parameters] = theta
         for call in self._start:
             call()
-        self._value, self._tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
+        self._value, self.tiles = -0.0, 0  # -0.0 + x is x, whatever its sign
         shared, _ = self._watches
         self._is_small = shared.is_small()
         self._start_is_sound = self._is_small or bool(shared.finite())
@@ -109,24 +121,25 @@ class Bound:
             call()
         if self._is_small and self._watches[BATCHED].is_small():
             self._lost = None
-            self._value += float(self._sum())
+            self._of_tile = float(self._sum())
         else:
             self._look_closely()
 
     def _look_closely(self) -> None:
         """Find the samples in which a sum may have overflowed: their results become nan."""
         lost: Mask = ~(self._watches[BATCHED].finite() & self._start_is_sound)
-        self._lost, self._value = lost, self._value + (nan if lost.any() else float(self._sum()))
+        self._lost, self._of_tile = lost, nan if lost.any() else float(self._sum())
 
     def backward(self) -> None:
         """Carry the gradient of output 0 back to the inputs, or to shared rows. Hot path."""
         for call in self._backward:
             call()
-        if self._tiles:
+        if self.tiles:
             self._total += self._part
         else:
             self._total[:] = self._part
-        self._tiles += 1
+        self.tiles += 1
+        self._value += self._of_tile
 
     def finish(self, divisor: float) -> tuple[float, Array]:
         """The sum of output 0 over all tiles, by `divisor`, and its gradient to the parameters."""
@@ -134,11 +147,11 @@ class Bound:
             call()
         scale, value = 1.0 / divisor, self._value
         if self._is_shared:  # it was seeded once, but counts for every sample
-            scale, value = scale * (self._tiles * self.width), value * self.width
+            scale, value = scale * (self.tiles * self.count), value * self.count
         return value / divisor, self._totals[self._parameters] * scale
 
     def read(self, outputs: Array) -> None:
-        """Every output of the tile, into (M, width)."""
+        """Every output of the tile, into (M, count)."""
         for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
             if len(which):
                 outputs[which] = memory[rows]
@@ -146,16 +159,59 @@ class Bound:
             outputs[:, self._lost] = nan
 
     def read_gradients(self, result: Array) -> None:
-        """Output 0 and the gradients of the inputs, into (1 + K, width)."""
+        """Output 0 and the gradients of the inputs, into (1 + K, count)."""
         result[0] = self._objective
         np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:])
         if self._lost is not None:
             result[:, self._lost] = nan
 
     def doubtful(self) -> Mask:
-        """(width,) for which samples output 0, or any gradient, is not finite."""
+        """(count,) for which samples output 0, or any gradient, is not finite."""
         finite: Mask = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
         return ~finite if self._lost is None else ~finite | self._lost
+
+
+class Filled(Bound):
+    """The same for a single tile of any number of samples, up to the width.
+
+    What fills it up weighs nothing: the gradient of output 0 is 0 there. That keeps it out of all
+    sums, unless it is not finite; so it is copies of a sample, where that one's then is not either.
+    """
+
+    def __init__(
+        self, plan: Plan, width: int, wanted: int, careful: bool, dtype: np.dtype[Any]
+    ) -> None:
+        self._places = np.arange(width)
+        super().__init__(plan, width, wanted, careful, dtype)
+
+    def _seed(self, calls: Calls, objective: Rows) -> Source:
+        seed = super()._seed(calls, objective)
+        if self._is_shared:
+            return seed
+        self._weights = calls.lasting(seed.array.shape, 1.0)
+        return Source(self._weights)
+
+    def forward(self, arrays: Iterable[Array]) -> None:
+        """Compute the batched values for as many samples as there are, and for what fills up."""
+        arrays = [*arrays]
+        self.count = count = len(arrays[0])
+        if self.wanted & ~FILLED and not self._is_shared:
+            self._weights[..., :count], self._weights[..., count:] = 1.0, 0.0
+        self._sum = partial(np.add.reduce, self._objective[:count])
+        super().forward([array.take(self._places, 0, None, "clip") for array in arrays])
+
+    def read(self, outputs: Array) -> None:
+        whole = np.empty((len(outputs), self.width), outputs.dtype)
+        super().read(whole)
+        outputs[:] = whole[:, : self.count]
+
+    def read_gradients(self, result: Array) -> None:
+        whole = np.empty((len(result), self.width), result.dtype)
+        super().read_gradients(whole)
+        result[:] = whole[:, : self.count]
+
+    def doubtful(self) -> Mask:
+        return super().doubtful()[: self.count]
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
@@ -183,13 +239,12 @@ def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
 
 
 def _adjoints(
-    calls: Calls, kernels: list[Kernel], objective: Rows, wanted: int, buffer: int
+    calls: Calls, kernels: list[Kernel], objective: Rows, seed: Source, wanted: int, buffer: int
 ) -> Steps:
     """The calls that carry gradients back through the kernels of a buffer, from output 0 on."""
     calls.calls = []
     if objective.buffer == buffer:
-        one = calls.constant(np.ones(objective.shape + calls.tail[buffer]))
-        calls.contribute(objective, one.array.shape, lambda out: one)
+        calls.contribute(objective, seed.array.shape, lambda out: seed)
     for kernel in reversed(kernels):
         if kernel.buffer == buffer and kernel.out.origin & wanted and calls.any_grad(kernel.out):
             calls.next_kernel()

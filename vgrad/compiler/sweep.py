@@ -1,20 +1,26 @@
-"""The fused sweep over a graph: planned once, bound once per width of tile, then only run."""
+"""The fused sweep over a graph: planned once, bound once per width of tile, then only run.
+
+To bind a plan takes as long as many calls. So a size of batch that is asked for again and again has
+widths of its own, and any other one is rounded up to few widths.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import nan
 from typing import Any
 
 import numpy as np
 
 from ..arguments import Array
 from ..flat import FROM_INPUTS, FROM_PARAMETERS, SweepSummary, exceeds_share, require_buffers
-from .bound import Bound
+from .bound import FILLED, Bound, Filled
 from .fuse import Mask
 from .plan import Plan
 
 Inputs = Sequence[Array]  # one per argument: (B, numbers), or (B,) for a single number
 Tiles = Iterator[tuple[Bound, slice, bool]]
+Part = tuple[float, Array]  # of a sum over the batch, and of its gradient (P,)
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
@@ -22,8 +28,28 @@ Tiles = Iterator[tuple[Bound, slice, bool]]
 TILE_BYTES, WIDE = 1 << 23, 2000
 MIN_TILE = 16  # samples
 SAFETY = 4  # times the estimate of a call's memory; if that is too much, it is measured
-KEPT_WIDTHS = 8  # of tiles that stay bound,
-KEPT_BYTES = 1 << 28  # if all of them together are no larger
+KEPT_WIDTHS = 32  # of tiles that stay bound,
+KEPT_BYTES = 1 << 28  # if all of them together are no larger,
+LARGE = KEPT_BYTES // 8  # and a tile that is larger than this stays alone
+
+FIRST = 4  # sizes of batch that a sweep meets are regular, and so are
+OFTEN, LATELY = 3, 16  # others that are asked for 3 times in the last 16 that were not,
+REGULAR = 8  # but not more than these at a time
+
+
+class Rounded(int):
+    """How many samples a tile has where the last one is rounded up."""
+
+
+def round_up(count: int, most: int) -> int:
+    """The next of the numbers 1, 2, 3, 4, 6, 8, 12, 16, 24 ..., but not above `most`.
+
+    >>> [round_up(count, 100) for count in (1, 2, 5, 7, 24, 25, 99)]
+    [1, 2, 6, 8, 24, 32, 100]
+    """
+    power = 1 << (count - 1).bit_length()
+    below = 3 * (power >> 2)
+    return min(below if count <= below else power, most)
 
 
 class FusedSweep:
@@ -49,6 +75,12 @@ class FusedSweep:
         # about how many bytes a tile takes: for the shared rows, and for each sample
         self._estimate = [lasting + 3 * scratch for lasting, scratch in sizes]
         self._free: dict[tuple[int, int], list[Bound]] = {}
+        self._times_bound = 0
+        self._asks = bool(plan.graph.questions)
+        self._rounded = Rounded(self.tile)
+        # These are replaced and not changed, as threads may look at them at any time.
+        self._regular: dict[int, bool] = {}  # sizes of batch, and whether they are still in use
+        self._others: tuple[int, ...] = ()  # the last ones that were not regular
 
     def outputs(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
@@ -62,22 +94,67 @@ class FusedSweep:
     ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
         every output, (M, B)."""
-        if batch <= tile and not aux:
-            bound = self._take(batch, FROM_PARAMETERS)
+        if batch <= tile and not (aux or self._asks):
+            bound = self._fitting(batch, tile, FROM_PARAMETERS)
             value, gradient = bound.whole(theta, arrays, divisor)
             self._give(bound)
             return value, gradient, None
-        outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
+        shape = len(self.plan.graph.outputs), batch
+        outputs = np.empty(shape, self.dtype) if aux or self._asks else None
         value, total = 0.0, None
+        for more, part in self._parts(theta, arrays, batch, tile, divisor, outputs):
+            value, total = value + more, part if total is None else total + part
+        assert total is not None
+        if outputs is not None and self._asks and self._unsure(outputs).any():
+            value = nan  # nobody knows who follows the path; so another sweep is asked
+        return value, total, outputs if aux else None
+
+    def _parts(
+        self,
+        theta: Array,
+        arrays: Inputs,
+        batch: int,
+        tile: int,
+        divisor: float,
+        outputs: Array | None,
+    ) -> Iterator[Part]:
+        """What the tiles add to the sums; every output goes into `outputs`, if that is given."""
         for bound, samples, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+            stay = None
             if outputs is not None:
                 bound.read(outputs[:, samples])
-            bound.backward()
-            if is_last:
-                more, part = bound.finish(divisor)
-                value, total = value + more, part if total is None else total + part
-        assert total is not None
-        return value, total, outputs
+                stay = self._staying(outputs[:, samples])
+            if stay is None:
+                bound.backward()
+            else:
+                some = [array[samples][stay] for array in arrays]
+                yield self._of_some(theta, some, int(stay.sum()), bound.width, divisor)
+            if is_last and bound.tiles:
+                yield bound.finish(divisor)
+
+    def _staying(self, outputs: Array) -> Mask | None:
+        """Which samples of a tile follow the path, by every output for each; None if all do."""
+        if not self._asks:
+            return None
+        stay = self.plan.graph.follows(outputs)
+        return None if stay.all() else stay
+
+    def _of_some(
+        self, theta: Array, arrays: Inputs, count: int, width: int, divisor: float
+    ) -> Part:
+        """What those samples of a tile add that stay on the path, without the others."""
+        if not count:
+            return 0.0, np.zeros_like(theta)
+        bound = self._fitting(count, Rounded(width), FROM_PARAMETERS)
+        part = bound.whole(theta, arrays, divisor)
+        self._give(bound)
+        return part
+
+    def _unsure(self, outputs: Array) -> Mask:
+        """(B,) whose answers are not finite, as where a sum may have overflowed."""
+        answers = outputs[len(outputs) - len(self.plan.graph.questions) :]
+        finite: Mask = np.logical_and.reduce(np.isfinite(answers))
+        return ~finite
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
@@ -88,11 +165,19 @@ class FusedSweep:
         return result
 
     def doubtful(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Mask:
-        """(B,) for which samples output 0, or a gradient on the way to theta, is not finite."""
-        result = np.empty(batch, bool)
+        """(B,) for which samples output 0, or a gradient on the way to theta, is not finite.
+
+        Samples that leave the path are not among them, unless an answer is not finite.
+        """
+        result, graph = np.empty(batch, bool), self.plan.graph
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             bound.backward()
             result[samples] = bound.doubtful()
+            if self._asks:
+                outputs = np.empty((len(graph.outputs), bound.count), self.dtype)
+                bound.read(outputs)
+                result[samples] &= graph.follows(outputs)
+                result[samples] |= self._unsure(outputs)
         return result
 
     def _forward(self, theta: Array, arrays: Inputs, batch: int, tile: int, wanted: int) -> Tiles:
@@ -100,7 +185,7 @@ class FusedSweep:
         even = batch - batch % tile
         for width, start, stop in ((tile, 0, even), (batch - even, even, batch)):
             if start < stop:
-                bound = self._take(width, wanted)
+                bound = self._fitting(width, tile, wanted)
                 bound.start(theta)
                 for a in range(start, stop, width):
                     samples = slice(a, a + width)
@@ -109,7 +194,7 @@ class FusedSweep:
                 self._give(bound)
 
     def width(self, batch: int) -> int:
-        """How many samples each tile of a batch has, save the last."""
+        """How many samples each tile of a batch has, save the last, if none is rounded up."""
         if batch <= self.tile:
             return batch
         fewest = -(-batch // self.tile)
@@ -117,6 +202,32 @@ class FusedSweep:
             if batch % tiles == 0:  # so that no narrower one has to be bound for the rest
                 return batch // tiles
         return -(-batch // fewest)
+
+    def tile_for(self, batch: int) -> int:
+        """How many samples each tile of a batch that somebody asks for now shall have.
+
+        It is Rounded if batches of this size are rare, so that no width is bound for them alone.
+        Hot path.
+        """
+        if batch in self._regular:
+            self._regular[batch] = True
+            return self.width(batch)
+        return self.width(batch) if self._becomes_regular(batch) else self._rounded
+
+    def _becomes_regular(self, batch: int) -> bool:
+        """Whether a size that is not regular is now, if need be in place of one not in use."""
+        self._others = others = (*self._others[1 - LATELY :], batch)
+        if len(self._regular) >= FIRST and others.count(batch) < OFTEN:
+            return False
+        self._others, regular = (), self._regular
+        if len(regular) >= REGULAR:
+            idle = [size for size, in_use in regular.items() if not in_use]
+            if not idle:  # by the next time, those that are in use will have been asked for
+                self._regular = dict.fromkeys(regular, False)
+                return False
+            regular = {size: in_use for size, in_use in regular.items() if size != idle[0]}
+        self._regular = {**regular, batch: True}
+        return True
 
     def memory(self, width: int) -> int:
         """The bytes that the buffers of one tile take, where gradients go to the parameters."""
@@ -139,7 +250,18 @@ class FusedSweep:
         return self.plan.summary()
 
     def _bind(self, width: int, wanted: int) -> Bound:
-        return Bound(self.plan, width, wanted, self.careful, self.dtype)
+        kind = Filled if wanted & FILLED else Bound
+        self._times_bound += 1
+        return kind(self.plan, width, wanted, self.careful, self.dtype)
+
+    def _fitting(self, count: int, tile: int, wanted: int) -> Bound:
+        """A bound plan for a tile of this many samples, rounded up if `tile` says so. Hot path.
+
+        A single sample has no axis, and a full tile needs nothing to fill it up.
+        """
+        if type(tile) is Rounded and 1 < count < tile:
+            return self._take(round_up(count, tile), wanted | FILLED)
+        return self._take(count, wanted)
 
     def _take(self, width: int, wanted: int) -> Bound:
         """A bound plan that no other call is using; threads may ask at once. Hot path."""
@@ -152,10 +274,21 @@ class FusedSweep:
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""
+        bound.used = self._times_bound
         key = bound.width, bound.wanted
-        if bound.nbytes > KEPT_BYTES // KEPT_WIDTHS:
-            self._free.clear()  # so large that it stays alone
-        if key not in self._free:
-            for oldest in list(self._free)[:-KEPT_WIDTHS]:
-                self._free.pop(oldest, None)
+        if key not in self._free or bound.nbytes > LARGE:
+            self._make_room(bound)
         self._free.setdefault(key, []).append(bound)
+
+    def _make_room(self, new: Bound) -> None:
+        """Let go of what has not been used for longest, until a bound plan may be kept too."""
+        if new.nbytes > LARGE:
+            self._free.clear()
+        kept = [(key, [*bounds]) for key, bounds in [*self._free.items()]]
+        kept.sort(key=lambda item: max((x.used for x in item[1]), default=self._times_bound))
+        room = KEPT_BYTES - new.nbytes - sum(x.nbytes for _, bounds in kept for x in bounds)
+        for k, (key, bounds) in enumerate(kept):
+            if room >= 0 and len(kept) - k < KEPT_WIDTHS:
+                break
+            self._free.pop(key, None)
+            room += sum(x.nbytes for x in bounds)

@@ -230,7 +230,7 @@ class PlainSweep:
                     continue
                 if not stay.all():
                     some = [array[samples][stay] for array in arrays]
-                    values, views = self._values(values[SHARED], some, np.count_nonzero(stay))
+                    values, views = self._values(values[SHARED], some, int(stay.sum()))
             yield values, views
 
     def _forward(

@@ -63,11 +63,11 @@ class Call(NamedTuple):
         total = _Total(self, divisor, aux, found)
         value, gradient, outputs = _settled(total)
         if aux and is_quick:
-            followed = runner.graph.follows(outputs)
+            graph = runner.graph
+            followed = graph.follows(outputs) if graph.questions else None
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
-            if (followed != runner.graph.follows(outputs)).any():
-                # By the last word on its answers, another sample follows the path.
-                with np.errstate(all="ignore"):
+            if followed is not None and (followed != graph.follows(outputs)).any():
+                with np.errstate(all="ignore"):  # other samples count, by the last word on answers
                     return total.by_plain(self)
         return value, gradient, outputs
 

@@ -262,7 +262,6 @@ FLOW = {
     "%": lambda x: "%.3f" % x,  # noqa: UP031
     "set": lambda x: x if x in {1.0} else -x,
     "dict": lambda x: {1.0: 2.0}.get(x, 0.0) * x,
-    "data": lambda x: x.data,
     "grad": lambda x: x.grad,
     "backward": lambda x: x.backward(),
     "learn": lambda x: x.learn(0.1),
@@ -288,7 +287,7 @@ INSTEAD = {
     "arithmetic": ["int", "round", "round to digits", "math.floor", "trunc"],
     "vgrad.take(rows, index)": ["index", "index of int", "index of an array"],
     "to look up": ["set", "dict"],
-    "further output": ["data", "grad", "backward", "learn"],
+    "further output": ["grad", "backward", "learn"],
 }  # fmt: skip
 
 
@@ -307,8 +306,17 @@ def test_what_a_library_makes_of_a_refusal_does_not_hide_it():
     """NumPy turns it into an IndexError of its own."""
     table = np.array([[W, V], [V, W]])
     with pytest.raises(TraceError, match=r"use vgrad.take\(rows, index\)") as error:
-        vgrad.compile(lambda i: table[i][0], [W, V])([1.0, 2.0], [0.0])
+        vgrad.trace(lambda i: table[i][0], (), parameters=[W, V])
     assert isinstance(error.value.__cause__, IndexError)
+
+
+def test_data_is_the_number_without_its_gradient():
+    """Of a node and of a parameter, whose number is theta's."""
+    program = vgrad.compile(lambda x: x * W.data + x.data * V, parameters=[W, V])
+    value, gradient = program.value_and_grad([3.0, 5.0], [2.0])
+    assert value == 16.0 and gradient.tolist() == [0.0, 2.0]
+    assert program.input_grads([3.0, 5.0], [2.0])[0] == [3.0]
+    assert vgrad.trace(lambda x: x.data, ()).op[-1] == ops.stop_gradient.code
 
 
 def test_setting_the_data_of_a_node_is_refused():
@@ -409,8 +417,7 @@ LOOKS = {
     "traced": lambda x: x * vgrad.trace(lambda: W).value[0],
     "compiled as a constant": lambda x: x * vgrad.compile(lambda y: W * y, [])([], [1.0])[0],
     "rebuilt": lambda x: x * CAPTURED.to_values()[0].data,
-    "in another context": lambda x: x * contextvars.Context().run(lambda: W.data),
-    "data": lambda x: x * W.data,
+    "in another context": lambda x: x * contextvars.Context().run(lambda: int(W)),
     "setting data": lambda x: setattr(V, "data", -1.5) or x,
     "backward": lambda x: (W * V).backward() or x,
 }
@@ -780,6 +787,6 @@ def test_to_values_refuses_what_does_not_fit():
 def test_a_picture_of_a_parameter_is_refused_while_a_function_is_recorded(show):
     """As it has the number, which could be read in it."""
     w = Value(2.0)
-    with pytest.raises(TraceError, match="data must not be asked"):
+    with pytest.raises(TraceError, match="format such as .* must not be given"):
         vgrad.compile(lambda x: x * len(str(show(w))), [w])([2.0], [1.0])
     show(w)

@@ -124,7 +124,7 @@ def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims
         """The nodes of the samples in which most of the gradients to inputs are wrong."""
         wrong = np.reshape([x.gap(TOLERANCE) > 1 for x in found[count:]], (-1, batch)).sum(axis=0)
         for sample in np.argsort(-wrong, kind="stable")[:REPLAYED].tolist():
-            yield from Replay(call, sample).values
+            yield from Replay(*call.located(sample)).values
 
     _, gradient, _ = call.gradient(divisor=batch)
     _, by_input = call.input_gradients()

@@ -85,7 +85,8 @@ def verify(
     """Compare the results for some samples with the scalar engine's, and report the worst gap.
 
     Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`. Raises
-    ParityError if a gap exceeds the bound in `BOUNDS`, and what a call raises.
+    ParityError if a gap exceeds the bound in `BOUNDS`, or if a sample takes another path than on
+    the scalar engine, and what a call raises.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -97,7 +98,11 @@ def verify(
     if not ops.is_count(samples):
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.sort(np.random.default_rng(seed).permutation(call.batch)[:samples])
-    gaps = _gaps(call.some(chosen), chosen.tolist())
+    gaps = []
+    for part in call.some(chosen).parts():
+        numbers = (chosen if part.numbers is None else chosen[part.numbers]).tolist()
+        _require_path(part, numbers)
+        gaps += _gaps(part, numbers)
     worst = max(gaps, key=lambda gap: gap.share)
     if worst.share > 1:
         raise ParityError(
@@ -106,6 +111,22 @@ def verify(
             f"ulp apart, at {worst.where}); {ADVICE[call.runner.dtype]}"
         )
     return Verification(len(chosen), len(gaps), worst)
+
+
+def _require_path(call: Call, numbers: list[int]) -> None:
+    """Raise ParityError unless the scalar engine answers as the path of these samples does."""
+    graph = call.runner.graph
+    first = len(graph.outputs) - len(graph.questions)
+    for sample in range(call.batch if graph.questions else 0):
+        replay = Replay(call, sample)
+        for k, question in enumerate(graph.questions):
+            answer = replay.root(first + k)._number
+            if answer != question.answer:
+                raise ParityError(
+                    f"a sample must take the path that it takes on the scalar engine (got "
+                    f"{question.answer} for {answer} at {question.line}, sample "
+                    f"{numbers[sample]}); {ADVICE[call.runner.dtype]}"
+                )
 
 
 def _gaps(call: Call, numbers: list[int]) -> list[Gap]:

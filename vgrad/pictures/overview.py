@@ -56,12 +56,12 @@ def tree(paths: Paths) -> Diagram:
     boxes: dict[Fork, tuple[int, int]] = {}  # and their columns
     for fork in paths.forks():
         if fork not in boxes:
-            boxes[fork] = diagram.add("computed", 0, *_asked(fork)), 0
+            boxes[fork] = diagram.add("question", 0, *_asked(fork)), 0
         box, column = boxes[fork]
         for answer, child in fork.ways():
             edge = diagram.add("op", column + 1, said(fork, answer))
             if child.question is not None:
-                target = diagram.add("computed", column + 2, *_asked(child))
+                target = diagram.add("question", column + 2, *_asked(child))
             else:
                 nodes = len(paths.runners[child.path].graph)
                 target = diagram.add(

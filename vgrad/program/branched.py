@@ -123,6 +123,17 @@ class BranchedCall:
                 calls.append(self._call(self._recorded(sample), np.array([sample])))
         return calls
 
+    def located(self, sample: int) -> tuple[Call, int]:
+        """The part that a sample is in, and its number there."""
+        part = next(x for x in self.parts() if (x.numbers == sample).any())
+        return part, int((part.numbers == sample).argmax())
+
+    def some(self, samples: Samples) -> BranchedCall:
+        """The call with these samples alone."""
+        arrays = [array[samples] for array in self.arrays]
+        options = self.executor, self.doubts
+        return BranchedCall(self.paths, self.given, arrays, len(samples), *options)
+
     @property
     def _outputs(self) -> int:
         graph = self.runner.graph

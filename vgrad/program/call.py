@@ -99,6 +99,10 @@ class Call(NamedTuple):
         """The calls that the samples are parted into, one for each path: this one alone."""
         return [self]
 
+    def located(self, sample: int) -> tuple[Call, int]:
+        """The part that a sample is in, and its number there."""
+        return self, sample
+
     def number(self, sample: int) -> int:
         """Which sample of the user's batch this one is."""
         return sample if self.numbers is None else int(self.numbers[sample])

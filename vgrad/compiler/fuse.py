@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import isnan, nan
+from typing import Any
 
 import numpy as np
 
@@ -58,9 +59,9 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     """Replace guards by what they guard, guard(x, y) by y, where the plain sweep can take over.
 
     Where y is nan and the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
-    and the plain sweep takes over, which has all guards.
+    and the plain sweep takes over, which has all guards. Those that a question depends on stay.
     """
-    guards = np.flatnonzero(graph.op == ops.guard.code)
+    guards = np.flatnonzero((graph.op == ops.guard.code) & ~fused.asked[:-1])
     if fused.alone or not len(guards):
         return fused
     behind = reached(graph, {1: guards})[graph.parents] > 0
@@ -90,7 +91,8 @@ def contract_sums(fused: Fused) -> Fused:
     """Turn every tree of sums into a contraction, which takes the place of its root.
 
     An inner node is used once, by the node above it, and so counts in the root of its tree alone.
-    What must keep its order is a tree by itself.
+    What must keep its order is a tree by itself. A 0 that is added is left out, but in what is
+    asked about added last.
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0), vgrad.Value(2.0), vgrad.Value(3.0)]
@@ -108,12 +110,48 @@ def contract_sums(fused: Fused) -> Fused:
         replaced(fused, root),
         terms=forest.terms,
         picks=bool((fused.op[inner] == ops.where.code).any()),
-        ordered=ordered & is_root,
+        ordered=(ordered | fused.asked) & is_root,
         exact=~named(root[forest.bends], len(root)),
         one_sign=forest.one_sign,
     )
     fused.op[roots], fused.parents[roots] = CONTRACTION, -1
+    zeros = forest.zeros & fused.asked[forest.edges.user]
+    zero = np.full(len(root), -1)
+    zero[root[forest.edges.user[zeros]]] = forest.edges.used[zeros]
+    return _with_zeros(fused, zero)
+
+
+def _with_zeros(fused: Fused, zero: Ints) -> Fused:
+    """Add node zero[i], if it is not -1, to contraction i, which becomes a node of its own."""
+    roots = np.flatnonzero(zero >= 0)
+    if not len(roots):
+        return fused
+    names = ("origin", "ordered", "exact", "one_sign", "asked")
+    columns: dict[str, Any] = {name: getattr(fused, name)[roots] for name in names}
+    depth, sources = fused.depth[roots] - 1, fused.sources[roots] - 1
+    by, new = np.arange(len(zero)), len(zero) + np.arange(len(roots))
+    by[roots] = new
+    terms = fused.terms._replace(node=by[fused.terms.node])
+    fused = _grown(replace(fused, terms=terms), depth=depth, sources=sources, **columns)
+    fused.op[roots], fused.sources[roots], fused.ordered[roots] = ops.add.code, 1, False
+    fused.parents[roots, :2] = np.stack([new, zero[roots]], axis=1)
     return fused
+
+
+def _grown(fused: Fused, **columns: Any) -> Fused:
+    """The same with as many contractions behind its nodes as the columns are long."""
+    n = len(columns["depth"])
+    columns = {name: np.zeros(n, bool) for name in ("ordered", "asked")} | columns
+    longer: dict[str, Any] = {
+        name: np.append(getattr(fused, name), column) for name, column in columns.items()
+    }
+    return replace(
+        fused,
+        op=np.pad(fused.op, (0, n), constant_values=CONTRACTION),
+        parents=np.pad(fused.parents, ((0, n), (0, 0)), constant_values=-1),
+        value=np.pad(fused.value, (0, n)),
+        **longer,
+    )
 
 
 def split_shared(fused: Fused) -> Fused:
@@ -196,24 +234,17 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     roots, index, counts = np.unique(out.node, return_inverse=True, return_counts=True)
     n, starts = len(roots), np.cumsum(counts) - counts
     new = len(fused.op) + np.arange(n)
-    exact = fused.exact.copy()
-    exact[roots] = False
     links = Terms(roots, new, np.full(n, fused.one), np.ones(n))
     terms = kept.joined(links).joined(out._replace(node=new[index]))
     products = np.add.reduceat((out.v != fused.one).astype(np.intp), starts)
-    sources = np.append(fused.sources, counts + products - 1)
-    sources[roots] -= sources[new]  # the addition that joins them stays behind
-    origin = np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts)
-    return replace(
+    fused = _grown(
         fused,
-        op=np.pad(fused.op, (0, n), constant_values=CONTRACTION),
-        parents=np.pad(fused.parents, ((0, n), (0, 0)), constant_values=-1),
-        value=np.pad(fused.value, (0, n)),
-        origin=np.append(fused.origin, origin),
-        depth=np.append(fused.depth, fused.depth[roots] - below),
-        sources=sources,
-        ordered=np.append(fused.ordered, np.zeros(n, bool)),
-        exact=np.append(exact, np.zeros(n, bool)),
-        one_sign=np.append(fused.one_sign, fused.one_sign[roots]),
-        terms=terms.take(np.argsort(terms.node, kind="stable")),
+        origin=np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts),
+        depth=fused.depth[roots] - below,
+        sources=counts + products - 1,
+        exact=np.zeros(n, bool),
+        one_sign=fused.one_sign[roots],
     )
+    fused.sources[roots] -= fused.sources[new]  # the addition that joins them stays behind
+    fused.exact[roots] = False
+    return replace(fused, terms=terms.take(np.argsort(terms.node, kind="stable")))

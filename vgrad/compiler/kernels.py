@@ -19,7 +19,7 @@ from ..flat import KernelSummary, ReadSummary, Rows, recorded
 from .calls import Calls, Source
 from .fuse import Floats, Fused, Ints, Mask
 from .layout import Layout
-from .lowering import add_op, add_rule
+from .lowering import add_forward, add_op, add_rule
 
 # A kernel that reads the results of several kernels is cut into this many parts at most, and only
 # if it reads this many numbers.
@@ -122,6 +122,7 @@ class Map(Kernel):
 
     op: ops.Op
     parents: tuple[Ints, ...]  # (n,) per operand
+    asked: bool = False  # whether a question depends on it, so that no bit may change
 
     def reads(self) -> tuple[Ints, ...]:
         return self.parents
@@ -138,7 +139,7 @@ class Map(Kernel):
         return sum(sizes) if self.op is ops.mul else inf
 
     def is_exact(self, fused: Fused) -> bool:
-        return not self.op.rounds(self.number)
+        return self.asked or not self.op.rounds(self.number)
 
     def is_watched(self, fused: Fused) -> bool:
         return False
@@ -165,7 +166,8 @@ class Map(Kernel):
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         operands = [calls.value(x, self.buffer) for x in self.operands]
-        return add_op(calls, self.op, self.number, operands, out)
+        add = add_forward if self.asked else add_op
+        return add(calls, self.op, self.number, operands, out)
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]

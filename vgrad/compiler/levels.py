@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from .. import ops
 from ..flat import hash64, span_lengths, spans
 from .fuse import Fused, Ints, Mask, Terms
+from .fused import by_code
+from .lowering import has_quicker
 
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
     """Which nodes may run as one kernel: those of one family.
 
-    Maps of one family have the same op, operands that are batched alike, and the same constant if
-    the op has short cuts for some. Sums of one family have batched factors in the same places, and
-    all keep their order or none does.
+    Maps of one family have the same op, operands that are batched alike, the same constant if the
+    op has short cuts for some, and all are asked about or none is if that has another rule. Sums of
+    one family have batched factors in the same places, and all keep their order or none does.
     Those that share weights, or the factors of these, may make up a matrix product; of other nodes,
     all in a family count as sharing weights, and none has factors.
     """
@@ -66,14 +68,18 @@ def find_kinds(fused: Fused) -> Kinds:
 
 
 def _families(fused: Fused, maps: Ints) -> Ints:
-    """A number for each map: its op, which operands are batched, the constant if it matters."""
+    """A number for each map: its op, which operands are batched, the constant if it matters.
+
+    And whether it is asked about, if its op then has another rule.
+    """
     batched = np.append(fused.batched, False).astype(np.intp)
     op, parents = fused.op[maps].astype(np.intp), fused.parents[maps]
     static = np.array([-1 if o.static is None else o.static for o in ops.OPS])[op]
     constant = parents[np.arange(len(maps)), static].astype(np.intp)
     matters = (static >= 0) & (fused.op[constant] == ops.const.code)
     which: Ints = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; ops, 256
-    which += 16 * (op + 256 * np.where(matters, constant, -1))
+    apart = fused.asked[maps] & by_code(has_quicker)[fused.op[maps]]
+    which += 16 * (op + 256 * (2 * np.where(matters, constant, -1) + apart))
     return which
 
 

@@ -9,7 +9,8 @@ the scalar engine gives, to the bit:
   * sums that subtract a number, or a factor, which they add as well, as in (x + M) - M, or that
     have constants of either sign;
   * sums of products of which others have both factors too, as where the error of a product is
-    found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2.
+    found, a1 * b1 - p + a1 * b2 + a2 * b1 + a2 * b2;
+  * sums on which a question depends, as the answer tells which way a sample goes.
 
 In any other sum every number is added to a rounded one, a product or a tanh. Where they cancel, the
 scalar engine's roundings show as well, unless they happen to be none: products of whole numbers
@@ -40,7 +41,7 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     numbers = whole.meet(whole.adds & ~chooses, whole.products[:0])
     apart = named(whole.bends, len(several)) & numbers
     may_cancel = ~whole.one_sign[whole.root]
-    ordered, apart = ordered & may_cancel, apart & may_cancel
+    ordered, apart = (ordered & may_cancel) | (several & fused.asked), apart & may_cancel
     if not (ordered | apart).any():
         return whole, ordered
     node, user = edges.used, edges.user

@@ -41,7 +41,8 @@ def _maps(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
         some, first = nodes[a:b], nodes[a]
         op = ops.OPS[int(fused.op[first])]
         parents = tuple(fused.parents[some, k] for k in range(op.arity))
-        yield Map(int(level[first]), int(fused.batched[first]), some, op, parents)
+        place = int(level[first]), int(fused.batched[first])
+        yield Map(*place, some, op, parents, bool(fused.asked[some].any()))
 
 
 def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:

@@ -52,7 +52,8 @@ def _adds(op: ops.Op) -> bool:
 def _may_join(fused: Fused, edges: Edges) -> Mask:
     """(e,) whether the node may be an inner node below its user.
 
-    It is a product, or a sum below a sum, and used just once.
+    It is a product, or a sum below a sum, and used just once. Below a node that is asked about it
+    also must be added as it is written: a sum stands on the left, say.
     """
     node, user = edges.used, edges.user
     once = np.bincount(np.append(node, fused.outputs))[node] == 1
@@ -65,7 +66,21 @@ def _may_join(fused: Fused, edges: Edges) -> Mask:
     joins &= once & (edges.weight != 0)
     # of 2 * (3 * (x * y)) the outer scale stays outside: 6 might overflow where they do not
     scales = joins & ~is_sum[user]
-    return joins & ~(scales & named(user[scales], len(fused.op))[node])
+    joins &= ~(scales & named(user[scales], len(fused.op))[node])
+    return joins & (~fused.asked[user] | _as_written(fused, edges))
+
+
+def _as_written(fused: Fused, edges: Edges) -> Mask:
+    """(e,) whether a contraction would compute node and user as they are written, to the bit.
+
+    A minus in front of a sum would go to its terms, and make 0.0 of -0.0 where they cancel. A pick
+    of nothing may be -0.0 as a product.
+    """
+    binary = by_code(lambda op: op in (ops.add, ops.sub))[fused.op]
+    is_product = fused.op == ops.mul.code
+    left = binary[edges.used] & (edges.side == 0)
+    fits: Mask = (binary | is_product)[edges.user] & (is_product[edges.used] | left)
+    return fits
 
 
 def _picks(fused: Fused) -> Mask:
@@ -123,10 +138,26 @@ class Forest:
     @cached_property
     def adds(self) -> Mask:
         """(e,) which numbers from outside are added; not the 0 that sum() begins with."""
+        adds: Mask = self._from_outside & ~self.zeros
+        return adds
+
+    @cached_property
+    def zeros(self) -> Mask:
+        """(e,) which zeros are no terms; of sums that are asked about, those that are + 0.0.
+
+        After x + 0.0 a sum cannot be -0.0 again; so it may as well be added in the end.
+        """
         fused, edges = self.fused, self.edges
         zero = (fused.op == ops.const.code) & (fused.value == 0)
-        adds: Mask = (self._in_tree & self.is_sum)[edges.user] & ~self.joins & ~zero[edges.used]
-        return adds
+        plus = (edges.weight > 0) & ~np.signbit(fused.value[edges.used])
+        zeros: Mask = self._from_outside & zero[edges.used] & (plus | ~fused.asked[edges.user])
+        return zeros
+
+    @cached_property
+    def _from_outside(self) -> Mask:
+        """(e,) what the sums of trees read from outside."""
+        mask: Mask = (self._in_tree & self.is_sum)[self.edges.user] & ~self.joins
+        return mask
 
     @cached_property
     def _in_tree(self) -> Mask:

@@ -337,7 +337,7 @@ def test_a_parameter_must_not_be_copied(copied):
 def test_an_interrupt_anywhere_leaves_values_readable():
     """At every line of the function that records, on its way in and out."""
     room, hits = vgrad.trace.__globals__, 0
-    codes = [room[name].__code__ for name in ("record", "_attempt")]
+    codes = [room[name].__code__ for name in ("record", "_called", "_attempt")]
     lines = {line for code in codes for *_, line in code.co_lines() if line}
     for line in sorted(lines):
 

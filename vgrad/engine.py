@@ -59,7 +59,7 @@ class Value(Operand):
     def data(self) -> float:
         """The number itself, a float; it can be set to any real number."""
         instead = look(self, "data")
-        return self._number if instead is None else instead  # type: ignore[no-any-return]
+        return self._number if instead is None else instead
 
     @data.setter
     def data(self, data: Any) -> None:

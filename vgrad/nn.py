@@ -36,9 +36,9 @@ class Module:
 class Neuron(Module):
     """The activation of w · x + b; linear with `nonlin=False`.
 
-    The activation is "relu", "tanh", or a function of one number that depends on nothing else: its
-    branches are merged (`vgrad.merge_branches`). Weights are drawn uniformly from [-1, 1], one after
-    the other; the bias is 0.
+    The activation is "relu", "tanh", or a function of one number that depends on nothing else; its
+    branches are merged, by `vgrad.merge_branches`. Weights are drawn uniformly from [-1, 1], one
+    after the other; the bias is 0.
 
     >>> leaky = lambda x: x if x > 0 else 0.1 * x
     >>> Neuron(2, activation=leaky, rng=random.Random(1))([1.0, 1.0])

@@ -26,21 +26,21 @@ from .graph import (
     BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
-from .questions import Question, Sample, path_of
+from .questions import Lone, Question, Sample, path_of
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
-from .recording import argument_names, capture, interpret, record, recorded, trace
+from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
 from .rows import Rows, as_slice, strides_of
 from .summary import KernelSummary, ReadSummary, SweepSummary
 from .sweep import PlainSweep
-from .tape import Lone, Tape
+from .tape import Tape
 
 __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
-    "Header", "KernelSummary", "Lone", "Path", "PlainSweep", "Question", "ReadSummary", "Rows", "Sample", "SweepSummary",
-    "Tape", "argument_names", "as_slice", "capture", "duplicates", "exceeds_share", "expect",
-    "from_stored", "gradient", "hash64", "interpret", "loading_arrays", "origins", "path_of", "reached",
-    "record", "recorded", "require_buffers", "require_samples", "save_arrays", "short",
-    "slope", "span_lengths", "spans", "strides_of", "tangent", "to_stored",
-    "trace",
+    "Header", "KernelSummary", "Lone", "Path", "PlainSweep", "Question", "ReadSummary", "Rows",
+    "Sample", "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
+    "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
+    "loading_arrays", "origins", "path_of", "reached", "record", "recorded", "require_buffers",
+    "require_samples", "run_alone", "save_arrays", "short", "slope", "span_lengths", "spans",
+    "strides_of", "tangent", "to_stored", "trace",
 ]
 # fmt: on

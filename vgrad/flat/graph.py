@@ -85,8 +85,9 @@ class Graph:
 
     def follows(self, outputs: NDArray[Any]) -> NDArray[np.bool_]:
         """(B,) which samples follow this path, given every output for each, (M, B)."""
-        same: NDArray[np.bool_] = outputs[len(outputs) - len(self.questions) :] == self.answers
-        return same.all(axis=0)
+        same = outputs[len(outputs) - len(self.questions) :] == self.answers
+        everywhere: NDArray[np.bool_] = np.logical_and.reduce(same)
+        return everywhere
 
     def only(self, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
         """The graph with some of its nodes as the only outputs, and without what they do not need.

@@ -13,15 +13,15 @@ from array import array
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .. import ops
+from ..arguments import Structure
 from ..errors import ShapeError
 from ..lines import source_line, user_frame
 from ..operand import whole
 
-if TYPE_CHECKING:
-    from .tape import Tape
+Tape = Any  # `tape` imports this file
 
 
 class Question(NamedTuple):
@@ -61,6 +61,14 @@ ANSWERS: dict[str, Callable[[float], float]] = {
     "index": lambda x: float(whole(x)),
 }
 OPS = {"int": ops.trunc, "floor": ops.floor, "ceil": ops.ceil, "round": ops.rint}
+
+
+class Answers(Protocol):
+    """Who answers questions about numbers."""
+
+    def ask(self, tape: Tape, place: int, means: str) -> float: ...
+
+    def again(self) -> Answers: ...
 
 
 class Sample:
@@ -113,7 +121,7 @@ class Sample:
         if op is ops.input:
             return next(self._input)
         if op is ops.const or self.theta is None:
-            return tape.value[place]
+            return float(tape.value[place])
         k = next(self._parameter)
         if k >= len(self.theta):
             raise ShapeError(
@@ -135,6 +143,26 @@ class Sample:
                     if vjp is not None:
                         found[parent] += ops.evaluate(vjp, *arguments)
         return found
+
+
+class Lone(NamedTuple):
+    """What a function gives for one sample, on the scalar engine."""
+
+    tape: Tape
+    answers: Sample
+    places: list[int]  # of the outputs
+    output_shapes: Structure
+
+    def outputs(self) -> list[float]:
+        """The outputs' numbers."""
+        numbers = self.answers.numbers(self.tape, len(self.tape.op) - 1)
+        return [numbers[place] for place in self.places]
+
+    def gradients(self) -> tuple[list[float], list[float]]:
+        """The gradients of output 0: to the parameters (P,), and to the inputs (K,)."""
+        found = self.answers.gradients(self.tape, self.places[0])
+        to_parameters = [found[place] for place in self.tape.parameters.leaves]
+        return to_parameters, [found[place] for place in self.tape.inputs]
 
 
 class _Mark:

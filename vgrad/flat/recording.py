@@ -24,6 +24,7 @@ from ..errors import TraceError
 from ..lines import defining_line, error_line, outermost_frame
 from ..operand import look, watches
 from .graph import Graph
+from .questions import Lone
 from .refusals import refusal, wants_numbers
 from .tape import Tape
 from .ways import merged
@@ -60,14 +61,28 @@ def trace(
     return _published(record(fn, shapes, Tape(parameters, lines)))
 
 
-def record(
+def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph:
+    """Call `fn` once on nodes of `tape`, and return what it computed as a graph."""
+    return _called(fn, shapes, tape, Tape.graph)
+
+
+def run_alone(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Lone:
+    """Call `fn` for the one sample whose numbers the tape has, and return what it computed."""
+    return _called(fn, shapes, tape, Tape.lone)
+
+
+# How a tape gives what a function returned on it: by (tape, outputs, shapes, name).
+Read = Callable[[Tape, Any, Sequence[Shape], str], T]
+
+
+def _called(
     fn: Callable[..., Any],
     shapes: Sequence[Shape],
     tape: Tape,
+    read: Read[T],
     attempts: int = ATTEMPTS,
-    read: Callable[[Tape, Any, Sequence[Shape], str], T] = Tape.graph,  # type: ignore[assignment]
 ) -> T:
-    """Call `fn` once on nodes of `tape`, and return what it computed, as `read` from the tape.
+    """What `fn` returns on nodes, read from the tape.
 
     It is called again, on a new tape, if another thread may have looked at a number on its behalf.
     """
@@ -80,12 +95,12 @@ def record(
     if attempts == 1:
         raise watch.doubt
     time.sleep(PAUSE * 4 ** (ATTEMPTS - attempts))
-    return record(fn, shapes, tape.again(), attempts - 1, read)
+    return _called(fn, shapes, tape.again(), read, attempts - 1)
 
 
 def _attempt(
-    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch, read: Any
-) -> Any:
+    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch, read: Read[T]
+) -> T:
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
     try:

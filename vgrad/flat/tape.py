@@ -6,30 +6,23 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import get_ident
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Shape, Structure, distinct_leaves
+from ..arguments import Shape, Structure
 from ..arrays import as_operands
 from ..engine import Value, no_truth
 from ..errors import TraceError
 from ..lines import user_line
 from ..operand import Operand, declined, look
 from .graph import Graph
+from .parameters import Parameters
 from .passes import canonical_order
-from .questions import ANSWERS, OPS, Question, Sample, asked_here
+from .questions import ANSWERS, OPS, Answers, Lone, Question, Sample, asked_here
 from .refusals import refusal
-
-
-class Answers(Protocol):
-    """Who answers questions about numbers."""
-
-    def ask(self, tape: Tape, place: int, means: str) -> float: ...
-
-    def again(self) -> Answers: ...
 
 
 def _refusing(means: str) -> Callable[..., NoReturn]:
@@ -105,72 +98,6 @@ class Node(Operand):
         if hasattr(Value, name):
             self.tape.refuse(name)
         raise AttributeError(f"a traced value has no attribute {name!r}")
-
-
-class Parameters:
-    """Which leaves are parameters: those `given`, or if None every trainable one.
-
-    Every other leaf is a constant. With `complete` a trainable constant is an error. Those `found`
-    before, where none are given, come first.
-    """
-
-    def __init__(
-        self,
-        given: Iterable[Value] | None = None,
-        complete: bool = False,
-        found: Sequence[Value] = (),
-    ) -> None:
-        self.given = None if given is None else distinct_leaves("parameters", given)
-        self.first = found if self.given is None else self.given
-        self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
-        self.complete = complete
-        self._wanted = frozenset(self.given or ())
-        self.frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
-        self._clean: set[Value] = set()  # known to depend on no parameter
-
-    def op_of(self, leaf: Value) -> ops.Op:
-        """The op that records a leaf: `parameter` or `const`."""
-        wanted = leaf.trainable if self.given is None else leaf in self._wanted
-        return ops.parameter if wanted else ops.const
-
-    def reach(self, value: Value) -> bool:
-        """Whether `value` was computed from a parameter, so that its number depends on theta."""
-        stack = [value]
-        while stack:
-            x = stack.pop()
-            if x not in self._clean:
-                if x.op is ops.parameter and self.op_of(x) is ops.parameter:
-                    return True
-                self._clean.add(x)
-                stack += x.parents
-        return False
-
-    def check(
-        self, parents: NDArray[np.int32], outputs: list[int], name: str, may_use_none: bool
-    ) -> None:
-        """Raise TraceError if a trainable leaf became a constant, by what must be a mistake.
-
-        `parents` and `outputs` are the places that the graph reads. A path may use no parameter
-        where others do.
-        """
-        if not self.frozen:
-            return
-        read = np.append(parents, outputs)
-        frozen = np.isin(list(self.frozen), read)
-        if not frozen.any():
-            return
-        leaf = list(self.frozen.values())[frozen.argmax()]
-        if self.complete:
-            raise TraceError(
-                f"{name} must depend on no other parameters than in its first call (got {leaf}); "
-                "give compile the parameters, and use a plain number for a Value that the function "
-                "itself creates"
-            )
-        if self.leaves and not may_use_none and not np.isin(list(self.leaves), read).any():
-            raise TraceError(
-                f"{name} must use one of the parameters given (got {leaf}, trainable but not among "
-                "them); give those that it uses, or an empty list for none"
-            )
 
 
 class Tape:
@@ -438,26 +365,6 @@ class Tape:
         parts = [self._flatten(x, name) for x in (outputs.flat if array else outputs)]
         places = [place for part, _ in parts for place in part]
         return places, outputs.shape if array else [shape for _, shape in parts]
-
-
-class Lone(NamedTuple):
-    """What a function gives for one sample, on the scalar engine."""
-
-    tape: Tape
-    answers: Sample
-    places: list[int]  # of the outputs
-    output_shapes: Structure
-
-    def outputs(self) -> list[float]:
-        """The outputs' numbers."""
-        numbers = self.answers.numbers(self.tape, len(self.tape.op) - 1)
-        return [numbers[place] for place in self.places]
-
-    def gradients(self) -> tuple[list[float], list[float]]:
-        """The gradients of output 0: to the parameters (P,), and to the inputs (K,)."""
-        found = self.answers.gradients(self.tape, self.places[0])
-        to_parameters = [found[place] for place in self.tape.parameters.leaves]
-        return to_parameters, [found[place] for place in self.tape.inputs]
 
 
 def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:

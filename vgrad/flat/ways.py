@@ -30,6 +30,8 @@ class Ways:
         """The next answer."""
         if means != "bool":
             tape.refuse("merged")
+        if len(self.places) == MOST:  # each question is one way more, at least
+            raise _too_many()
         self.places.append(tape.question(place, means))
         if len(self.told) < len(self.places):
             self.told.append(1.0)
@@ -54,15 +56,19 @@ def merged(tape: Tape, call: Callable[[], Any]) -> Any:
     told: list[float] | None = []
     while told is not None:
         if len(ways) == MOST:
-            raise TraceError(
-                f"a function whose branches are merged must have at most {MOST} ways through it "
-                f"({user_line()}); leave out merge_branches, and vgrad.compile follows each sample"
-            )
+            raise _too_many()
         ways.append(_way(tape, call, told))
         told = _next(ways[-1].told)
     if all(isinstance(way.result, Exception) for way in ways):
         raise ways[0].result
     return _joined(tape, ways, 0)
+
+
+def _too_many() -> TraceError:
+    return TraceError(
+        f"a function whose branches are merged must have at most {MOST} ways through it "
+        f"({user_line()}); leave out merge_branches, and vgrad.compile follows each sample"
+    )
 
 
 def _way(tape: Tape, call: Callable[[], Any], told: list[float]) -> Way:
@@ -97,8 +103,10 @@ def _joined(tape: Tape, ways: list[Way], k: int) -> Any:
 def _either(condition: Any, yes: Any, no: Any) -> Any:
     """where(condition, yes, no), number by number."""
     if isinstance(yes, Exception) or isinstance(no, Exception):
-        return yes if isinstance(no, Exception) and isinstance(yes, Exception) else _either(
-            condition, *(_nans(*pair) for pair in ((yes, no), (no, yes)))
+        return (
+            yes
+            if isinstance(no, Exception) and isinstance(yes, Exception)
+            else _either(condition, *(_nans(*pair) for pair in ((yes, no), (no, yes))))
         )
     if yes is no:
         return yes

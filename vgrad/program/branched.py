@@ -243,7 +243,8 @@ class BranchedCall:
 
     def _call(self, runner: Runner, samples: Samples) -> Call:
         """The call of these samples alone."""
-        arrays, doubts = self.arrays, None if self.doubts is None else []
+        arrays = self.arrays
+        doubts: list[Any] | None = None if self.doubts is None else []
         if len(samples) < self.batch:
             arrays = [array.take(samples, axis=0) for array in arrays]
         return Call(

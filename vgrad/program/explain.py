@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from ..flat import short
 from .branched import BranchedCall
@@ -67,7 +68,7 @@ def explain(runner: Runner, batch: int) -> str:
     return f"{_table(rows, '><><>>')}\n{total}"
 
 
-def _table(rows: list[tuple[str, ...]], alignments: str) -> str:
+def _table(rows: Sequence[tuple[str, ...]], alignments: str) -> str:
     """Rows with their columns aligned, "<" or ">" each."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [

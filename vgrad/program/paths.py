@@ -26,7 +26,7 @@ from .. import ops
 from ..arguments import Array, Shape, as_theta
 from ..engine import Value
 from ..errors import ShapeError, TraceError
-from ..flat import Graph, Lone, Question, Sample, Tape, record
+from ..flat import Graph, Lone, Question, Sample, Tape, record, run_alone
 from .runner import Runner
 
 Samples = NDArray[np.intp]  # their numbers in the batch
@@ -91,7 +91,7 @@ class Recorder:
         """One sample of a batch by itself, on the scalar engine."""
         answers = self._sample(theta, arrays, sample)
         with naming(sample, answers):
-            return record(self.fn, self.shapes, self._tape(answers), read=Tape.lone)
+            return run_alone(self.fn, self.shapes, self._tape(answers))
 
     def settle(self) -> None:
         """Take the parameters found so far for all that there are."""
@@ -307,4 +307,4 @@ class naming:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None and self.answers is not None and self.answers.asked:
             notes = [*getattr(error, "__notes__", ()), f"at sample {self.sample} of the batch"]
-            error.__notes__ = notes  # type: ignore[attr-defined]  # as add_note does since 3.11
+            error.__notes__ = notes  # as add_note does since Python 3.11

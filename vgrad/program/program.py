@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .. import ops
 from ..arguments import Array, Shape, as_numbers, as_theta, distinct_leaves
 from ..elsewhere import Elsewhere
 from ..engine import Value
@@ -22,6 +20,7 @@ from .arrays import as_batch, split, structured
 from .branched import BranchedCall, explored
 from .call import Call
 from .explain import explain, explain_paths
+from .options import Options
 from .paths import Paths, ProcessLock, Recorder
 from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
@@ -77,20 +76,7 @@ def compile(
 
     Raises TypeError or ValueError for arguments of the wrong kind.
     """
-    if reduce not in ("mean", "sum"):
-        raise ValueError(f'reduce must be "mean" or "sum" (got {reduce!r})')
-    for name, flag in (("fuse", fuse), ("check_finite", check_finite)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be True or False (got {flag!r})")
-    if tile is not None and not ops.is_count(tile):
-        raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"executor must have a method submit, as executors do (got {executor!r})")
-    if not ops.is_count(paths):
-        raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
-    options = Options(
-        reduce, fuse, tile and int(tile), executor, _as_dtype(dtype), check_finite, int(paths)
-    )
+    options = Options(reduce, fuse, tile, executor, dtype, check_finite, paths).checked()
     if isinstance(fn, Graph):
         if parameters is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
@@ -101,25 +87,6 @@ def compile(
     if parameters is not None:
         parameters = distinct_leaves("parameters", parameters)
     return Program(fn, parameters, options)
-
-
-class Options(NamedTuple):
-    """The options of `compile`, checked."""
-
-    reduce: str
-    fuse: bool
-    tile: int | None
-    executor: Executor | None
-    dtype: np.dtype[Any]
-    check_finite: bool
-    paths: int
-
-
-def _as_dtype(dtype: Any) -> np.dtype[Any]:
-    for known in (np.float64, np.float32):
-        if dtype in (known, np.dtype(known), known.__name__):
-            return np.dtype(known)
-    raise ValueError(f"dtype must be np.float64 or np.float32 (got {dtype!r})")
 
 
 class Program:
@@ -403,9 +370,7 @@ class Program:
             self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
         return self.paths[shapes]
 
-    def _gradient(
-        self, call: Call | BranchedCall, aux: bool
-    ) -> tuple[float, Array, Array | None]:
+    def _gradient(self, call: Call | BranchedCall, aux: bool) -> tuple[float, Array, Array | None]:
         divisor = self._divisor(call)
         total = call.gradient(divisor, aux)
         if self._options.check_finite:

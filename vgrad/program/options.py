@@ -1,0 +1,48 @@
+"""The options of `compile`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import ops
+
+
+class Options(NamedTuple):
+    """The options of `compile`, which describes them."""
+
+    reduce: str
+    fuse: bool
+    tile: int | None
+    executor: Executor | None
+    dtype: Any
+    check_finite: bool
+    paths: int
+
+    def checked(self) -> Options:
+        """The same, if all are valid; raises TypeError or ValueError if one is not."""
+        if self.reduce not in ("mean", "sum"):
+            raise ValueError(f'reduce must be "mean" or "sum" (got {self.reduce!r})')
+        for name, flag in (("fuse", self.fuse), ("check_finite", self.check_finite)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False (got {flag!r})")
+        tile, executor, paths = self.tile, self.executor, self.paths
+        if tile is not None and not ops.is_count(tile):
+            raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(
+                f"executor must have a method submit, as executors do (got {executor!r})"
+            )
+        if not ops.is_count(paths):
+            raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
+        dtype = _as_dtype(self.dtype)
+        return self._replace(tile=tile and int(tile), dtype=dtype, paths=int(paths))
+
+
+def _as_dtype(dtype: Any) -> np.dtype[Any]:
+    for known in (np.float64, np.float32):
+        if dtype in (known, np.dtype(known), known.__name__):
+            return np.dtype(known)
+    raise ValueError(f"dtype must be np.float64 or np.float32 (got {dtype!r})")

@@ -53,7 +53,8 @@ def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT
     """Turn a recorded graph into kernels, pass by pass.
 
     Where inf or nan make a difference another sweep can take over, unless the plan is used
-    `alone`, as in an exported function. Take a layer of two neurons, whose results are added:
+    `alone`, as in an exported function. What a question of the graph depends on keeps every bit in
+    all passes. Take a layer of two neurons, whose results are added:
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0, label=name) for name in ("w0", "w1", "b0", "w2", "w3", "b1")]

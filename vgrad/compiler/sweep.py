@@ -151,14 +151,17 @@ class FusedSweep:
         return part
 
     def _unsure(self, outputs: Array) -> Mask:
-        """(B,) whose answers are not finite, as where a sum may have overflowed."""
+        """(B,) whose answers are not finite, as where a sum behind one may have overflowed."""
         answers = outputs[len(outputs) - len(self.plan.graph.questions) :]
         finite: Mask = np.logical_and.reduce(np.isfinite(answers))
         return ~finite
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
-        """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
-        result = np.empty((1 + len(self.plan.graph.inputs), batch), self.dtype)
+        """Output 0 for every sample, its gradient to the inputs, and the sample's answers to the Q
+        questions of a path, (1 + K + Q, B)."""
+        graph = self.plan.graph
+        rows = 1 + len(graph.inputs) + len(graph.questions)
+        result = np.empty((rows, batch), self.dtype)
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
             bound.backward()
             bound.read_gradients(result[:, samples])

@@ -52,8 +52,8 @@ def _adds(op: ops.Op) -> bool:
 def _may_join(fused: Fused, edges: Edges) -> Mask:
     """(e,) whether the node may be an inner node below its user.
 
-    It is a product, or a sum below a sum, and used just once. Below a node that is asked about it
-    also must be added as it is written: a sum stands on the left, say.
+    It is a product, or a sum below a sum, and used just once. Below a node that is asked about, the
+    contraction must also compute it as it is written.
     """
     node, user = edges.used, edges.user
     once = np.bincount(np.append(node, fused.outputs))[node] == 1

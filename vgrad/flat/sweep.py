@@ -208,13 +208,18 @@ class PlainSweep:
         return float(value), gradient.copy(), outputs if aux else None
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
-        """Output 0 for every sample, and below it its gradient to the inputs, (1 + K, B)."""
-        result = np.empty((1 + len(self.graph.inputs), batch), self.dtype)
+        """Output 0 for every sample, its gradient to the inputs, and the sample's answers to the Q
+        questions of a path, (1 + K + Q, B)."""
+        questions, inputs = len(self.graph.questions), len(self.graph.inputs)
+        result = np.empty((1 + inputs + questions, batch), self.dtype)
         buffer, row = self._outputs[0]
+        asked = self._outputs[len(self._outputs) - questions :]
         for samples, values, views in self._forward(theta, arrays, batch, tile):
             result[0, samples] = values[buffer][row]
             grads = self._backward(values, views, self._sheets(SHARED, 1), 1.0, FROM_INPUTS)
-            result[1:, samples] = grads[-1][BATCHED][: len(self.graph.inputs)]
+            result[1 : 1 + inputs, samples] = grads[-1][BATCHED][:inputs]
+            for k, (buffer_of, row_of) in enumerate(asked, start=1 + inputs):
+                result[k, samples] = values[buffer_of][row_of]
         return result
 
     def _followed(

@@ -82,7 +82,7 @@ class BranchedCall:
         """
         value, gradient = 0.0, np.zeros(len(self.theta), self.runner.dtype)
         whole = self._empty(self._outputs) if aux else None
-        for samples, stay, (more, part, outputs) in self._followed(partial(_total, divisor)):
+        for samples, stay, (more, part, outputs) in self._followed(partial(_total, divisor, aux)):
             value, gradient = value + more, gradient + part
             if whole is not None:
                 whole[:, samples] = outputs[: len(whole), stay]
@@ -95,19 +95,21 @@ class BranchedCall:
 
     def input_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
-        return self._columns(Call.input_gradients, len(self.runner.graph.inputs), 1)
+        return self._columns(Call.input_columns, len(self.runner.graph.inputs), 1)
 
     def parameter_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the parameters, per sample, (P, B)."""
-        return self._columns(Call.parameter_gradients, len(self.theta), 0)
+        return self._columns(Call.parameter_columns, len(self.theta), 0)
 
-    def _columns(self, gradients_of: Any, rows: int, which: int) -> tuple[Array, Array]:
-        objective, gradients = self._empty(1)[0], self._empty(rows)
-        for call in self._calls():
-            objective[call.numbers], gradients[:, call.numbers] = gradients_of(call)
+    def _columns(
+        self, columns_of: Callable[[Call], Array], rows: int, which: int
+    ) -> tuple[Array, Array]:
+        whole = self._empty(1 + rows)
+        for samples, stay, columns in self._followed(lambda call: (columns_of(call),) * 2):
+            whole[:, samples] = columns[: len(whole), stay]
         for sample, lone in self._lone():
-            objective[sample], gradients[:, sample] = lone.outputs()[0], lone.gradients()[which]
-        return objective, gradients
+            whole[0, sample], whole[1:, sample] = lone.outputs()[0], lone.gradients()[which]
+        return whole[0], whole[1:]
 
     def sizes(self) -> dict[int, int]:
         """How many samples take each path."""
@@ -196,14 +198,16 @@ class BranchedCall:
 
     def _settle(self, groups: Groups, is_guess: bool) -> None:
         """Note the path of each sample, for the next call too, and warn of those without."""
+        if is_guess:  # all are where they were
+            self._groups = groups
+            return
         paths = sorted({path for path, samples in groups if len(samples)})
         together = {path: [x for other, x in groups if other == path] for path in paths}
         self._groups = [
             (path, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)))
             for path, parts in together.items()
         ]
-        if not is_guess:
-            self.paths.remember(self.batch, self._groups)
+        self.paths.remember(self.batch, self._groups)
         if self.lone:
             self._warn()
 
@@ -307,8 +311,8 @@ def explored(
     return paths.settled()
 
 
-def _total(divisor: float, call: Call) -> Answer:
-    total = call.gradient(divisor, aux=True)
+def _total(divisor: float, aux: bool, call: Call) -> Answer:
+    total = call.gradient(divisor, aux=True, settle=aux)
     assert total[2] is not None
     return total, total[2]
 

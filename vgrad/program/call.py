@@ -46,10 +46,11 @@ class Call(NamedTuple):
         outputs: Array = _settled(_Columns(self, "outputs", 0))
         return outputs
 
-    def gradient(self, divisor: float, aux: bool = False) -> Total:
+    def gradient(self, divisor: float, aux: bool = False, settle: bool = True) -> Total:
         """The sum of output 0 over the batch, divided, and its gradient (P,).
 
-        With `aux` also every output, (M, B).
+        With `aux` also every output, (M, B). If these need not be settled, only the answers to a
+        path's questions can be relied on.
         """
         runner, theta, arrays, batch, *_ = self
         found, is_quick = None, runner.sweeps(theta)[0] == "quick"
@@ -62,7 +63,7 @@ class Call(NamedTuple):
                     return found
         total = _Total(self, divisor, aux, found)
         value, gradient, outputs = _settled(total)
-        if aux and is_quick:
+        if aux and is_quick and (settle or not is_finite(value, gradient)):
             graph = runner.graph
             followed = graph.follows(outputs) if graph.questions else None
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
@@ -81,19 +82,29 @@ class Call(NamedTuple):
 
     def input_gradients(self, strict: bool = False) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
+        found = self.input_columns(strict)
+        return found[0], found[1 : 1 + len(self.runner.graph.inputs)]
+
+    def input_columns(self, strict: bool = False) -> Array:
+        """The same, and below it the sample's answers to a path's questions, (1 + K + Q, B)."""
         question = _Columns(self, "input_gradients", FROM_INPUTS)
         if strict:
             question.ask("strict")
-        found = question.answer if strict else _settled(question)
-        return found[0], found[1:]
+        found: Array = question.answer if strict else _settled(question)
+        return found
 
     def parameter_gradients(self, strict: bool = False) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the parameters, per sample, (P, B)."""
+        found = self.parameter_columns(strict)
+        return found[0], found[1 : 1 + len(self.theta)]
+
+    def parameter_columns(self, strict: bool = False) -> Array:
+        """The same, and below it the sample's answers to a path's questions, (1 + P + Q, B)."""
         everywhere = np.broadcast_to(self.theta, (self.batch, len(self.theta)))
         twin, none = self.runner.per_sample, self.theta[:0]
         call = self._replace(runner=twin, theta=none, arrays=[*self.arrays, everywhere])
-        objective, gradients = call.input_gradients(strict)
-        return objective, gradients[len(self.runner.graph.inputs) :]
+        found, inputs = call.input_columns(strict), len(self.runner.graph.inputs)
+        return np.delete(found, slice(1, 1 + inputs), axis=0)
 
     def parts(self) -> list[Call]:
         """The calls that the samples are parted into, one for each path: this one alone."""
@@ -217,7 +228,8 @@ class _Columns:
 
     def _found(self, name: str, call: Call) -> Array:
         graph = call.runner.graph
-        rows = 1 + len(graph.inputs) if self.wanted else len(graph.outputs)
+        columns = 1 + len(graph.inputs) + len(graph.questions)
+        rows = columns if self.wanted else len(graph.outputs)
         shards = call.shards(name, self.method, self.wanted, rows, apart=False)
         first: Array = next(shards)
         start = first.shape[1]

@@ -159,7 +159,8 @@ def picks(x):
     k = vgrad.floor(abs(x[0]) * 3)
     row = vgrad.take(W[:6], vgrad.minimum(k, 5.0))
     few = [vgrad.where(x[i] > 0, W[i], 0.0) for i in range(4)]
-    return [row, row * x[1] - x[2], sum(few), few[0] + few[1] - x[3]]
+    negative = vgrad.where(x[0] > 0, -1.0, 0.0) + vgrad.where(x[1] > 0, W[1], 0.0)  # or 0.0
+    return [row, row * x[1] - x[2], sum(few), few[0] + few[1] - x[3], negative]
 
 
 def shared(x):

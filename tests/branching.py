@@ -321,7 +321,7 @@ def running_maximum(w, x):
     return w[where] * best
 
 
-@branching(draw=whole(1, 13), shapes=NUMBER)
+@branching(draw=whole(1, 13), shapes=NUMBER, smooth=False)  # as it ends for whole numbers
 def collatz(w, x):
     n, total = x, 0.0
     while n > 1:
@@ -574,7 +574,7 @@ def table_by_int(w, x, y):
     return w[int(x)] * y + [1.0, 0.5, 0.25, 0.125][int(y)] * x
 
 
-@branching(draw=whole(0, 4))
+@branching(draw=whole(0, 4), smooth=False)  # as no number but a whole one is an index
 def table_by_index(w, x, y):
     return w[x] * y + np.array([0.5, 1.5, -2.5, 3.5])[y]
 
@@ -993,11 +993,12 @@ class Writer:
         ]
         (template,) = self.rng.choices(templates, [6] * 6 + [2] * (len(templates) - 6))
         condition = self.condition() if "{c}" in template else ""
-        return f"0.0 * x0 + {template}".format(x=x, y=y, c=condition)
+        return template.format(x=x, y=y, c=condition)
 
     def condition(self) -> str:
         # A sum, as the truth of a parameter that is 0 is an error, and leaves compare by identity.
-        x, y, z = f"({self.atom()} + x0)", self.atom(), self.atom()
+        leaf = self.rng.choice(["x0", "x0", "w[0]"])
+        x, y, z = f"({self.atom()} + {leaf})", self.atom(), self.atom()
         compare = self.rng.choice(["<", "<=", ">", ">=", "==", "!="])
         templates = [
             *("{x} {o} {y}", "{x} {o} 1", "0 {o} {x}", "not {x} {o} {y}", "{x} - {y} {o} 0"),
@@ -1039,7 +1040,7 @@ class Writer:
         steps = f"n{self.loops}"
         self.loops += 1
         self.emit("{} = 0", steps)
-        self.emit("while {} < 3 and {}:", steps, self.condition())
+        self.emit("while {} < 3 and ({}):", steps, self.condition())
         self.emit("    {} += 1", steps)
         if self.rng.random() < 0.4:
             self.emit("    if {}:", self.condition())

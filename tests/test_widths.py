@@ -17,9 +17,8 @@ import vgrad
 from vgrad import Value, nn
 from vgrad.compiler import FusedSweep
 from vgrad.compiler import sweep as sweeps
-from vgrad.compiler.bound import Filled
+from vgrad.compiler.bound import Bound, Filled
 from vgrad.compiler.sweep import FIRST, KEPT_WIDTHS, OFTEN, REGULAR, Rounded, round_up
-from vgrad.compiler.watch import Watch
 from vgrad.flat import PlainSweep, Question
 from vgrad.program.call import FEW, Call
 from vgrad.program.runner import Runner
@@ -271,10 +270,10 @@ def path(fn, parameters=PARAMETERS, shapes=((2,), ()), **options) -> Runner:
     return Runner(graph, **options)
 
 
-def with_leavers(batch: int, left: Any) -> np.ndarray:
-    """Samples of which these leave the path, in all ways that a number can."""
+def with_leavers(batch: int, left: Any, numbers: Any = (-1.0, 0.0)) -> np.ndarray:
+    """Samples of which these leave the path; their objective is nan or infinite."""
     x = DATA[:batch].copy()
-    x[left, 0] = np.resize([-1.0, 0.0, -INF, NAN], x[left, 0].shape)
+    x[left, 0] = np.resize(numbers, x[left, 0].shape)
     return x
 
 
@@ -297,8 +296,11 @@ def test_only_samples_that_follow_the_path_count(name, options, left):
     runner = path(PATHS[name], **OPTIONS[options])
     rtol = 1e-12 if runner.dtype == np.float64 else 1e-5
     theta = THETA.astype(runner.dtype)
-    for batch, some in ((50, []), *[(n, LEFT[left]) for n in (3, 50, 51, 52, 53, 54)]):
-        x = with_leavers(batch, some).astype(runner.dtype)
+    samples = [with_leavers(50, [])]
+    samples += [with_leavers(batch, LEFT[left]) for batch in (50, 3, 51, 52, 53, 54)]
+    samples += [with_leavers(51, LEFT[left], (-INF, NAN))]
+    for x in samples:
+        batch, x = len(x), x.astype(runner.dtype)
         call = Call(runner, theta, [x, TARGET[:batch].astype(runner.dtype)], batch)
         follows = x[:, 0] > 0
         want = 0.0, np.zeros(len(THETA)), None
@@ -307,7 +309,6 @@ def test_only_samples_that_follow_the_path_count(name, options, left):
         for aux in (True, False):
             value, gradient, outputs = call.gradient(batch, aux)
             agree([value, gradient], want[:2], rtol)
-            assert (outputs is not None) is aux
             if aux:
                 assert (runner.graph.follows(outputs) == follows).all()
             if aux and follows.any():
@@ -348,19 +349,49 @@ def test_followers_that_are_doubtful_beside_samples_that_leave(aux, monkeypatch)
         assert (runner.graph.follows(outputs) == follows).all()
 
 
+def of_a_sum(x, y):
+    """A question about a sum, which fused may be added up in another order."""
+    return right(x, y)[0], MODEL.layers[0](x)[0] > -0.9999
+
+
 @pytest.mark.parametrize("aux", [True, False])
-def test_nobody_leaves_because_a_sum_may_have_overflowed(aux, monkeypatch):
-    """The answer of such a sample is unknown, so the plain sweep says whether it follows."""
-    lost = np.array([False, True, False, False, True])
-    monkeypatch.setattr(Watch, "is_small", lambda self: False)
-    monkeypatch.setattr(Watch, "finite", lambda self: ~lost if self._memory.ndim > 1 else True)
-    runner, x = path(right), with_leavers(5, [3, 4])
+@pytest.mark.parametrize("fn", [right, of_a_sum])
+def test_nobody_leaves_because_a_sum_has_overflowed(fn, aux, monkeypatch):
+    """The answer of such a sample is unknown, so the plain sweep says whether it follows; unless
+    the answer has nothing to do with that sum."""
+    forward = Bound.forward
+
+    def overflowing(self, arrays):
+        forward(self, arrays)
+        lost = arrays[0][:, 1] == 1.25
+        if lost.any():
+            self._batch[np.ix_(self._behind, lost)] = INF
+            self._batch[self._outputs[1][1][-1], lost] = fn is right  # what it is, or is not
+            self._lost, self._of_tile = lost, NAN
+
+    monkeypatch.setattr(Bound, "forward", overflowing)
+    runner, x = path(fn), with_leavers(5, [4])
+    x[1, 1], x[4] = 1.25, (-1.0, 1.0) if fn is right else (1.0, -1e3 * np.sign(THETA[1]))
+    follows = np.array([True] * 4 + [False])
     call = Call(runner, THETA, [x, TARGET[:5]], 5)
+    plain = call._replace(runner=replace(runner, fuse=False))
+    assert (runner.graph.follows(plain.outputs()) == follows).all()
     with np.errstate(all="ignore"):
-        assert np.isnan(runner.quick.gradient(THETA, call.arrays, 5, 5, 1.0)[0])
-        assert runner.careful.doubtful(THETA, call.arrays, 5, 5).tolist() == lost.tolist()
-    want = call.some(x[:, 0] > 0)._replace(runner=replace(runner, fuse=False)).gradient(1.0)
-    agree(call.gradient(1.0, aux)[:2], want[:2])
+        doubtful = runner.careful.doubtful(THETA, call.arrays, 5, 5)
+    assert doubtful.tolist() == [False, True, False, False, False]
+    got, want = call.gradient(1.0, aux), plain.some(follows).gradient(1.0, aux)
+    agree(got[:2], want[:2])
+    assert not aux or (runner.graph.follows(got[2]) == follows).all()
+
+
+def test_a_sample_that_leaves_costs_no_other_sweep(monkeypatch):
+    """Though sums are nan where it does, none of them is behind an answer."""
+    asked, plain = [], PlainSweep.gradient
+    monkeypatch.setattr(PlainSweep, "gradient", lambda *a: asked.append(1) or plain(*a))
+    for numbers in ((-1.0, 0.0), (-INF, NAN)):
+        x = with_leavers(50, [3, 4, 5], numbers)
+        Call(path(right), THETA, [x, TARGET[:50]], 50).gradient(1.0)
+    assert not asked
 
 
 def test_who_counts_is_seen_to_follow_the_path(monkeypatch):

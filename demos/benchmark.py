@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import branch_peers
 import gpt
 import gpt_peers
 import numpy as np
@@ -620,6 +621,124 @@ def torch_options(options: Options) -> Iterator[Peer]:
     yield Peer("PyTorch, eager", run)
 
 
+# --- branches ------------------------------------------------------------------------------------
+
+
+def branches(args: argparse.Namespace) -> None:
+    compare_ifs(args)
+    compare_loops(args)
+    compare_merged(args)
+    compare_sizes(args)
+    new_paths(args)
+
+
+def leaves() -> list[vgrad.Value]:
+    return [vgrad.Value(x) for x in branch_peers.THETA.tolist()]
+
+
+def mean_of(program: vgrad.Program, *arrays: Any) -> Callable[[], float]:
+    """Runs a mean and its gradient to theta."""
+    theta = program.theta(*arrays)
+    return lambda: float(program.value_and_grad(theta, *arrays)[0])
+
+
+def few_by_scalars(fn: Callable[..., Any], data: Any, few: int) -> Peer:
+    """The scalar engine on some of the samples."""
+    program = vgrad.compile(partial(fn, w := leaves()), w)
+    some = data[:few]
+    expected = float(program.value_and_grad(branch_peers.THETA, some)[0])
+    run = partial(branch_peers.by_scalars, fn, w, some.tolist())
+    return Peer("vgrad's scalar engine", run, few / len(data), expected)
+
+
+def jax_mean(fn: Callable[..., Any], data: Any) -> Iterator[Peer]:
+    (jax,) = installed("jax")
+    if jax is not None:
+        jax.config.update("jax_enable_x64", True)
+        gradient = jax.jit(jax.value_and_grad(lambda w: fn(jax.numpy, w, data).mean()))
+        run = lambda: float(jax.block_until_ready(gradient(branch_peers.THETA))[0])  # noqa: E731
+        yield Peer("JAX, where, jit", run)
+
+
+def compare_ifs(args: argparse.Namespace) -> None:
+    data = np.random.default_rng(1337).normal(size=args.batch)
+    by_where = vgrad.compile(partial(branch_peers.three_wheres, vgrad, w := leaves()), w)
+    by_if = vgrad.compile(partial(branch_peers.three_ifs, w := leaves()), w)
+    peers = [
+        Peer("vgrad, where", mean_of(by_where, data)),
+        Peer("vgrad, if", mean_of(by_if, data)),
+        *jax_mean(branch_peers.three_wheres, data),
+        few_by_scalars(branch_peers.three_ifs, data, min(1000, args.batch)),
+    ]
+    compare(f"(j) three ifs, {args.batch:,} samples: mean and gradient", peers, args)
+
+
+def compare_loops(args: argparse.Namespace) -> None:
+    data = np.random.default_rng(1337).uniform(0.1, 50.0, args.batch)
+    program = vgrad.compile(partial(branch_peers.root, w := leaves()), w)
+    by_where = vgrad.compile(partial(branch_peers.root_by_where, vgrad, w := leaves()), w)
+    run = mean_of(program, data)
+    run()
+    lines = []  # each path's samples, and its number of steps without a question
+    for part in program.prepared(branch_peers.THETA, (data,)).parts():
+        steps = len(part.runner.graph.questions)
+        line = vgrad.compile(partial(branch_peers.root_in_steps, steps, w := leaves()), w)
+        lines.append((len(part.numbers) / len(data), mean_of(line, data[part.numbers])))
+    peers = [
+        Peer("its paths as straight lines", lambda: sum(x * line() for x, line in lines)),
+        Peer("vgrad, until converged", run),
+        Peer(f"vgrad, {branch_peers.MOST} steps, where", mean_of(by_where, data)),
+        *jax_mean(branch_peers.root_by_where, data),
+        few_by_scalars(branch_peers.root, data, min(500, args.batch)),
+    ]
+    compare(f"    Newton's method, {args.batch:,} samples: mean and gradient", peers, args)
+
+
+def compare_merged(args: argparse.Namespace) -> None:
+    """An activation with an `if`, merged, against one with `where`."""
+    kinds = {"where": branch_peers.leaky_by_where, "if, merged": branch_peers.leaky}
+    peers = []
+    for name, activation in kinds.items():
+        moons = Moons(1000, activation)
+        peers.append(Peer(f"vgrad, {name}", mean_of(moons.program(), moons.X, moons.y)))
+    compare("    moons, a leaky activation, 1,000 samples", peers, args)
+
+
+def compare_sizes(args: argparse.Namespace) -> None:
+    """Batches of random sizes against batches of one size."""
+    moons, draw = Moons(1000), random.Random(1337)
+    program, other = moons.program(), moons.program()
+    sizes = [draw.randint(1, 1000) for _ in range(300)]
+
+    def run(sizes: list[int], program: vgrad.Program) -> float:
+        for size in sizes:
+            program.value_and_grad(moons.theta, moons.X[:size], moons.y[:size])
+        return 1.0
+
+    same = [sum(sizes) // len(sizes)] * len(sizes)
+    peers = [
+        Peer("300 calls, of one size", partial(run, same, program)),
+        Peer("300 calls, of random sizes", partial(run, sizes, other)),
+    ]
+    compare("    moons, batches of 1 to 1,000 samples", peers, args)
+
+
+def new_paths(args: argparse.Namespace) -> None:
+    """What the first sample of a path costs, against its straight line."""
+    data = np.array([20.0])
+
+    def first(fn: Callable[..., Any]) -> float:
+        program = vgrad.compile(partial(fn, w := leaves()), w)
+        return float(program.value_and_grad(branch_peers.THETA, data)[0])
+
+    steps = 6
+    peers = [
+        Peer("a straight line", lambda: first(partial(branch_peers.root_in_steps, steps))),
+        Peer("a path", lambda: first(branch_peers.root)),
+    ]
+    compare("    record, compile and run for one sample", peers, args)
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -630,6 +749,7 @@ CASES = {
     "g": options,
     "h": language,
     "i": options_with_greeks,
+    "j": branches,
 }
 
 
@@ -677,7 +797,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well) and i",
+        help="samples in b, e (there ten times as well), i and j",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")

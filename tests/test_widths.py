@@ -17,7 +17,7 @@ import vgrad
 from vgrad import Value, nn
 from vgrad.compiler import FusedSweep
 from vgrad.compiler import sweep as sweeps
-from vgrad.compiler.bound import Bound, Filled
+from vgrad.compiler.bound import Filled
 from vgrad.compiler.sweep import FIRST, KEPT_WIDTHS, OFTEN, REGULAR, Rounded, round_up
 from vgrad.flat import PlainSweep, Question
 from vgrad.program.call import FEW, Call
@@ -349,41 +349,6 @@ def test_followers_that_are_doubtful_beside_samples_that_leave(aux, monkeypatch)
         assert (runner.graph.follows(outputs) == follows).all()
 
 
-def of_a_sum(x, y):
-    """A question about a sum, which fused may be added up in another order."""
-    return right(x, y)[0], MODEL.layers[0](x)[0] > -0.9999
-
-
-@pytest.mark.parametrize("aux", [True, False])
-@pytest.mark.parametrize("fn", [right, of_a_sum])
-def test_nobody_leaves_because_a_sum_has_overflowed(fn, aux, monkeypatch):
-    """The answer of such a sample is unknown, so the plain sweep says whether it follows; unless
-    the answer has nothing to do with that sum."""
-    forward = Bound.forward
-
-    def overflowing(self, arrays):
-        forward(self, arrays)
-        lost = arrays[0][:, 1] == 1.25
-        if lost.any():
-            self._batch[np.ix_(self._behind, lost)] = INF
-            self._batch[self._outputs[1][1][-1], lost] = fn is right  # what it is, or is not
-            self._lost, self._of_tile = lost, NAN
-
-    monkeypatch.setattr(Bound, "forward", overflowing)
-    runner, x = path(fn), with_leavers(5, [4])
-    x[1, 1], x[4] = 1.25, (-1.0, 1.0) if fn is right else (1.0, -1e3 * np.sign(THETA[1]))
-    follows = np.array([True] * 4 + [False])
-    call = Call(runner, THETA, [x, TARGET[:5]], 5)
-    plain = call._replace(runner=replace(runner, fuse=False))
-    assert (runner.graph.follows(plain.outputs()) == follows).all()
-    with np.errstate(all="ignore"):
-        doubtful = runner.careful.doubtful(THETA, call.arrays, 5, 5)
-    assert doubtful.tolist() == [False, True, False, False, False]
-    got, want = call.gradient(1.0, aux), plain.some(follows).gradient(1.0, aux)
-    agree(got[:2], want[:2])
-    assert not aux or (runner.graph.follows(got[2]) == follows).all()
-
-
 def test_a_sample_that_leaves_costs_no_other_sweep(monkeypatch):
     """Though sums are nan where it does, none of them is behind an answer."""
     asked, plain = [], PlainSweep.gradient
@@ -392,24 +357,6 @@ def test_a_sample_that_leaves_costs_no_other_sweep(monkeypatch):
         x = with_leavers(50, [3, 4, 5], numbers)
         Call(path(right), THETA, [x, TARGET[:50]], 50).gradient(1.0)
     assert not asked
-
-
-def test_who_counts_is_seen_to_follow_the_path(monkeypatch):
-    """Where the last word on a sample's answer is another than the first, as rounding may have it,
-    sums are computed anew."""
-    runner, x = path(right), with_leavers(50, [7])
-    quick = FusedSweep.gradient
-
-    def wrong(self, theta, arrays, batch, *options):
-        _, _, outputs = quick(self, theta, arrays, batch, *options)
-        outputs[[1, -1], 3] = INF, 0.0
-        return 1.0, np.ones(len(theta)), outputs
-
-    want = Call(runner, THETA, [x, TARGET[:50]], 50).gradient(1.0, True)
-    monkeypatch.setattr(FusedSweep, "gradient", wrong)
-    got = Call(runner, THETA, [x, TARGET[:50]], 50).gradient(1.0, True)
-    agree(got[:2], want[:2])
-    assert runner.graph.follows(got[2]).sum() == 49
 
 
 def test_leavers_at_a_singularity_of_what_is_shared():

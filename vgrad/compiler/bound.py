@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, SHARED, Rows, as_slice
 from .calls import Calls, Source
-from .fuse import Ints, Mask
+from .fuse import Mask
 from .kernels import Kernel
 from .plan import Plan
 from .watch import Watch
@@ -43,7 +43,6 @@ class Bound:
         self, plan: Plan, width: int, wanted: int, careful: bool, dtype: np.dtype[Any]
     ) -> None:
         self.width, self.wanted = width, wanted
-        self.questions, self._rows = len(plan.graph.questions), len(plan.graph.outputs)
         self.count = width  # of samples in a tile
         self.used = 0  # when it was: how many had been bound by then
         fused, layout, graph = plan.fused, plan.layout, plan.graph
@@ -57,8 +56,13 @@ class Bound:
         self._outputs = [
             (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
         ]
-        self._own = len(rows) - len(graph.questions)  # how many outputs are no answers
-        self._behind = _sums_behind(plan, fused.outputs[self._own :])
+        self._questions = len(graph.questions)
+        self._own = first = len(rows) - self._questions  # how many outputs are no answers
+        self._asked = [  # where answers are, which questions' they are, and what the path's are
+            (memory, as_slice(rows[first:][which]), which, graph.answers[which])
+            for memory, side in ((self._shared[:, None], SHARED), (self._batch, BATCHED))
+            if len(which := np.flatnonzero(batched[first:] == side))
+        ]
         self._is_shared = not batched[0]
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
@@ -156,28 +160,37 @@ class Bound:
     def read(self, outputs: Array) -> None:
         """Every output of the tile, into (M, count).
 
-        Of a sample in which a sum may have overflowed only those answers are known, to a path's
-        questions, that no such sum is behind.
+        Of a sample in which a sum may have overflowed only answers to a path's questions are known,
+        as sums behind them keep their order.
         """
         for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
             if len(which):
                 outputs[which] = memory[rows]
         if self._lost is not None:
             outputs[: self._own, self._lost] = nan
-            finite = np.isfinite(self._batch[self._behind]).all(axis=0) & self._start_is_sound
-            outputs[self._own :, self._lost & ~finite] = nan
+
+    def all_follow(self) -> bool:
+        """Whether all samples of the tile follow the path. Hot path."""
+        return all((memory[rows] == answers).all() for memory, rows, _, answers in self._asked)
+
+    def answers(self) -> Array:
+        """(Q, count) the samples' answers to the path's questions."""
+        answers = np.empty((self._questions, self.width), self._batch.dtype)
+        self._read_answers(answers)
+        return answers[:, : self.count]
+
+    def _read_answers(self, answers: Array) -> None:
+        for memory, rows, which, _ in self._asked:
+            answers[which] = memory[rows]
 
     def read_gradients(self, result: Array) -> None:
         """Output 0, the gradients of the inputs, and answers, into (1 + K + Q, count)."""
-        answers = len(result) - self.questions
-        if self.questions:
-            outputs = np.empty((self._rows, self.width), result.dtype)
-            Bound.read(self, outputs)
-            result[answers:] = outputs[-self.questions :]
+        last = len(result) - self._questions
+        self._read_answers(result[last:])
         result[0] = self._objective
-        np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:answers])
+        np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:last])
         if self._lost is not None:
-            result[:, self._lost] = nan
+            result[:last, self._lost] = nan
 
     def doubtful(self) -> Mask:
         """(count,) for which samples output 0, or any gradient, is not finite."""
@@ -226,20 +239,6 @@ class Filled(Bound):
 
     def doubtful(self) -> Mask:
         return super().doubtful()[: self.count]
-
-
-def _sums_behind(plan: Plan, nodes: Ints) -> Ints:
-    """The rows of batched sums that are watched, and that these nodes are computed from."""
-    behind = np.zeros(len(plan.fused.op) + 1, bool)  # the last one for -1, which is no node
-    behind[nodes] = True
-    rows = [np.empty(0, np.intp)]
-    for kernel in reversed(plan.kernels):
-        if behind[kernel.nodes].any():
-            for reads in kernel.reads():
-                behind[reads] = True
-            if kernel.buffer == BATCHED and kernel.is_watched(plan.fused):
-                rows.append(plan.layout.row[kernel.nodes])
-    return np.concatenate(rows)
 
 
 def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:

@@ -7,7 +7,6 @@ widths of its own, and any other one is rounded up to few widths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -93,21 +92,25 @@ class FusedSweep:
         self, theta: Array, arrays: Inputs, batch: int, tile: int, divisor: float, aux: bool = False
     ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
-        every output, (M, B)."""
+        every output, (M, B).
+
+        Of a path only the samples that follow it count; without `aux`, their answers come last,
+        (Q, B), or if all do (0, B).
+        """
         if batch <= tile and not (aux or self._asks):
             bound = self._fitting(batch, tile, FROM_PARAMETERS)
             value, gradient = bound.whole(theta, arrays, divisor)
             self._give(bound)
             return value, gradient, None
-        shape = len(self.plan.graph.outputs), batch
-        outputs = np.empty(shape, self.dtype) if aux or self._asks else None
+        outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
+        left: list[tuple[slice, Array]] = []  # the tiles that samples left, and answers there
         value, total = 0.0, None
-        for more, part in self._parts(theta, arrays, batch, tile, divisor, outputs):
+        for more, part in self._parts(theta, arrays, batch, tile, divisor, outputs, left):
             value, total = value + more, part if total is None else total + part
         assert total is not None
-        if outputs is not None and self._asks and self._unsure(outputs).any():
-            value = nan  # nobody knows who follows the path; so another sweep is asked
-        return value, total, outputs if aux else None
+        if aux or not self._asks:
+            return value, total, outputs
+        return value, total, self.plan.graph.answers_of(batch, left, self.dtype)
 
     def _parts(
         self,
@@ -117,27 +120,21 @@ class FusedSweep:
         tile: int,
         divisor: float,
         outputs: Array | None,
+        left: list[tuple[slice, Array]],
     ) -> Iterator[Part]:
         """What the tiles add to the sums; every output goes into `outputs`, if that is given."""
         for bound, samples, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
-            stay = None
             if outputs is not None:
                 bound.read(outputs[:, samples])
-                stay = self._staying(outputs[:, samples])
-            if stay is None:
+            if not self._asks or bound.all_follow():
                 bound.backward()
             else:
+                left.append((samples, bound.answers()))
+                stay = self.plan.graph.follows(left[-1][1])
                 some = [array[samples][stay] for array in arrays]
                 yield self._of_some(theta, some, int(stay.sum()), bound.width, divisor)
             if is_last and bound.tiles:
                 yield bound.finish(divisor)
-
-    def _staying(self, outputs: Array) -> Mask | None:
-        """Which samples of a tile follow the path, by every output for each; None if all do."""
-        if not self._asks:
-            return None
-        stay = self.plan.graph.follows(outputs)
-        return None if stay.all() else stay
 
     def _of_some(
         self, theta: Array, arrays: Inputs, count: int, width: int, divisor: float
@@ -149,12 +146,6 @@ class FusedSweep:
         part = bound.whole(theta, arrays, divisor)
         self._give(bound)
         return part
-
-    def _unsure(self, outputs: Array) -> Mask:
-        """(B,) whose answers are not finite, as where a sum behind one may have overflowed."""
-        answers = outputs[len(outputs) - len(self.plan.graph.questions) :]
-        finite: Mask = np.logical_and.reduce(np.isfinite(answers))
-        return ~finite
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Output 0 for every sample, its gradient to the inputs, and the sample's answers to the Q
@@ -170,17 +161,14 @@ class FusedSweep:
     def doubtful(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Mask:
         """(B,) for which samples output 0, or a gradient on the way to theta, is not finite.
 
-        Samples that leave the path are not among them, unless an answer is not finite.
+        Samples that leave the path are not among them.
         """
         result, graph = np.empty(batch, bool), self.plan.graph
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             bound.backward()
             result[samples] = bound.doubtful()
             if self._asks:
-                outputs = np.empty((len(graph.outputs), bound.count), self.dtype)
-                bound.read(outputs)
-                result[samples] &= graph.follows(outputs)
-                result[samples] |= self._unsure(outputs)
+                result[samples] &= graph.follows(bound.answers())
         return result
 
     def _forward(self, theta: Array, arrays: Inputs, batch: int, tile: int, wanted: int) -> Tiles:

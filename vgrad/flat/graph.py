@@ -84,10 +84,29 @@ class Graph:
         return np.array([[question.answer] for question in self.questions]).reshape(-1, 1)
 
     def follows(self, outputs: NDArray[Any]) -> NDArray[np.bool_]:
-        """(B,) which samples follow this path, given every output for each, (M, B)."""
+        """(B,) which samples follow this path, given every output for each, (M, B), or answers.
+
+        Outputs of (0, B) say that all do.
+        """
+        if not len(outputs):
+            return np.ones(outputs.shape[1], bool)
         same = outputs[len(outputs) - len(self.questions) :] == self.answers
         everywhere: NDArray[np.bool_] = np.logical_and.reduce(same)
         return everywhere
+
+    def answers_of(
+        self, batch: int, some: list[tuple[slice, NDArray[Any]]], dtype: Any
+    ) -> NDArray[Any]:
+        """(Q, B) answers, those of some samples as given and all others' this path's.
+
+        (0, B) if none are given.
+        """
+        answers = np.empty((len(self.questions) if some else 0, batch), dtype)
+        if some:
+            answers[:] = self.answers
+        for samples, given in some:
+            answers[:, samples] = given
+        return answers
 
     def only(self, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
         """The graph with some of its nodes as the only outputs, and without what they do not need.

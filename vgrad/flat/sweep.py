@@ -191,7 +191,11 @@ class PlainSweep:
         self, theta: Array, arrays: Inputs, batch: int, tile: int, divisor: float, aux: bool = False
     ) -> tuple[float, Array, Array | None]:
         """The sum of output 0 over the batch, by `divisor`, its gradient (P,), and with `aux`
-        every output, (M, B)."""
+        every output, (M, B).
+
+        Of a path only the samples that follow it count; without `aux`, their answers come last,
+        (Q, B).
+        """
         outputs = np.empty((len(self._outputs), batch), self.dtype)
         sheets, grads = self._sheets(SHARED, 1), None
         for values, views in self._followed(theta, arrays, batch, tile, outputs):
@@ -205,7 +209,8 @@ class PlainSweep:
         value = np.add.reduce(objective) / divisor
         if not isfinite(value):  # a mean may be finite where the sum is not
             value = np.add.reduce(objective / divisor)
-        return float(value), gradient.copy(), outputs if aux else None
+        answers = outputs[len(outputs) - len(graph.questions) :] if graph.questions else None
+        return float(value), gradient.copy(), outputs if aux else answers
 
     def input_gradients(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Output 0 for every sample, its gradient to the inputs, and the sample's answers to the Q

@@ -162,7 +162,7 @@ class BranchedCall:
                 call = self._call(self.paths.runners[path], samples)
                 result, outputs = run(call)
                 graph = call.runner.graph
-                stay = graph.follows(outputs)
+                stay = graph.follows(outputs)  # (0, n) outputs say that all do
                 if stay.all():
                     done.append((path, samples))
                     yield samples, slice(None), result
@@ -312,7 +312,7 @@ def explored(
 
 
 def _total(divisor: float, aux: bool, call: Call) -> Answer:
-    total = call.gradient(divisor, aux=True, settle=aux)
+    total = call.gradient(divisor, aux)
     assert total[2] is not None
     return total, total[2]
 

@@ -15,7 +15,7 @@ import numpy as np
 from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
-from ..flat import FROM_INPUTS, FROM_PARAMETERS, require_samples
+from ..flat import FROM_INPUTS, FROM_PARAMETERS, Graph, require_samples
 from .runner import Runner
 
 Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps every output
@@ -46,11 +46,11 @@ class Call(NamedTuple):
         outputs: Array = _settled(_Columns(self, "outputs", 0))
         return outputs
 
-    def gradient(self, divisor: float, aux: bool = False, settle: bool = True) -> Total:
+    def gradient(self, divisor: float, aux: bool = False) -> Total:
         """The sum of output 0 over the batch, divided, and its gradient (P,).
 
-        With `aux` also every output, (M, B). If these need not be settled, only the answers to a
-        path's questions can be relied on.
+        With `aux` also every output, (M, B). Of a path, without `aux`, the answers of its samples,
+        (Q, B), or (0, B) if all follow it; those that do not do not count.
         """
         runner, theta, arrays, batch, *_ = self
         found, is_quick = None, runner.sweeps(theta)[0] == "quick"
@@ -61,15 +61,9 @@ class Call(NamedTuple):
                 found = runner.quick.gradient(theta, arrays, batch, tile, divisor)
                 if is_finite(found[0], found[1]):
                     return found
-        total = _Total(self, divisor, aux, found)
-        value, gradient, outputs = _settled(total)
-        if aux and is_quick and (settle or not is_finite(value, gradient)):
-            graph = runner.graph
-            followed = graph.follows(outputs) if graph.questions else None
+        value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
+        if aux and is_quick:
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
-            if followed is not None and (followed != graph.follows(outputs)).any():
-                with np.errstate(all="ignore"):  # other samples count, by the last word on answers
-                    return total.by_plain(self)
         return value, gradient, outputs
 
     def strict_gradient(self) -> Array:
@@ -266,12 +260,12 @@ class _Total:
     def ask(self, name: str) -> None:
         call = self.call
         if name == "plain" and self.answer is not None and call.runner.fuse:
-            self.answer = self._in_two() or self.by_plain(call)
+            self.answer = self._in_two() or self._by_plain(call)
             return
         self.answer = self._sum(name, call)
         in_pieces = name == "plain" and call.batch > SHARD * call.runner.plain.width(call.batch)
         if in_pieces and not self.is_settled():
-            self.answer = self.by_plain(call)
+            self.answer = self._by_plain(call)
 
     def _in_two(self) -> Total | None:
         """The answer with the doubtful samples alone from the plain sweep; None if in vain.
@@ -285,16 +279,13 @@ class _Total:
         doubtful = np.concatenate([*call.shards("careful", "doubtful", FROM_PARAMETERS)])
         if doubtful.all() or not doubtful.any():
             return None
-        value, gradient, sound = self._sum("careful", call.some(~doubtful))
+        value, gradient, _ = self._sum("careful", call.some(~doubtful))
         if not is_finite(value, gradient):
             return None
-        more, part, found = self.by_plain(call.some(doubtful))
-        outputs = self.answer[2]
-        if self.aux and call.runner.graph.questions:  # who counts must be seen to follow the path
-            outputs[:, ~doubtful], outputs[:, doubtful] = sound, found
-        return value + more, gradient + part, outputs
+        more, part, _ = self._by_plain(call.some(doubtful))
+        return value + more, gradient + part, self.answer[2]
 
-    def by_plain(self, call: Call) -> Total:
+    def _by_plain(self, call: Call) -> Total:
         """The answer of the plain sweep, with all samples in one piece."""
         sweep, (_, theta, arrays, batch, *_) = call.runner.plain, call
         return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
@@ -302,13 +293,22 @@ class _Total:
     def _sum(self, name: str, call: Call) -> Total:
         """The sums of values and gradients of all shards, and the outputs side by side."""
         value, gradient, columns = 0.0, None, []
-        rows = len(call.runner.graph.outputs) if self.aux else 0
+        graph = call.runner.graph
+        rows = len(graph.outputs if self.aux else graph.questions)
         options = self.divisor, self.aux
         for more, part, outputs in call.shards(name, "gradient", FROM_PARAMETERS, rows, options):
             value, gradient = value + more, part if gradient is None else gradient + part
             columns.append(outputs)
         assert gradient is not None
-        return value, gradient, np.concatenate(columns, axis=1) if rows else None
+        return value, gradient, np.concatenate(_in_full(graph, columns), axis=1) if rows else None
+
+
+def _in_full(graph: Graph, columns: list[Array]) -> list[Array]:
+    """The outputs of parts of a batch, or the answers; where all follow the path, as in others."""
+    rows = max(map(len, columns))
+    return [
+        x if len(x) == rows else np.broadcast_to(graph.answers, (rows, x.shape[1])) for x in columns
+    ]
 
 
 # --- where ---------------------------------------------------------------------------------------

@@ -102,7 +102,9 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message, capsys, load)
     assert message in printed.err.splitlines()[-1] and printed.out == ""
 
 
-@pytest.mark.parametrize("name", ["moons", "neuron", "lecture", "accumulate", "gpt", "benchmark"])
+@pytest.mark.parametrize(
+    "name", ["moons", "neuron", "lecture", "accumulate", "gpt", "benchmark", "branches"]
+)
 def test_help(name, capsys, load):
     with pytest.raises(SystemExit, match="0"):
         load(name)["main"](["--help"])
@@ -215,3 +217,16 @@ def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys, load):
     with pytest.raises(SystemExit, match=r"wrong must agree with right \(1.00000001 and 1.0\)"):
         benchmark["compare"]("title", peers, args)
     assert capsys.readouterr().out == ""
+
+
+def test_balls_find_their_places_through_their_bounces(tmp_path, here):
+    """1e-12 of the scalar engine, on distances and gradients of some ten."""
+    output = here("branches", "--balls", 60, "--steps", 60, "--seed", 3, "--out", tmp_path)
+    before, after = re.findall(r"(\S+) m²", output)
+    assert float(before) > 5 and float(after) < 0.2 * float(before)
+    assert 2 < int(re.search(r"paths found: +(\d+)", output)[1]) < 64
+    value, gradient = re.search(
+        r"difference: +(\S+) in values, (\S+) in gradients", output
+    ).groups()
+    assert float(value) < 1e-12 and float(gradient) < 1e-12
+    assert (tmp_path / "branches.png").read_bytes().startswith(b"\x89PNG")

@@ -1,10 +1,12 @@
 """The same graph as arrays: the vector engine, before anything makes it quick.
 
 A function is called once on nodes in place of numbers, and a tape records every op on them
-(`recording`, `tape`; `refusals` says what cannot be recorded). Whatever the outputs need becomes a
-`Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s becomes one in the same way.
-The graph is plain data, which is checked, stored in files (`graph`, `files`) and differentiated
-into another graph (`derivatives`).
+(`recording`, `tape`, `parameters`; `refusals` says what cannot be recorded). What it asks about a
+number, as by `if`, is answered by the numbers of one sample (`questions`), so that the graph is the
+path which that sample takes; in a pure function, by all answers in turn (`ways`). Whatever the
+outputs need becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s
+becomes one in the same way. The graph is plain data, which is checked, stored in files (`graph`,
+`files`) and differentiated into another graph (`derivatives`).
 
 `sweep` runs it over a batch and is the file to read first. Every node has a row of a buffer, and
 nodes of one level and one op are computed by one call of NumPy:

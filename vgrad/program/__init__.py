@@ -4,13 +4,21 @@
 these files and back:
 
     arrays      are the arrays numbers, and of one batch size?
-    program     the runner for their shapes, which records the function when it first meets them
+    program     the paths for their shapes, the first recorded when it first meets them
+    (branched)  if the function branches: which samples take which path; one call for each path
     call        which sweep runs, quick, careful or plain, on which part of the batch, and where:
                 here, or as tasks of an executor
     runner      the graph and the three sweeps
     (compiler)  tiles, and in each a list of NumPy calls
 
-Besides, `replay` puts single samples through the scalar engine to find the first number that is not
+A function that asks about numbers has *paths* (`paths`): one list of answers, one graph, one runner
+for each. `branched` parts the samples of a call:
+
+    samples  --where they were last-->  path 0: call, answers      all as the path has them? done
+                                        path 1: call, answers      others: sorted by their answers,
+                                        ...                        on known paths or on new ones
+
+Besides, `options` checks those of `compile`, `replay` puts single samples through the scalar engine to find the first number that is not
 finite, `explain` prints the plan, and `checkpoint` writes programs to files.
 
 This wing imports compiler, flat and the definition. Wings that it does not know verify and draw

@@ -57,6 +57,13 @@ def compile(
     equal products cancel, a matrix product may leave 1e-17 in place of 0. The parts of a gradient
     are added in any order. Without `fuse`, values are those of the scalar engine to the last bit.
 
+    Where `fn` branches on numbers, by `if`, `while`, `int(x)` and the like, each sample takes its
+    own path, as on the scalar engine. `fn` is recorded once for every path, when a sample first
+    takes it, and must be repeatable: it is called again to see that it asks and computes the same.
+    What a path's questions depend on keeps its order of evaluation. At most `paths` are recorded;
+    further samples run one by one on the scalar engine, and PathsWarning says what to write so that
+    they need not. With paths=1 a branch is a TraceError.
+
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
     `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of
     more than two tiles, as tasks of two tiles each; the results are the same as without. A program
@@ -73,6 +80,8 @@ def compile(
     >>> program = vgrad.compile(lambda x, y: (w * x - y) ** 2, parameters=[w])
     >>> program.value_and_grad(program.theta(), [1.0, 2.0], [2.0, 5.0])
     (1.0, array([3.]))
+    >>> vgrad.compile(lambda x: w * x if x > 0 else x, parameters=[w])([3.0], [1.0, -2.0])
+    array([ 3., -2.])
 
     Raises TypeError or ValueError for arguments of the wrong kind.
     """

@@ -41,14 +41,15 @@ class Parameters:
 
     def reach(self, value: Value) -> bool:
         """Whether `value` was computed from a parameter, so that its number depends on theta."""
-        stack = [value]
+        stack, seen = [value], set[Value]()
         while stack:
             x = stack.pop()
-            if x not in self._clean:
+            if x not in self._clean and x not in seen:
                 if x.op is ops.parameter and self.op_of(x) is ops.parameter:
                     return True
-                self._clean.add(x)
+                seen.add(x)
                 stack += x.parents
+        self._clean |= seen
         return False
 
     def check(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..cached import cached_property
-from ..flat import FROM_INPUTS, Graph, hash64, origins, span_lengths
+from ..flat import FROM_INPUTS, Graph, hash64, needed, origins, span_lengths
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
@@ -119,16 +119,9 @@ def asked(graph: Graph) -> Mask:
     The last entry is for no parent, or the node 1. Of what a path's answers depend on every bit
     counts, as some sample may lie on the very edge of a branch.
     """
-    bits = bytearray(len(graph) + 1)
-    mask = np.frombuffer(bits, np.bool_)  # the same memory, for Python and for NumPy
     if not graph.questions:
-        return mask
-    mask[graph.outputs[-len(graph.questions) :]] = True
-    for node, (x, y, z) in zip(range(len(graph))[::-1], graph.parents[::-1].tolist()):
-        if bits[node]:
-            bits[x] = bits[y] = bits[z] = True
-    bits[-1] = False
-    return mask
+        return np.zeros(len(graph) + 1, bool)
+    return needed(graph, graph.outputs[-len(graph.questions) :])
 
 
 def replaced(fused: Fused, by: Ints) -> Fused:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array
-from ..flat import FROM_INPUTS, FROM_PARAMETERS, SweepSummary, exceeds_share, require_buffers
+from ..flat import (
+    BATCHED,
+    FROM_INPUTS,
+    FROM_PARAMETERS,
+    SweepSummary,
+    exceeds_share,
+    require_buffers,
+)
 from .bound import FILLED, Bound, Filled
 from .fuse import Mask
 from .plan import Plan
@@ -31,24 +38,26 @@ KEPT_WIDTHS = 32  # of tiles that stay bound,
 KEPT_BYTES = 1 << 28  # if all of them together are no larger,
 LARGE = KEPT_BYTES // 8  # and a tile that is larger than this stays alone
 
-FIRST = 4  # sizes of batch that a sweep meets are regular, and so are
+FIRST = 4  # sizes of batch that a sweep meets are regular, if it is no path's; and so are
 OFTEN, LATELY = 3, 16  # others that are asked for 3 times in the last 16 that were not,
 REGULAR = 8  # but not more than these at a time
+FREE = 512  # numbers, which take NumPy less time than a call does,
+MOST_FILLED = 64  # and up to how many samples a tile is filled up for that reason
 
 
 class Rounded(int):
     """How many samples a tile has where the last one is rounded up."""
 
 
-def round_up(count: int, most: int) -> int:
-    """The next of the numbers 1, 2, 3, 4, 6, 8, 12, 16, 24 ..., but not above `most`.
+def round_up(count: int, least: int, most: int) -> int:
+    """The next of the numbers 1, 2, 3, 4, 6, 8, 12, 16, 24 ..., from `least` to `most`.
 
-    >>> [round_up(count, 100) for count in (1, 2, 5, 7, 24, 25, 99)]
-    [1, 2, 6, 8, 24, 32, 100]
+    >>> [round_up(count, 2, 100) for count in (1, 2, 5, 7, 24, 25, 99)]
+    [2, 2, 6, 8, 24, 32, 100]
     """
     power = 1 << (count - 1).bit_length()
     below = 3 * (power >> 2)
-    return min(below if count <= below else power, most)
+    return min(max(below if count <= below else power, least), most)
 
 
 class FusedSweep:
@@ -77,6 +86,9 @@ class FusedSweep:
         self._times_bound = 0
         self._asks = bool(plan.graph.questions)
         self._rounded = Rounded(self.tile)
+        # below this width a call takes as long as at this, whatever it computes
+        each = plan.layout.sizes[BATCHED] // max(1, sum(x.buffer for x in plan.kernels))
+        self.least = max(2, min(MOST_FILLED, FREE // max(1, each)))
         # These are replaced and not changed, as threads may look at them at any time.
         self._regular: dict[int, bool] = {}  # sizes of batch, and whether they are still in use
         self._others: tuple[int, ...] = ()  # the last ones that were not regular
@@ -208,7 +220,8 @@ class FusedSweep:
     def _becomes_regular(self, batch: int) -> bool:
         """Whether a size that is not regular is now, if need be in place of one not in use."""
         self._others = others = (*self._others[1 - LATELY :], batch)
-        if len(self._regular) >= FIRST and others.count(batch) < OFTEN:
+        first = 0 if self._asks else FIRST
+        if len(self._regular) >= first and others.count(batch) < OFTEN:
             return False
         self._others, regular = (), self._regular
         if len(regular) >= REGULAR:
@@ -251,7 +264,7 @@ class FusedSweep:
         A single sample has no axis, and a full tile needs nothing to fill it up.
         """
         if type(tile) is Rounded and 1 < count < tile:
-            return self._take(round_up(count, tile), wanted | FILLED)
+            return self._take(round_up(count, self.least, tile), wanted | FILLED)
         return self._take(count, wanted)
 
     def _take(self, width: int, wanted: int) -> Bound:

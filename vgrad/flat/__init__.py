@@ -29,6 +29,7 @@ from .graph import (
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import Lone, Question, Sample, path_of
+from .parts import needed, part, with_parameters
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
 from .rows import Rows, as_slice, strides_of
@@ -41,8 +42,8 @@ __all__ = [
     "Header", "KernelSummary", "Lone", "Path", "PlainSweep", "Question", "ReadSummary", "Rows",
     "Sample", "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
     "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
-    "loading_arrays", "origins", "path_of", "reached", "record", "recorded", "require_buffers",
-    "require_samples", "run_alone", "save_arrays", "short", "slope", "span_lengths", "spans",
-    "strides_of", "tangent", "to_stored", "trace",
+    "loading_arrays", "needed", "origins", "part", "path_of", "reached", "record", "recorded",
+    "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",
+    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace", "with_parameters",
 ]
 # fmt: on

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -107,48 +107,6 @@ class Graph:
         for samples, given in some:
             answers[:, samples] = given
         return answers
-
-    def only(self, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
-        """The graph with some of its nodes as the only outputs, and without what they do not need.
-
-        Inputs and parameters stay, in their order.
-        """
-        given = np.concatenate([self.inputs, self.parameters])
-        needed = np.zeros(len(self) + 1, bool)
-        needed[outputs] = needed[given] = True
-        for node in range(len(self) - 1, -1, -1):
-            if needed[node]:
-                needed[self.parents[node]] = True
-        new = np.cumsum(needed, dtype=np.int32) - 1
-        new[-1] = -1  # no parent
-        kept = np.flatnonzero(needed[:-1])
-        return replace(
-            self,
-            **{name: getattr(self, name)[kept] for name in ("op", "value", "level")},
-            parents=new[self.parents[kept]],
-            inputs=new[self.inputs],
-            parameters=new[self.parameters],
-            outputs=new[outputs],
-            output_shapes=shapes,
-            labels={int(new[i]): text for i, text in self.labels.items() if needed[i]},
-            lines={int(new[i]): text for i, text in self.lines.items() if needed[i]},
-        )
-
-    def with_parameters(self, leaves: Sequence[Value]) -> Graph:
-        """The graph with more parameters, which it does not use, behind its own."""
-        more = leaves[len(self.parameters) :]
-        if not more:
-            return self
-        n, count = len(self), len(more)
-        return replace(
-            self,
-            op=np.append(self.op, np.full(count, ops.parameter.code, np.uint8)),
-            parents=np.pad(self.parents, ((0, count), (0, 0)), constant_values=-1),
-            value=np.append(self.value, [leaf._number for leaf in more]),
-            level=np.pad(self.level, (0, count)),
-            parameters=np.append(self.parameters, np.arange(n, n + count, dtype=np.int32)),
-            leaves=tuple(leaves),
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         # names as in a file, since codes mean nothing elsewhere

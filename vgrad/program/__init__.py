@@ -18,8 +18,9 @@ for each. `branched` parts the samples of a call:
                                         path 1: call, answers      others: sorted by their answers,
                                         ...                        on known paths or on new ones
 
-Besides, `options` checks those of `compile`, `replay` puts single samples through the scalar engine to find the first number that is not
-finite, `explain` prints the plan, and `checkpoint` writes programs to files.
+Besides, `options` checks those of `compile`, `replay` puts single samples through the scalar engine
+to find the first number that is not finite, `explain` prints the plan, and `checkpoint` writes
+programs to files.
 
 This wing imports compiler, flat and the definition. Wings that it does not know verify and draw
 programs.

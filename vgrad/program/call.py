@@ -22,6 +22,7 @@ Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps 
 
 SHARD = 2  # tiles; what one task of an executor takes
 WAITING = 64  # tasks that an executor is given ahead
+SHORT = 8192  # numbers
 FEW = 1024  # samples; of more, those whose numbers are not finite are worth a sweep of their own
 
 
@@ -154,6 +155,16 @@ def is_finite(value: float, gradient: Array) -> bool:
     return isfinite(gradient.dot(gradient)) or bool(np.isfinite(gradient).all())
 
 
+def _are_finite(numbers: Array) -> bool:
+    """Whether all are finite, as far as their squares tell, which takes a third of the time.
+
+    Of few at a time, which BLAS keeps in one thread: others, where cores are busy, take longer to
+    wake up than the numbers do.
+    """
+    parts = (numbers[start : start + SHORT] for start in range(0, len(numbers), SHORT))
+    return all(isfinite(part.dot(part)) for part in parts)
+
+
 # --- which sweep ---------------------------------------------------------------------------------
 
 
@@ -201,9 +212,7 @@ class _Columns:
             first = len(self.answer)  # outputs of the plain sweep stand
         numbers = self.answer[first:].reshape(-1)
         self.left: Any = []
-        if not isfinite(
-            numbers.dot(numbers)
-        ):  # else all are, which is found in a third of the time
+        if not _are_finite(numbers):
             self.left = np.flatnonzero(~np.isfinite(self.answer[first:]).all(axis=0))
         return not len(self.left)
 

@@ -26,7 +26,7 @@ from .. import ops
 from ..arguments import Array, Shape, as_theta
 from ..engine import Value
 from ..errors import ShapeError, TraceError
-from ..flat import Graph, Lone, Question, Sample, Tape, record, run_alone
+from ..flat import Graph, Lone, Question, Sample, Tape, record, run_alone, with_parameters
 from .runner import Runner
 
 Samples = NDArray[np.intp]  # their numbers in the batch
@@ -254,7 +254,7 @@ class Paths:
         self.recorder.settle()
         paths = Paths(self.recorder, self._new_runner, self._lock)
         for runner in self.runners:
-            graph = runner.graph.with_parameters(self.recorder.found)
+            graph = with_parameters(runner.graph, self.recorder.found)
             paths.add(runner if graph is runner.graph else self._new_runner(graph))
         return paths
 

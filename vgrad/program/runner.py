@@ -13,7 +13,7 @@ from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
 from ..compiler import FusedSweep, Plan, compile_plan
-from ..flat import Graph, PlainSweep, slope, tangent
+from ..flat import Graph, PlainSweep, part, slope, tangent
 
 
 @dataclass(eq=False, repr=False)
@@ -119,7 +119,7 @@ class Runner:
     def asking(self) -> Runner:
         """The answers to a path's questions alone."""
         graph, count = self.graph, len(self.graph.questions)
-        return replace(self, graph=graph.only(graph.outputs[-count:], (count,)))
+        return replace(self, graph=part(graph, graph.outputs[-count:], (count,)))
 
     @cached_property
     def along(self) -> Runner:

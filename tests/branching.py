@@ -463,7 +463,7 @@ def generator(w, x, y):
     return sum(w[0] * z * z for z in shrinking(x)) + y
 
 
-@branching(((5,),))
+@branching(((3,),))
 def comprehension(w, x):
     positive = [xi for xi in x if xi > 0]
     total = sum(w[1] * xi if xi < 1 else w[2] for xi in positive)
@@ -647,10 +647,13 @@ def on_a_parameter(w, x, y):
 
 @branching()
 def on_parameters_only(w, x, y):
-    a = w[0] + w[1] if w[0] < w[1] else w[0] * w[1]
+    """Each number that is asked about is made of one that was."""
+    a = abs(w[0]) + abs(w[1])
     while a > 1:
         a = a * 0.5
-    return a * x + y if w[2] != 0 and a <= w[3] else a * y
+    b = w[0] + 1
+    scale = b if -1 < b <= 1.6 else w[1]
+    return a * x + y * scale if w[2] != 0 and a <= w[3] else a * y
 
 
 @branching()

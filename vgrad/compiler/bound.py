@@ -56,8 +56,7 @@ class Bound:
         self._outputs = [
             (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
         ]
-        self._questions = len(graph.questions)
-        self._own = first = len(rows) - self._questions  # how many outputs are no answers
+        first = len(rows) - len(graph.questions)
         self._asked = [  # where answers are, which questions' they are, and what the path's are
             (memory, as_slice(rows[first:][which]), which, graph.answers[which])
             for memory, side in ((self._shared[:, None], SHARED), (self._batch, BATCHED))
@@ -167,11 +166,16 @@ class Bound:
             if len(which):
                 outputs[which] = memory[rows]
         if self._lost is not None:
-            outputs[: self._own, self._lost] = nan
+            outputs[: len(outputs) - self._questions, self._lost] = nan
 
     def all_follow(self) -> bool:
         """Whether all samples of the tile follow the path. Hot path."""
         return all((memory[rows] == answers).all() for memory, rows, _, answers in self._asked)
+
+    @property
+    def _questions(self) -> int:
+        # No attribute: from the 31st on, CPython looks all of them up in a slower way.
+        return sum(len(which) for _, _, which, _ in self._asked)
 
     def answers(self) -> Array:
         """(Q, count) the samples' answers to the path's questions."""

@@ -18,9 +18,9 @@ def needed(graph: Graph, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
     """(n + 1,) these nodes and all that they are computed from; the last entry is for no parent.
 
     >>> import vgrad
-    >>> graph = vgrad.trace(lambda x, y: (x + 1, x * y), (), ())  # x, y, 1, x + 1, x * y
-    >>> needed(graph, graph.outputs[:1])
-    array([ True, False,  True,  True, False, False])
+    >>> graph = vgrad.trace(lambda x, y: (x + 1, x * y), (), ())
+    >>> needed(graph, graph.outputs[:1])  # of 1, x, y, x + 1, x * y
+    array([ True,  True, False,  True, False, False])
     """
     bits = bytearray(len(graph) + 1)
     mask = np.frombuffer(bits, np.bool_)  # the same memory, for Python and for NumPy

@@ -53,7 +53,7 @@ class Call(NamedTuple):
         With `aux` also every output, (M, B). Of a path, without `aux`, the answers of its samples,
         (Q, B), or (0, B) if all follow it; those that do not do not count.
         """
-        runner, theta, arrays, batch, *_ = self
+        runner, theta, arrays, batch = self[:4]
         found, is_quick = None, runner.sweeps(theta)[0] == "quick"
         if is_quick and not aux and batch <= runner.quick.tile:
             # Hot path: the usual call in training skips shards and questions.
@@ -325,7 +325,7 @@ def _in_full(graph: Graph, columns: list[Array]) -> list[Array]:
 
 def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
     """One task: a method of the named sweep, run here or wherever an executor sends it."""
-    runner, theta, arrays, batch, *_ = shard
+    runner, theta, arrays, batch = shard[:4]
     with np.errstate(all="ignore"):  # which each thread has to say for itself
         return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
 

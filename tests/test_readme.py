@@ -40,6 +40,12 @@ def test_the_demos_it_names_are_there_and_have_those_options():
         assert all(f'"{option}"' in source for option in re.findall(r"--[a-z-]+", options)), name
 
 
+def test_the_function_on_top_is_that_of_the_demo():
+    demo = (README.parent / "demos" / "branches.py").read_text()
+    shown = README.read_text().split("```py\n")[1].split("```")[0]
+    assert shown in demo
+
+
 def test_snippets_run_in_order_and_print_what_the_readme_says(tmp_path, monkeypatch):
     """In one namespace, as a reader would type them."""
     monkeypatch.chdir(tmp_path)

@@ -75,13 +75,17 @@ class Sample:
     """Answers with the numbers of one sample, computed as the scalar engine does.
 
     `theta` is (P,), or None for the parameters' present numbers; `inputs` are the sample's numbers,
-    argument after argument. The first answers may be `told`.
+    argument after argument. The first answers may be `told`. For a sample `alone` no path is noted.
     """
 
     def __init__(
-        self, theta: Sequence[float] | None, inputs: Sequence[float], told: Sequence[float] = ()
+        self,
+        theta: Sequence[float] | None,
+        inputs: Sequence[float],
+        told: Sequence[float] = (),
+        alone: bool = False,
     ) -> None:
-        self.theta, self.inputs, self.told = theta, inputs, told
+        self.theta, self.inputs, self.told, self.alone = theta, inputs, told, alone
         self._numbers: list[float] = []  # of the nodes so far
         self._input, self._parameter = iter(inputs), count()
         self._mark = _Mark()
@@ -89,7 +93,7 @@ class Sample:
 
     def again(self) -> Sample:
         """The same for a new recording."""
-        return Sample(self.theta, self.inputs, self.told)
+        return Sample(self.theta, self.inputs, self.told, self.alone)
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""
@@ -97,23 +101,27 @@ class Sample:
         known = len(tape.questions) < len(self.told)
         number = self.told[len(tape.questions)] if known else self.numbers(tape, place)[place]
         answer = ANSWERS[means](number)
-        tape.note(place, means, answer, self._mark.of(tape))
+        if not self.alone:
+            tape.note(place, means, answer, self._mark.of(tape))
         return answer
 
     def numbers(self, tape: Tape, place: int) -> list[float]:
-        """The numbers of all nodes up to a place."""
-        numbers, codes, x, y = self._numbers, tape.op, tape.x, tape.y
+        """The numbers of all nodes up to a place. Hot path for samples alone."""
+        numbers, codes, x, y, z = self._numbers, tape.op, tape.x, tape.y, tape.z
         for i in range(len(numbers), place + 1):
-            op = ops.OPS[codes[i]]
-            if not op.arity:
-                numbers.append(self._leaf(tape, i, op))
-                continue
-            operands = [numbers[x[i]]]
-            if op.arity > 1:
-                operands.append(numbers[y[i]])
-            if op.arity > 2:
-                operands.append(numbers[tape.z[i]])
-            numbers.append(ops.evaluate(op.forward, *operands))
+            op, a, b = ops.OPS[codes[i]], x[i], y[i]
+            if a < 0:
+                number = self._leaf(tape, i, op)
+            elif b < 0:
+                number = ops.evaluate(op.forward, numbers[a])
+            elif i in z:
+                number = ops.evaluate(op.forward, numbers[a], numbers[b], numbers[z[i]])
+            else:
+                try:
+                    number = op.forward(numbers[a], numbers[b])
+                except ArithmeticError:
+                    number = ops.evaluate(op.forward, numbers[a], numbers[b])
+            numbers.append(number)
         return numbers
 
     def _leaf(self, tape: Tape, place: int, op: ops.Op) -> float:
@@ -135,11 +143,12 @@ class Sample:
         numbers, found = self.numbers(tape, len(tape.op) - 1), [0.0] * len(tape.op)
         found[root] = 1.0
         for i in range(root, -1, -1):
-            g, op = found[i], ops.OPS[tape.op[i]]
-            if g and op.arity:
-                parents = (tape.x[i], tape.y[i], tape.z.get(i, -1))[: op.arity]
+            g = found[i]
+            if g and tape.x[i] >= 0:
+                vjps = ops.OPS[tape.op[i]].vjp
+                parents = (tape.x[i], tape.y[i], tape.z.get(i, -1))[: len(vjps)]
                 arguments = (g, numbers[i], *[numbers[parent] for parent in parents])
-                for parent, vjp in zip(parents, op.vjp):
+                for parent, vjp in zip(parents, vjps):
                     if vjp is not None:
                         found[parent] += ops.evaluate(vjp, *arguments)
         return found

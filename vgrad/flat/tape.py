@@ -354,7 +354,8 @@ class Tape:
         return Lone(self, self.answers, places, output_shapes)
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
-        if isinstance(outputs, Operand) or (self.asked and ops.is_number(outputs)):
+        branches = isinstance(self.answers, Sample) and self.answers.asked
+        if isinstance(outputs, Operand) or (branches and ops.is_number(outputs)):
             return [self.lift(outputs)], ()
         array = isinstance(outputs, np.ndarray) and outputs.size
         if not (array or (isinstance(outputs, (tuple, list)) and outputs)):

@@ -89,7 +89,7 @@ class Recorder:
 
     def lone(self, theta: Array, arrays: Sequence[Array], sample: int) -> Lone:
         """One sample of a batch by itself, on the scalar engine."""
-        answers = self._sample(theta, arrays, sample)
+        answers = self._sample(theta, arrays, sample, alone=True)
         with naming(sample, answers):
             return run_alone(self.fn, self.shapes, self._tape(answers))
 
@@ -99,10 +99,15 @@ class Recorder:
             self.parameters, self.complete = list(self.found), True
 
     def _sample(
-        self, theta: Array | None, arrays: Sequence[Array], sample: int, told: Sequence[float] = ()
+        self,
+        theta: Array | None,
+        arrays: Sequence[Array],
+        sample: int,
+        told: Sequence[float] = (),
+        alone: bool = False,
     ) -> Sample:
         inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
-        return Sample(None if theta is None else theta.tolist(), inputs, told)
+        return Sample(None if theta is None else theta.tolist(), inputs, told, alone)
 
     def _tape(self, answers: Sample | None) -> Tape:
         return Tape(self.parameters, self.lines, self.complete, self.found, answers)

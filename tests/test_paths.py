@@ -235,9 +235,9 @@ def test_the_warning_can_be_made_an_error_and_names_a_function_to_decorate():
 
 
 def test_one_path_refuses_branches():
-    with pytest.raises(TraceError, match="unless paths=1"):
+    with pytest.raises(TraceError, match="without paths=1"):
         vgrad.compile(bent, W, paths=1)(THETA, X)
-    with pytest.raises(TraceError, match="vgrad.compile, which follows"):
+    with pytest.raises(TraceError, match="vgrad.compile without paths=1, which follows"):
         vgrad.trace(bent, ())
 
 

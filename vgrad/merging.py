@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from .operand import watches
 
@@ -37,13 +38,17 @@ def merge_branches(function: F) -> F:
     numbers, or if it asks for a whole number, as by int(x).
     """
 
+    if not callable(function):
+        kind = type(function).__name__
+        raise TypeError(f"merge_branches takes a function (got {function!r}, a {kind})")
+
     @wraps(function)
     def merged(*args: object, **named: object) -> object:
         call = partial(function, *args, **named)
-        for reference in watches.copy():
-            watch = reference()
-            if watch is not None and watch.records_here():  # type: ignore[attr-defined]
-                return watch.merged(call)  # type: ignore[attr-defined]
-        return call()
+        here: list[Any] = [reference() for reference in watches.copy()]
+        here = [watch for watch in here if watch is not None and watch.records_here()]
+        if not here:
+            return call()
+        return max(here, key=attrgetter("since")).merged(call)  # of a recording within another
 
     return merged  # type: ignore[return-value]

@@ -28,7 +28,7 @@ from .graph import (
     BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
-from .questions import Lone, Question, Sample, path_of
+from .questions import LoneSample, Question, SampleAnswers, path_of
 from .parts import needed, part, with_parameters
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
@@ -39,9 +39,9 @@ from .tape import Tape
 
 __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
-    "Header", "KernelSummary", "Lone", "Path", "PlainSweep", "Question", "ReadSummary", "Rows",
-    "Sample", "SweepSummary", "Tape", "argument_names", "as_slice", "capture", "duplicates",
-    "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
+    "Header", "KernelSummary", "LoneSample", "Path", "PlainSweep", "Question", "ReadSummary",
+    "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice", "capture",
+    "duplicates", "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
     "loading_arrays", "needed", "origins", "part", "path_of", "reached", "record", "recorded",
     "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",
     "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace", "with_parameters",

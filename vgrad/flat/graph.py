@@ -246,8 +246,11 @@ def _shape_problems(graph: Graph) -> Iterator[str]:
 
 def _question_problems(graph: Graph) -> Iterator[str]:
     for means, answer, *texts in graph.questions:
-        if means not in ANSWERS or not _is_number(answer) or not all(map(_is_text, texts)):
-            yield f"a question must be of {', '.join(ANSWERS)} and have a number for its answer"
+        if means not in ANSWERS or not all(map(_is_text, texts)):
+            yield f"a question must be of {', '.join(ANSWERS)}, with texts for its place"
+        whole = _is_number(answer) and answer == int(answer)
+        if not whole or (means == "bool" and answer not in (0, 1)):
+            yield f"an answer must be a whole number, of a truth 0 or 1 (got {answer!r:.50})"
     shapes, count = graph.output_shapes, len(graph.questions)
     if count and not (isinstance(shapes, list) and len(shapes) == 2 and shapes[1] == (count,)):
         yield f"outputs must be those of a function and {count} answers (got {shapes!r:.50})"

@@ -1,9 +1,9 @@
 """Questions that a function asks about numbers while it is recorded, and who answers them.
 
 A question is the truth of a number, or a whole number made of one. The list of answers is the
-*path* that the function takes. `Sample` answers with the numbers of one sample, so a recording
-follows that sample's path; `Ways` lets a function be run through all answers to its questions.
-Without either a question is refused.
+*path* that the function takes. `SampleAnswers` answers with the numbers of one sample, so that a
+recording follows that sample's path; `EveryAnswer`, in `ways`, lets a function be run through all
+answers to its questions. Without either a question is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol
 from .. import ops
 from ..arguments import Structure
 from ..errors import ShapeError
-from ..lines import source_line, user_frame
 from ..operand import whole
 
 Tape = Any  # `tape` imports this file
@@ -31,7 +30,12 @@ class Question(NamedTuple):
     answer: float  # a truth as 1.0 or 0.0, or a whole number
     line: str  # "file:line" that asked
     function: str  # the name of the function there
-    mark: str = ""  # a hash of what had been recorded until then
+    instead: str = ""  # what to write there, so that it is no question
+    prefix: str = ""  # a hash of what had been recorded until then
+
+    def in_words(self, answer: float) -> str:
+        """An answer, as messages have it."""
+        return ("false", "true")[answer != 0] if self.means == "bool" else f"{answer:g}"
 
 
 MOST_NAMED = 4  # answers, the last of a path
@@ -43,11 +47,7 @@ def path_of(questions: Sequence[Question]) -> str:
     >>> path_of([Question("bool", 1.0, "model.py:3", "f"), Question("int", 2.0, "model.py:5", "f")])
     'model.py:3 is true, model.py:5 is 2'
     """
-    truths = ("false", "true")
-    texts = [
-        f"{x.line} is {truths[int(x.answer)] if x.means == 'bool' else f'{x.answer:g}'}"
-        for x in questions[-MOST_NAMED:]
-    ]
+    texts = [f"{x.line} is {x.in_words(x.answer)}" for x in questions[-MOST_NAMED:]]
     return ", ".join(["..."] * (len(questions) > MOST_NAMED) + texts)
 
 
@@ -71,11 +71,11 @@ class Answers(Protocol):
     def again(self) -> Answers: ...
 
 
-class Sample:
+class SampleAnswers:
     """Answers with the numbers of one sample, computed as the scalar engine does.
 
     `theta` is (P,), or None for the parameters' present numbers; `inputs` are the sample's numbers,
-    argument after argument. The first answers may be `told`. For a sample `alone` no path is noted.
+    argument after argument. The first answers may be given: those that the function is `told`.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class Sample:
         theta: Sequence[float] | None,
         inputs: Sequence[float],
         told: Sequence[float] = (),
-        alone: bool = False,
     ) -> None:
-        self.theta, self.inputs, self.told, self.alone = theta, inputs, told, alone
+        self.theta, self.inputs, self.told = theta, inputs, told
         self._numbers: list[float] = []  # of the nodes so far
         self._input, self._parameter = iter(inputs), count()
-        self._mark = _Mark()
-        self.asked = False
+        self._prefix = _Prefix()
+        self.asked = False  # whether there was any question
+        self.alone = False  # whether that is all that will be known of them
 
-    def again(self) -> Sample:
+    def again(self) -> SampleAnswers:
         """The same for a new recording."""
-        return Sample(self.theta, self.inputs, self.told, self.alone)
+        return SampleAnswers(self.theta, self.inputs, self.told)
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""
@@ -102,7 +102,7 @@ class Sample:
         number = self.told[len(tape.questions)] if known else self.numbers(tape, place)[place]
         answer = ANSWERS[means](number)
         if not self.alone:
-            tape.note(place, means, answer, self._mark.of(tape))
+            tape.note(place, means, answer, self._prefix.of(tape))
         return answer
 
     def numbers(self, tape: Tape, place: int) -> list[float]:
@@ -154,11 +154,11 @@ class Sample:
         return found
 
 
-class Lone(NamedTuple):
+class LoneSample(NamedTuple):
     """What a function gives for one sample, on the scalar engine."""
 
     tape: Tape
-    answers: Sample
+    answers: SampleAnswers
     places: list[int]  # of the outputs
     output_shapes: Structure
 
@@ -174,7 +174,7 @@ class Lone(NamedTuple):
         return to_parameters, [found[place] for place in self.tape.inputs]
 
 
-class _Mark:
+class _Prefix:
     """A hash of all that a tape has recorded so far, but for the parameters' numbers."""
 
     def __init__(self) -> None:
@@ -194,10 +194,3 @@ class _Mark:
         self._hash.update(array("q", thirds).tobytes() + array("d", values).tobytes())
         self._thirds, self._values = len(tape.z), len(tape.value)
         return self._hash.hexdigest()
-
-
-def asked_here(means: str, answer: float, mark: str) -> Question:
-    """A question that the line of the user's code asks that is running now."""
-    frame = user_frame()
-    line = source_line(frame.f_code.co_filename, frame.f_lineno)
-    return Question(means, answer, line, frame.f_code.co_name, mark)

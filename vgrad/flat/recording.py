@@ -24,7 +24,7 @@ from ..errors import TraceError
 from ..lines import defining_line, error_line, outermost_frame
 from ..operand import look, watches
 from .graph import Graph
-from .questions import Lone
+from .questions import LoneSample
 from .refusals import refusal, wants_numbers
 from .tape import Tape
 from .ways import merged
@@ -66,7 +66,7 @@ def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph
     return _called(fn, shapes, tape, Tape.graph)
 
 
-def run_alone(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Lone:
+def run_alone(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> LoneSample:
     """Call `fn` for the one sample whose numbers the tape has, and return what it computed."""
     return _called(fn, shapes, tape, Tape.lone)
 
@@ -133,6 +133,7 @@ class Watch:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.doubt: TraceError | None = None  # what to raise if it does not vanish
+        self.since = time.perf_counter_ns()
         self._process = os.getpid()  # a fork leaves this behind in the child, where none records
         threads = sys._current_frames()
         threads.pop(tape.thread)

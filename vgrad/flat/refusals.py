@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dis import opname
+from functools import lru_cache
 from linecache import getline
 from sys import version_info
+from types import CodeType
 
 from ..errors import TraceError
-from ..lines import user_frame, user_line
+from ..lines import source_line, user_frame
 from ..operand import INSTEAD_OF_FLOAT
 from .questions import ANSWERS
 
@@ -57,6 +59,7 @@ _REFUSALS = {
              "vgrad.take(rows, index) to pick by a number")],
     "merged": [("", "a function whose branches are merged must not ask for a whole number of",
                 "it without merge_branches, which vgrad.compile follows")],
+    "digits": [("", "round() to digits must not be given", "vgrad.rint(100 * x) / 100")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],
     "hash": [("", "a set, and the key of a dict, must not hold",
@@ -64,7 +67,7 @@ _REFUSALS = {
     "index": [_RANGE, ("", *_INDEX)],
 }
 # fmt: on
-_WHOLE = {"int", "floor", "ceil", "round", "digits"}
+_WHOLE = {"int", "floor", "ceil", "round"}
 
 
 def wants_numbers(error: Exception) -> str:
@@ -79,13 +82,36 @@ def wants_numbers(error: Exception) -> str:
 
 def refusal(means: str) -> TraceError:
     """The error for looking at the number of a value that is being traced, by `means`."""
+    line, _, what, instead = _place(means)
+    follow = ", or vgrad.compile without paths=1, which follows every branch"
+    return TraceError(
+        f"{what} a value that is being traced, whose number is not known yet ({line}); use "
+        f"{instead}{follow * (means in ANSWERS)}"
+    )
+
+
+def asked_here(means: str) -> tuple[str, str, str]:
+    """The line of the user's code that asks by `means`, its function, and what to write instead."""
+    line, function, _, instead = _place(means)
+    return line, function, instead
+
+
+def _place(means: str) -> tuple[str, str, str, str]:
     frame = user_frame()
-    line = getline(frame.f_code.co_filename, frame.f_lineno)
+    return _described(means, frame.f_code, frame.f_lasti, frame.f_lineno)
+
+
+@lru_cache(maxsize=1024)  # a loop asks by the same operation again and again
+def _described(
+    means: str, code: CodeType, operation: int, number: int
+) -> tuple[str, str, str, str]:
+    """The line at an operation of some code, the function, what it must not do, what to write."""
+    line = getline(code.co_filename, number)
     # without strings and comments, as far as that is easy
     text = re.sub(r"#.*", "", re.sub(r"'[^']*'|\"[^\"]*\"", "''", line))
     if means == "bool":
-        operation, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
-        known = [*_askers(opname[operation], argument), *_ANY]
+        name, argument = code.co_code[operation : operation + 2]
+        known = [*_askers(opname[name], argument), *_ANY]
     else:
         known = _REFUSALS.get("int" if means in _WHOLE else means, [])
     fits = (entry[1:] for entry in known if re.search(entry[0], text))
@@ -93,11 +119,7 @@ def refusal(means: str) -> TraceError:
         f".{means} must not be asked of",
         "the value itself; to see its number, return it as a further output",
     )
-    follow = ", or vgrad.compile, which follows every branch unless paths=1"
-    return TraceError(
-        f"{what} a value that is being traced, whose number is not known yet "
-        f"({user_line()}); use {instead}{follow * (means in ANSWERS)}"
-    )
+    return source_line(code.co_filename, number), code.co_name, what, instead
 
 
 def _askers(operation: str, argument: int) -> list[tuple[str, str, str]]:

@@ -21,8 +21,8 @@ from ..operand import Operand, declined, look
 from .graph import Graph
 from .parameters import Parameters
 from .passes import canonical_order
-from .questions import ANSWERS, OPS, Answers, Lone, Question, Sample, asked_here
-from .refusals import refusal
+from .questions import ANSWERS, OPS, Answers, LoneSample, Question, SampleAnswers
+from .refusals import asked_here, refusal
 
 
 def _refusing(means: str) -> Callable[..., NoReturn]:
@@ -95,7 +95,7 @@ class Node(Operand):
         return self.tape.truth(self.place)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if hasattr(Value, name):
+        if hasattr(Value, name) or hasattr(float, name):
             self.tape.refuse(name)
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
@@ -261,7 +261,9 @@ class Tape:
             return True
         if means == "data":
             return Node(self, self.lift(value)).stop_gradient()
-        return self.ask(self.lift(value) if self.answers else -1, means)
+        if self.answers is None:
+            self.refuse(means)
+        return self.ask(self.lift(value), means)
 
     def node(self, place: int) -> Node:
         """The node at a place."""
@@ -289,9 +291,10 @@ class Tape:
             self.refuse(means)
         return self.answers.ask(self, place, means)
 
-    def note(self, place: int, means: str, answer: float, mark: str) -> None:
+    def note(self, place: int, means: str, answer: float, prefix: str) -> None:
         """Note a question and its answer, and record the node whose number that is."""
-        self.questions.append(asked_here(means, answer, mark))
+        line, function, instead = asked_here(means)
+        self.questions.append(Question(means, answer, line, function, instead, prefix))
         self.asked.append(self.question(place, means))
 
     def question(self, place: int, means: str) -> int:
@@ -345,16 +348,16 @@ class Tape:
             questions=tuple(self.questions),
         )
 
-    def lone(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> Lone:
+    def lone(self, outputs: Any, input_shapes: Iterable[Shape], name: str) -> LoneSample:
         """What a function returned for the one sample whose numbers the tape has, and gradients."""
         if self.refusal is not None or self.parameters.frozen:
             self.graph(outputs, input_shapes, name)  # which finds out what is wrong, if anything is
         places, output_shapes = self._flatten(outputs, name)
-        assert isinstance(self.answers, Sample)
-        return Lone(self, self.answers, places, output_shapes)
+        assert isinstance(self.answers, SampleAnswers)
+        return LoneSample(self, self.answers, places, output_shapes)
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
-        branches = isinstance(self.answers, Sample) and self.answers.asked
+        branches = isinstance(self.answers, SampleAnswers) and self.answers.asked
         if isinstance(outputs, Operand) or (branches and ops.is_number(outputs)):
             return [self.lift(outputs)], ()
         array = isinstance(outputs, np.ndarray) and outputs.size

@@ -20,7 +20,7 @@ MOST = 16  # ways through one call
 MISTAKES = (TypeError, NameError, AttributeError, ImportError)  # of which no way is free
 
 
-class Ways:
+class EveryAnswer:
     """Answers "yes" where nothing else is told, and notes what was asked."""
 
     def __init__(self, told: list[float]) -> None:
@@ -72,7 +72,7 @@ def _too_many() -> TraceError:
 
 
 def _way(tape: Tape, call: Callable[[], Any], told: list[float]) -> Way:
-    outer, answers = tape.answers, Ways(list(told))
+    outer, answers = tape.answers, EveryAnswer(list(told))
     tape.answers = answers
     try:
         result = call()

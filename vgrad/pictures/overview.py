@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..arguments import count, whole_number
 from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
-from ..program import Fork, Paths, Program, Runner, said
+from ..program import Fork, Paths, Program, Runner
 from .diagram import Diagram, Kind
 from .nodes import graph_items, node_diagram, value_items
 
@@ -56,12 +56,12 @@ def tree(paths: Paths) -> Diagram:
     boxes: dict[Fork, tuple[int, int]] = {}  # and their columns
     for fork in paths.forks():
         if fork not in boxes:
-            boxes[fork] = diagram.add("question", 0, *_asked(fork)), 0
+            boxes[fork] = diagram.add("question", 0, *fork.where.split(", ")), 0
         box, column = boxes[fork]
-        for answer, child in fork.ways():
-            edge = diagram.add("op", column + 1, said(fork, answer))
+        for answer, child in fork.branches():
+            edge = diagram.add("op", column + 1, answer)
             if child.question is not None:
-                target = diagram.add("question", column + 2, *_asked(child))
+                target = diagram.add("question", column + 2, *child.where.split(", "))
             else:
                 nodes = len(paths.runners[child.path].graph)
                 target = diagram.add(
@@ -70,11 +70,6 @@ def tree(paths: Paths) -> Diagram:
             boxes[child] = target, column + 2
             diagram.edges += [(box, edge), (edge, target)]
     return diagram
-
-
-def _asked(fork: Fork) -> tuple[str, str]:
-    assert fork.question is not None
-    return fork.question.line, f"in {fork.question.function}"
 
 
 def overview(runner: Runner) -> Diagram:

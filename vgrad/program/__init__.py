@@ -29,7 +29,6 @@ programs.
 from .arrays import split
 from .branched import BranchedCall
 from .call import Call
-from .explain import said
 from .paths import Fork, Paths
 from .program import Program, compile
 from .replay import Replay, parameter_name
@@ -37,5 +36,5 @@ from .runner import Runner
 
 __all__ = [
     "BranchedCall", "Call", "Fork", "Paths", "Program", "Replay", "Runner", "compile",
-    "parameter_name", "said", "split",
+    "parameter_name", "split",
 ]  # fmt: skip

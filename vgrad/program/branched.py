@@ -9,7 +9,7 @@ with a new one. Samples whose path is one too many are computed one by one on th
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from ..arguments import Array
 from ..errors import PathsWarning
-from ..flat import Graph, Lone, Question
+from ..flat import Graph, LoneSample, Question
 from ..lines import user_frame
 from .call import Call, Total
-from .paths import Groups, Paths, ProcessLock, Recorder, Samples
+from .paths import Groups, Paths, Samples
+from .recorder import ProcessLock, Recorder
 from .runner import Runner
 
 Mask = NDArray[np.bool_]
@@ -88,7 +89,8 @@ class BranchedCall:
                 whole[:, samples] = outputs[: len(whole), stay]
         for sample, lone in self._lone():
             numbers, (part, _) = lone.outputs(), lone.gradients()
-            value, gradient = value + numbers[0] / divisor, gradient + np.array(part) / divisor
+            value += numbers[0] / divisor
+            gradient += np.array(part, gradient.dtype) / divisor
             if whole is not None:
                 whole[:, sample] = numbers
         return value, gradient, whole
@@ -117,13 +119,12 @@ class BranchedCall:
         assert self._groups is not None
         return {path: len(samples) for path, samples in self._groups}
 
-    def parts(self) -> list[Call]:
+    def parts(self) -> Iterator[Call]:
         """A call for each path, of the samples that take it, and one for each sample alone."""
-        calls = self._calls()
+        yield from self._calls()
         for samples, _ in self.lone:
             for sample in samples.tolist():
-                calls.append(self._call(self._recorded(sample), np.array([sample])))
-        return calls
+                yield self._call(self._recorded(sample), np.array([sample]))
 
     def located(self, sample: int) -> tuple[Call, int]:
         """The part that a sample is in, and its number there."""
@@ -145,8 +146,9 @@ class BranchedCall:
         return np.empty((rows, self.batch), self.runner.dtype)
 
     def explore(self) -> None:
-        """Find the paths of all samples."""
+        """Find the paths of all samples, and the parameters on them."""
         self._sorted([(0, np.arange(self.batch), None)])
+        deque(self._lone(), maxlen=0)
 
     # --- which path ------------------------------------------------------------------------------
 
@@ -155,7 +157,8 @@ class BranchedCall:
 
         For each: the samples that take the path, which of the call's they are, and what it gave.
         """
-        waiting, done, is_guess = self._start()
+        done: Groups = []
+        waiting, is_guess = self._start()
         while waiting:
             left: list[Work] = []
             for path, samples in waiting:
@@ -178,23 +181,23 @@ class BranchedCall:
     def _calls(self) -> list[Call]:
         """A call for each path, of the samples that take it."""
         if self._groups is None:
-            groups, _, _ = self._start()
+            groups, _ = self._start()
             self._settle(self._sorted([(path, samples, None) for path, samples in groups]), False)
         assert self._groups is not None
         return [self._call(self.paths.runners[path], samples) for path, samples in self._groups]
 
-    def _start(self) -> tuple[Groups, Groups, bool]:
-        """The paths that samples may take; none yet that they do; whether it is where they were."""
+    def _start(self) -> tuple[Groups, bool]:
+        """The path that each sample is to try, and whether all are where they were last."""
         self.lone.clear()
         guess = self.paths.guess(self.batch)
         if guess is None:
-            return self._sorted([(0, np.arange(self.batch), None)]), [], False
+            return self._sorted([(0, np.arange(self.batch), None)]), False
         if sum(len(samples) for _, samples in guess) == self.batch:
-            return list(guess), [], True
+            return list(guess), True
         alone = np.ones(self.batch, bool)
         for _, samples in guess:
             alone[samples] = False
-        return [*guess, *self._sorted([(0, np.flatnonzero(alone), None)])], [], False
+        return [*guess, *self._sorted([(0, np.flatnonzero(alone), None)])], False
 
     def _settle(self, groups: Groups, is_guess: bool) -> None:
         """Note the path of each sample, for the next call too, and warn of those without."""
@@ -214,14 +217,12 @@ class BranchedCall:
     def _sorted(self, waiting: list[Work]) -> Groups:
         """The path of each sample: its answers on one path lead it to the next."""
         groups: Groups = []
-        unknown: list[tuple[int, Samples, Array]] = []  # a path, and what is answered there at last
+        unknown: list[Work] = []  # samples that leave a path, with their answers until there
         while waiting or unknown:
-            if not waiting:  # a new path for the most
+            if not waiting:  # the most samples choose the next new path
                 unknown.sort(key=lambda work: len(work[1]))
-                path, samples, told = unknown.pop()
-                found = self._find(path, samples, told)
-                if found is not None:
-                    waiting.append((found, samples, None))
+                while unknown and not waiting:
+                    waiting = self._found(*unknown.pop())
                 continue
             path, samples, answers = waiting.pop()
             runner = self.paths.runners[path]
@@ -233,17 +234,19 @@ class BranchedCall:
             for k, answer, some in _leaving(same, answers):
                 child = self.paths.child(path, k, answer)
                 if child is None:
-                    unknown.append((path, samples[some], answers[: k + 1, some[0]]))
+                    unknown.append((path, samples[some], answers[: k + 1, some[0]].copy()))
                 else:
                     waiting.append((child, samples[some], None))
         return sorted(groups, key=lambda group: group[0])
 
-    def _find(self, path: int, samples: Samples, told: Array) -> int | None:
-        """The path of samples that leave a known one, by the first of them, or None."""
+    def _found(self, path: int, samples: Samples, told: Array | None) -> list[Work]:
+        """The path of samples that leave a known one, by the first of them, if there is one."""
+        assert told is not None
         found = self.paths.find(self.given, self.arrays, int(samples[0]), path, told.tolist())
-        if found is None:
-            self.lone.append((samples, self.paths.runners[path].graph.questions[len(told) - 1]))
-        return found
+        if found is not None:
+            return [(found, samples, None)]
+        self.lone.append((samples, self.paths.runners[path].graph.questions[len(told) - 1]))
+        return []
 
     def _call(self, runner: Runner, samples: Samples) -> Call:
         """The call of these samples alone."""
@@ -262,32 +265,41 @@ class BranchedCall:
 
     # --- samples alone ---------------------------------------------------------------------------
 
-    def _lone(self) -> Iterator[tuple[int, Lone]]:
+    def _lone(self) -> Iterator[tuple[int, LoneSample]]:
         """The samples whose path is one too many, each on the scalar engine."""
         recorder = self.paths.recorder
         for samples, _ in self.lone:
             for sample in samples.tolist():
-                assert recorder is not None
-                yield sample, recorder.lone(self.theta, self.arrays, sample)
+                assert recorder is not None  # without one there are no samples alone
+                yield sample, recorder.alone(self.given, self.arrays, sample)
 
     def _recorded(self, sample: int) -> Runner:
         """A path for one sample that is not kept."""
         assert self.paths.recorder is not None
-        graph = self.paths.recorder.graph(self.theta, self.arrays, sample)
+        graph = self.paths.recorder.unconfirmed(self.theta, self.arrays, sample)
         return replace(self.runner, graph=graph, fuse=False)
+
+    def _instead(self, question: Question) -> str:
+        """What to write where samples part."""
+        recorder, function = self.paths.recorder, question.function
+        own = getattr(getattr(recorder, "fn", None), "__name__", "")
+        if function.isidentifier() and function != own:
+            merge = f"decorate {function} with @vgrad.merge_branches, if it is pure"
+            return f"{merge}, or use {question.instead}"
+        return f"use {question.instead}"
 
     def _warn(self) -> None:
         """Warn of samples alone: how many, where they parted, and what to write there."""
         places: Counter[Question] = Counter()
         for samples, question in self.lone:
-            places[question._replace(answer=0.0, mark="")] += len(samples)
+            places[question._replace(answer=0.0, prefix="")] += len(samples)
         (question, _), alone = places.most_common(1)[0], places.total()
         frame = user_frame()
         warnings.warn_explicit(
-            f"{alone:,} of {self.batch:,} samples take paths of their own, beyond the "
-            f"{len(self.paths.runners)} recorded, and run one by one on the scalar engine, which "
-            f"is slow; most part at {question.line}, in {question.function}: write "
-            f"{_instead(question)}, or compile with paths=, more than now",
+            f"{alone:,} of {self.batch:,} samples take other paths than the "
+            f"{len(self.paths.runners)} that are recorded, and run one by one on the scalar "
+            f"engine, which is slow; most of them leave at {question.line}, in "
+            f"{question.function}: {self._instead(question)}, or compile with a larger paths=",
             PathsWarning,
             frame.f_code.co_filename,
             frame.f_lineno,
@@ -323,13 +335,8 @@ def _leaving(same: Mask, answers: Array) -> Iterator[tuple[int, float, NDArray[n
     at = same[:, left].argmin(axis=0)
     for k in np.unique(at).tolist():
         here = left[at == k]
+        here = here[np.argsort(answers[k, here], kind="stable")]
         given = answers[k, here]
-        for answer in np.unique(given).tolist():
-            yield k, answer, here[(given == answer) | (np.isnan(given) & (answer != answer))]
-
-
-def _instead(question: Question) -> str:
-    if question.means != "bool":
-        return "vgrad.take(rows, index) there, to pick by a number"
-    merged = f", or decorate {question.function} with @vgrad.merge_branches if it is pure"
-    return "vgrad.where(condition, a, b) there" + merged * question.function.isidentifier()
+        ends = np.flatnonzero(given[1:] != given[:-1]) + 1  # nan, which is like no other, by itself
+        for some in np.split(here, ends):
+            yield k, float(answers[k, some[0]]), some

@@ -101,9 +101,9 @@ class Call(NamedTuple):
         found, inputs = call.input_columns(strict), len(self.runner.graph.inputs)
         return np.delete(found, slice(1, 1 + inputs), axis=0)
 
-    def parts(self) -> list[Call]:
+    def parts(self) -> Iterator[Call]:
         """The calls that the samples are parted into, one for each path: this one alone."""
-        return [self]
+        yield self
 
     def located(self, sample: int) -> tuple[Call, int]:
         """The part that a sample is in, and its number there."""

@@ -22,11 +22,11 @@ def explain_paths(call: BranchedCall) -> str:
     rows = [("question", "asked at", "samples", "answers")]
     for fork, k in number.items():
         answers = [
-            f"{said(fork, answer)}: {total[child]:,}, "
+            f"{answer}: {total[child]:,}, "
             + (f"question {number[child]}" if child.question else f"path {child.path}")
-            for answer, child in fork.ways()
+            for answer, child in fork.branches()
         ]
-        rows.append((str(k), place(fork), f"{total[fork]:,}", "; ".join(answers)))
+        rows.append((str(k), fork.where, f"{total[fork]:,}", "; ".join(answers)))
     parts = [_table(rows, "><><")]
     if alone:
         parts[0] += f"\non paths that are not recorded, one by one: {alone:,}"
@@ -34,18 +34,6 @@ def explain_paths(call: BranchedCall) -> str:
         head = f"path {path}, of {size:,} samples, with {len(paths.passed(path)) - 1:,} answers"
         parts.append(f"{head}\n{explain(paths.runners[path], size)}")
     return "\n\n".join(parts)
-
-
-def place(fork: Fork) -> str:
-    """Where a fork's question is asked."""
-    assert fork.question is not None
-    return f"{fork.question.line}, in {fork.question.function}"
-
-
-def said(fork: Fork, answer: float) -> str:
-    """An answer to a fork's question, in words."""
-    assert fork.question is not None
-    return ("false", "true")[int(answer)] if fork.question.means == "bool" else f"{answer:g}"
 
 
 def explain(runner: Runner, batch: int) -> str:

@@ -12,21 +12,18 @@ as a graph of its own, whose last outputs are a sample's own answers. The tree f
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ops
-from ..arguments import Array, Shape, as_theta
-from ..engine import Value
+from ..arguments import Array
 from ..errors import ShapeError, TraceError
-from ..flat import Graph, Lone, Question, Sample, Tape, record, run_alone, with_parameters
+from ..flat import Graph, Question, path_of, with_parameters
+from .recorder import ProcessLock, Recorder, not_the_same
 from .runner import Runner
 
 Samples = NDArray[np.intp]  # their numbers in the batch
@@ -36,122 +33,33 @@ KEPT_GUESSES = 8  # batch sizes whose groups are remembered
 TRUSTED = 0.75  # of the samples; if fewer are still on their path, they are sorted first
 
 
-class ProcessLock:
-    """A lock for each process: one from before a fork may be held by a thread that is not here."""
-
-    def __init__(self) -> None:
-        self._locks: dict[int, threading.RLock] = {}
-
-    def here(self) -> threading.RLock:
-        """This process's lock."""
-        return self._locks.setdefault(os.getpid(), threading.RLock())
-
-
-class Recorder:
-    """Calls a function to record the path of one sample, or to compute that sample alone."""
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        shapes: tuple[Shape, ...],
-        parameters: Sequence[Value] | None,
-        finds: bool,
-        lines: bool = False,
-        most: int = 1,
-    ) -> None:
-        self.fn, self.shapes, self.lines, self.most = fn, shapes, lines, most
-        self.parameters = parameters  # None while they are being found
-        self.found: Sequence[Value] = ()  # so far
-        self.complete = finds and parameters is not None
-
-    def graph(
-        self, theta: Array | None, arrays: Sequence[Array], sample: int, told: Sequence[float] = ()
-    ) -> Graph:
-        """The path of one sample of a batch; its first answers may be told.
-
-        Raises TraceError if the function asks or computes something else when it is called again.
-        """
-        answers = self._sample(theta, arrays, sample, told) if self.most > 1 else None
-        with naming(sample, answers):
-            graph = record(self.fn, self.shapes, self._tape(answers))
-            if graph.questions:
-                assert answers is not None
-                again = record(self.fn, self.shapes, self._tape(answers.again()))
-                _require_same(graph, again)
-        if self.parameters is None:
-            self.found = graph.leaves
-            # Where parameters are recorded depends on those found before, and so do marks.
-            unmarked = tuple(question._replace(mark="") for question in graph.questions)
-            graph = replace(graph, questions=unmarked)
-            if graph.questions and theta is not None:
-                as_theta(theta[: len(self.found)], len(self.found), theta.dtype)
-        return graph
-
-    def lone(self, theta: Array, arrays: Sequence[Array], sample: int) -> Lone:
-        """One sample of a batch by itself, on the scalar engine."""
-        answers = self._sample(theta, arrays, sample, alone=True)
-        with naming(sample, answers):
-            return run_alone(self.fn, self.shapes, self._tape(answers))
-
-    def settle(self) -> None:
-        """Take the parameters found so far for all that there are."""
-        if self.parameters is None:
-            self.parameters, self.complete = list(self.found), True
-
-    def _sample(
-        self,
-        theta: Array | None,
-        arrays: Sequence[Array],
-        sample: int,
-        told: Sequence[float] = (),
-        alone: bool = False,
-    ) -> Sample:
-        inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
-        return Sample(None if theta is None else theta.tolist(), inputs, told, alone)
-
-    def _tape(self, answers: Sample | None) -> Tape:
-        return Tape(self.parameters, self.lines, self.complete, self.found, answers)
-
-
-def _require_same(graph: Graph, again: Graph) -> None:
-    """Raise TraceError unless both recordings asked and computed the same."""
-    for k, question in enumerate(graph.questions):
-        if again.questions[k : k + 1] != (question,):
-            raise _not_the_same(question)
-    if len(again.questions) > len(graph.questions):
-        raise _not_the_same(again.questions[len(graph.questions)])
-    pairs = [(getattr(graph, x), getattr(again, x)) for x in ("op", "parents", "outputs")]
-    pairs += [tuple(x.value[x.op == ops.const.code].view(np.int64) for x in (graph, again))]
-    if not all(np.array_equal(*pair) for pair in pairs):
-        raise _not_the_same(graph.questions[-1])
-
-
-def _not_the_same(question: Question) -> TraceError:
-    return TraceError(
-        "a function that branches must ask and compute the same whenever it is called with the "
-        f"same numbers (got something else in a second call, at or before {question.line}); pass "
-        "random numbers and what changes as arguments, and go through lists in place of sets"
-    )
-
-
 @dataclass(eq=False)
 class Fork:
-    """A place in the tree: what is asked there, and where each answer leads."""
+    """A place in the tree: what is asked there, and where each answer leads; or a path's end."""
 
     path: int  # the first that comes by
     question: Question | None  # None at the end of a path
     children: dict[float, Fork] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """Where its question is asked."""
+        assert self.question is not None
+        return f"{self.question.line}, in {self.question.function}"
+
+    def branches(self) -> list[tuple[str, Fork]]:
+        """Each answer, in words, and where it leads: to the next parting of paths, or an end."""
+        assert self.question is not None
+        children = [*self.children.items()]  # to which other threads may add
+        return [(self.question.in_words(answer), child.parting()) for answer, child in children]
+
     def parting(self) -> Fork:
         """The first fork from here on where paths part, or the end of the only path."""
-        fork = self
-        while len(fork.children) == 1:
-            (fork,) = fork.children.values()
+        fork, children = self, [*self.children.values()]
+        while len(children) == 1:
+            fork = children[0]
+            children = [*fork.children.values()]
         return fork
-
-    def ways(self) -> list[tuple[float, Fork]]:
-        """Where each answer leads: to the next fork where paths part, or to the end of one."""
-        return [(answer, child.parting()) for answer, child in [*self.children.items()]]
 
 
 class Paths:
@@ -184,32 +92,30 @@ class Paths:
             fork = waiting.popleft()
             if fork.children:
                 found.append(fork)
-                waiting += [child for _, child in fork.ways()]
+                waiting += [child for _, child in fork.branches()]
         return found
 
     def add(self, runner: Runner) -> int:
         """Add a path; returns its number. Raises TraceError if it does not fit the others."""
         graph, path = runner.graph, len(self.runners)
         self._require_structure(graph)
-        forks, before = [], None
-        for k in range(len(graph.questions) + 1):
-            question = graph.questions[k] if k < len(graph.questions) else None
-            if before is None:
-                fork = self._forks[0][0] if path else Fork(path, question)
-            else:
-                last = graph.questions[k - 1]
-                fork = before.children.get(last.answer) or Fork(path, question)
-            if not _are_same(fork.question, question):
-                raise _not_the_same(question or fork.question or graph.questions[-1])
-            if question is not None and question.mark:
-                fork.question = question
+        asked = [*graph.questions, None]
+        fork = self._forks[0][0] if path else Fork(path, asked[0])
+        forks = [fork]
+        for before, question in zip(graph.questions, asked[1:]):
+            fork = fork.children.get(before.answer) or Fork(path, question)
             forks.append(fork)
-            before = fork
-        for question, fork, child in zip(graph.questions, forks, forks[1:]):
-            fork.children.setdefault(question.answer, child)
-        self._forks.append(forks)
+        for fork, question in zip(forks, asked):
+            if not _are_same(fork.question, question):
+                raise not_the_same(question or fork.question or graph.questions[-1])
         self.branch = bool(graph.questions)
-        self.runners.append(runner)  # last, as other threads look here first
+        self._forks.append(forks)
+        self.runners.append(runner)
+        # Only now does anything lead there, as other threads may be looking.
+        for fork, question, child in zip(forks, graph.questions, forks[1:]):
+            if question.prefix:
+                fork.question = question
+            fork.children.setdefault(question.answer, child)
         return path
 
     def _require_structure(self, graph: Graph) -> None:
@@ -217,8 +123,8 @@ class Paths:
         new, old = shapes[0], shapes[-1]
         if graph.questions and new[0] != old[0]:
             raise TraceError(
-                f"a function must return the same structure on every path (got {new[0]}, where it "
-                f"returned {old[0]} before, as shapes)"
+                f"a function must return the same structure on every path (got shapes {new[0]} "
+                f"where {path_of(graph.questions)}, and {old[0]} before)"
             )
 
     def child(self, path: int, k: int, answer: float) -> int | None:
@@ -248,10 +154,16 @@ class Paths:
                     "samples must take one of the paths that this program had seen when it was "
                     f"pickled or saved (got sample {sample}, which leaves them at {question.line})"
                 )
-            if len(self.runners) >= self.recorder.most:
+            if self.is_full:
                 return None
             graph = self.recorder.graph(theta, arrays, sample, told)
+            self.recorder.require_same(self.runners[path].graph, arrays, sample)
             return self.add(self._new_runner(graph))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more paths may be recorded."""
+        return self.recorder is not None and len(self.runners) >= self.recorder.most
 
     def settled(self) -> Paths:
         """The same paths once all parameters are known: each takes all of them."""
@@ -289,27 +201,9 @@ class Guess(NamedTuple):
 
 
 def _are_same(known: Question | None, question: Question | None) -> bool:
-    """Whether two paths ask the same at a fork, or both end; a mark may be unknown."""
+    """Whether two paths ask the same at a fork, or both end; prefixes may be unknown."""
     if known is None or question is None:
         return known is question
-    marks = {known.mark, question.mark} - {""}
+    prefixes = {known.prefix, question.prefix} - {""}
     alike = (known.means, known.line) == (question.means, question.line)
-    return alike and len(marks) <= 1
-
-
-class naming:
-    """Adds to an exception that leaves a `with` block which sample it was raised for.
-
-    It does so if the function's way depends on the sample: if it asked for answers.
-    """
-
-    def __init__(self, sample: int, answers: Sample | None) -> None:
-        self.sample, self.answers = sample, answers
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None and self.answers is not None and self.answers.asked:
-            notes = [*getattr(error, "__notes__", ()), f"at sample {self.sample} of the batch"]
-            error.__notes__ = notes  # as add_note does since Python 3.11
+    return alike and len(prefixes) <= 1

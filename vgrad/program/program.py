@@ -21,11 +21,13 @@ from .branched import BranchedCall, explored
 from .call import Call
 from .explain import explain, explain_paths
 from .options import Options
-from .paths import Paths, ProcessLock, Recorder
+from .paths import Paths
+from .recorder import ProcessLock, Recorder
 from .replay import check_gradient, check_outputs, check_per_sample
 from .runner import Runner
 
 Source = Callable[..., Any] | Graph
+AnyCall = Call | BranchedCall
 
 
 def compile(
@@ -185,8 +187,9 @@ class Program:
         call = self.prepared(theta, arrays, scalar=True)
         size, divisor = len(call.theta), self._divisor(call)
         both = np.concatenate([call.theta, as_theta(v, size, self._options.dtype, "v")])
-        products = [self._along(part, both, divisor) for part in call.parts()]
-        product: Array = sum(products[1:], products[0])
+        product = np.zeros(size, self._options.dtype)
+        for part in call.parts():
+            product += self._along(part, both, divisor)
         return product
 
     def _along(self, call: Call, both: Array, divisor: int) -> Array:
@@ -322,9 +325,7 @@ class Program:
 
     __copy__ = __deepcopy__
 
-    def prepared(
-        self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False
-    ) -> Call | BranchedCall:
+    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> AnyCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
         rows, batch, shapes = as_batch(arrays, self._options.dtype)
         paths = self.paths.get(shapes) or self._paths(theta, rows, batch, shapes)
@@ -362,11 +363,12 @@ class Program:
             )
         with self._recording.here():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.paths:
-                recorder = Recorder(self._fn, shapes, self._parameters, self._finds_parameters)
-                recorder.lines, recorder.most = self._options.check_finite, self._options.paths
-                if theta is not None:
-                    theta = as_numbers(theta, "theta", self._options.dtype)
-                    theta = as_theta(theta, theta.size, self._options.dtype)
+                finds, lines = self._finds_parameters, self._options.check_finite
+                most = self._options.paths
+                recorder = Recorder(self._fn, shapes, self._parameters, finds, lines, most)
+                if theta is not None:  # of any length as yet
+                    numbers = as_numbers(theta, "theta", self._options.dtype)
+                    theta = as_theta(numbers, numbers.size, self._options.dtype)
                 paths = explored(recorder, self._new_runner, self._recording, theta, arrays, batch)
                 if self._parameters is None:  # before there are paths: who sees some finds these
                     self._parameters = list(recorder.parameters or ())
@@ -379,22 +381,20 @@ class Program:
             self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
         return self.paths[shapes]
 
-    def _gradient(self, call: Call | BranchedCall, aux: bool) -> tuple[float, Array, Array | None]:
+    def _gradient(self, call: AnyCall, aux: bool) -> tuple[float, Array, Array | None]:
         divisor = self._divisor(call)
         total = call.gradient(divisor, aux)
-        if self._options.check_finite:
-            for part in call.parts():
-                check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
+        for part in call.parts() if self._options.check_finite else ():
+            check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
         return total
 
-    def _divisor(self, call: Call | BranchedCall) -> int:
+    def _divisor(self, call: AnyCall) -> int:
         return call.batch if self._options.reduce == "mean" else 1
 
-    def _per_sample(self, call: Call | BranchedCall, name: str, leaves: str) -> Array:
+    def _per_sample(self, call: AnyCall, name: str, leaves: str) -> Array:
         """The gradient of output 0 to some leaves, (n, B), by the method of this name."""
-        found: tuple[Array, Array] = getattr(call, name)()
-        if self._options.check_finite:
-            for part in call.parts():
-                numbers = found if part is call else getattr(part, name)()
-                check_per_sample(part, name, getattr(part.runner.graph, leaves), *numbers)
-        return found[1]
+        found = getattr(call, name)()
+        for part in call.parts() if self._options.check_finite else ():
+            numbers = found if part is call else getattr(part, name)()
+            check_per_sample(part, name, getattr(part.runner.graph, leaves), *numbers)
+        return found[1]  # type: ignore[no-any-return]

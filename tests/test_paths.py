@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pickle
 import random
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import same_bits
 
 import vgrad
-from vgrad import NonFiniteError, ParityError, PathsWarning, ShapeError, TraceError, Value, nn
+from vgrad import (
+    GraphFormatError,
+    NonFiniteError,
+    ParityError,
+    PathsWarning,
+    ShapeError,
+    TraceError,
+    Value,
+    nn,
+)
 
 W = [Value(1.5, label="a"), Value(-0.7)]
 THETA = np.array([1.5, -0.7])
@@ -73,6 +84,23 @@ def test_float32_follows_the_numbers_that_it_has():
     assert np.allclose(outputs, vgrad.compile(halved, W)(THETA, 100 * abs(X)), rtol=1e-6)
 
 
+def test_a_loop_until_convergence_ends_in_float32_as_well():
+    """The numbers that decide are rounded as those of the sweep are, so no sample is left alone."""
+
+    def root(x):
+        guess = x / 2
+        for _ in range(30):
+            step = (guess * guess - x) / (2 * guess)
+            guess = guess - step
+            if abs(step) < 1e-4 * guess:
+                break
+        return guess
+
+    data = 1 + 50 * abs(X)
+    outputs = vgrad.compile(root, parameters=[], dtype=np.float32)([], data)
+    assert np.allclose(outputs, np.sqrt(data), rtol=1e-6)
+
+
 @pytest.mark.parametrize("Pool", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_executors_give_the_same_bits(Pool):
     alone = vgrad.compile(bent, W, tile=16).value_and_grad(THETA, X)
@@ -122,6 +150,50 @@ def test_paths_go_into_files_and_pickles_and_are_all_there_are_then(tmp_path):
     some.save(tmp_path / "some.npz")
     with pytest.raises(ShapeError, match=r"sample 1, which leaves them at test_paths.py:\d+"):
         vgrad.Program.load(tmp_path / "some.npz")(THETA, [1.0, -3.0])
+
+
+def test_a_file_with_answers_that_cannot_be_is_refused(tmp_path):
+    program = vgrad.compile(bent, W)
+    program(THETA, X)
+    graph = paths_of(program)[0].graph
+    for question in (graph.questions[0]._replace(answer=7.0), ("hear", 1.0, "f.py:1", "f")):
+        wrong = replace(graph, questions=(question, *graph.questions[1:]))
+        with pytest.raises(GraphFormatError, match="an answer must|a question must"):
+            wrong.save(tmp_path / "wrong.npz")
+
+
+def test_threads_see_a_path_when_all_of_it_is_there(monkeypatch):
+    """Its runner and its place in the tree come first, and what leads there last."""
+    from vgrad.program.paths import Fork, Paths
+
+    add = Paths.add
+    linked = []
+
+    class Children(dict):
+        def setdefault(self, answer, child):
+            linked.append(child.path)
+            assert child.path < len(paths.runners) == len(paths._forks)
+            return super().setdefault(answer, child)
+
+    monkeypatch.setattr(Fork, "__init__", _with(Children, Fork.__init__))
+    paths = None
+
+    def watched(self, runner):
+        nonlocal paths
+        paths = self
+        return add(self, runner)
+
+    monkeypatch.setattr(Paths, "add", watched)
+    vgrad.compile(bent, W)(THETA, X)
+    assert len(linked) >= 5
+
+
+def _with(Children, init):
+    def initialised(self, *arguments):
+        init(self, *arguments)
+        self.children = Children()
+
+    return initialised
 
 
 def test_explain_has_the_questions_and_how_many_gave_which_answer():
@@ -219,6 +291,38 @@ def test_samples_beyond_the_limit_run_alone_with_the_same_results():
         vgrad.compile(lambda x: x * int(10 * x), parameters=[], paths=2)([], data)
 
 
+def test_what_samples_alone_give_has_the_dtype_of_the_program():
+    program = vgrad.compile(halved, W, paths=2, dtype=np.float32)
+    with pytest.warns(PathsWarning):
+        _, gradient = program.value_and_grad(THETA, 100 * abs(X[:50]))
+    want = vgrad.compile(halved, W, dtype=np.float32).value_and_grad(THETA, 100 * abs(X[:50]))
+    assert gradient.dtype == np.float32 and np.allclose(gradient, want[1], rtol=1e-5)
+
+
+def test_parameters_of_samples_alone_are_found_too():
+    def f(x):
+        if x > 1:
+            return W[0] * x
+        return x if x > 0 else W[1] * x
+
+    program = vgrad.compile(f, paths=1 + 1)
+    data = [0.5, 2.0, -1.0]
+    with pytest.warns(PathsWarning):
+        outputs = program(program.theta(data), data)
+    assert program.theta().tolist() == [1.5, -0.7] and close(outputs, [0.5, 3.0, 0.7])
+
+
+def test_thousands_of_answers_are_sorted_in_no_time():
+    """One pass sorts them by their answers; it took minutes where each had one of its own."""
+    data = np.arange(20_000) + 0.5
+    program = vgrad.compile(lambda x: x if int(x) % 2 else -x, parameters=[], paths=2)
+    start = time.perf_counter()
+    call = program.prepared([], (data,))
+    call._sorted([(0, np.arange(len(data)), None)])
+    assert sum(len(samples) for samples, _ in call.lone) == len(data) - 2
+    assert time.perf_counter() - start < 20
+
+
 def test_the_warning_can_be_made_an_error_and_names_a_function_to_decorate():
     def step(x):
         return 2 * x if x < 0.5 else 2 - 2 * x
@@ -275,11 +379,21 @@ def test_what_is_not_the_same_when_it_is_called_again_is_refused():
     for fn in (moody, noisy):
         with pytest.raises(TraceError, match=r"must ask and compute the same .*test_paths.py"):
             vgrad.compile(fn, parameters=[])([], X)
-    program = vgrad.compile(drifting, parameters=[])
-    program([], [1.0])
-    scale[0] = 2.0
-    with pytest.raises(TraceError, match="must ask and compute the same"):
-        program([], [-1.0])
+
+    def later(x):
+        return x * scale[0] if x > 0 else -x * scale[0]
+
+    def listed(x):
+        return [x] if (x > 0) * scale[0] else (x,)
+
+    for fn in (drifting, later):
+        scale[0] = 1.0
+        program = vgrad.compile(fn, parameters=[])
+        program([], [1.0])
+        scale[0] = 2.0
+        with pytest.raises(TraceError, match="must ask and compute the same"):
+            program([], [-1.0])
+        assert len(paths_of(program)) == 1 and program([], [3.0]) == [3.0]
 
 
 def test_every_path_must_return_the_same_structure():
@@ -340,6 +454,17 @@ def _outer(x, w):
     return (x if x > 0 else 0.1 * x) * factor
 
 
+def test_merging_in_a_recording_within_another():
+    """The one that began last records the call."""
+
+    def f(x):
+        inner = vgrad.trace(lambda y: leaky(y), ())
+        return leaky(x) + len(inner)
+
+    for _ in range(5):
+        assert vgrad.compile(f, parameters=[])([], [-1.0]) == [6 - 0.1]
+
+
 def test_merging_follows_parameters_too():
     @vgrad.merge_branches
     def capped(w):
@@ -368,6 +493,9 @@ def test_what_cannot_be_merged_is_refused():
     for fn, text in ((long, "at most 16 ways"), (whole, "whole number"), (uneven, "one length")):
         with pytest.raises(TraceError, match=text):
             vgrad.compile(fn, parameters=[])([], [3.0])
+
+    with pytest.raises(TypeError, match="takes a function"):
+        vgrad.merge_branches(3)
 
     @vgrad.merge_branches
     def mistaken(x):

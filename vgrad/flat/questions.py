@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from ctypes import c_float
 from hashlib import blake2b
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
@@ -75,7 +76,8 @@ class SampleAnswers:
     """Answers with the numbers of one sample, computed as the scalar engine does.
 
     `theta` is (P,), or None for the parameters' present numbers; `inputs` are the sample's numbers,
-    argument after argument. The first answers may be given: those that the function is `told`.
+    argument after argument. The first answers may be given: those that the function is `told`. If
+    numbers are `single`, they are rounded to float32 after every op.
     """
 
     def __init__(
@@ -90,10 +92,13 @@ class SampleAnswers:
         self._prefix = _Prefix()
         self.asked = False  # whether there was any question
         self.alone = False  # whether that is all that will be known of them
+        self.single = False
 
     def again(self) -> SampleAnswers:
         """The same for a new recording."""
-        return SampleAnswers(self.theta, self.inputs, self.told)
+        twin = SampleAnswers(self.theta, self.inputs, self.told)
+        twin.alone, twin.single = self.alone, self.single
+        return twin
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""
@@ -121,7 +126,7 @@ class SampleAnswers:
                     number = op.forward(numbers[a], numbers[b])
                 except ArithmeticError:
                     number = ops.evaluate(op.forward, numbers[a], numbers[b])
-            numbers.append(number)
+            numbers.append(c_float(number).value if self.single else number)
         return numbers
 
     def _leaf(self, tape: Tape, place: int, op: ops.Op) -> float:

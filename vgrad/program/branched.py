@@ -220,7 +220,7 @@ class BranchedCall:
         unknown: list[Work] = []  # samples that leave a path, with their answers until there
         while waiting or unknown:
             if not waiting:  # the most samples choose the next new path
-                unknown.sort(key=lambda work: len(work[1]))
+                unknown.sort(key=lambda work: (len(work[1]), -work[1][0]))
                 while unknown and not waiting:
                     waiting = self._found(*unknown.pop())
                 continue

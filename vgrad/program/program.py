@@ -363,9 +363,9 @@ class Program:
             )
         with self._recording.here():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.paths:
-                finds, lines = self._finds_parameters, self._options.check_finite
-                most = self._options.paths
-                recorder = Recorder(self._fn, shapes, self._parameters, finds, lines, most)
+                options, finds = self._options, self._finds_parameters
+                how = finds, options.check_finite, options.paths, options.dtype
+                recorder = Recorder(self._fn, shapes, self._parameters, *how)
                 if theta is not None:  # of any length as yet
                     numbers = as_numbers(theta, "theta", self._options.dtype)
                     theta = as_theta(numbers, numbers.size, self._options.dtype)

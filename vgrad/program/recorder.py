@@ -44,8 +44,9 @@ class Recorder:
         finds: bool,
         lines: bool,
         most: int,
+        dtype: np.dtype[Any],
     ) -> None:
-        self.fn, self.shapes, self.lines, self.most = fn, shapes, lines, most
+        self.fn, self.shapes, self.lines, self.most, self.dtype = fn, shapes, lines, most, dtype
         self.parameters = parameters
         self.found: Sequence[Value] = ()  # so far
         self.complete = finds and parameters is not None
@@ -105,7 +106,9 @@ class Recorder:
         self, theta: Array | None, arrays: Sequence[Array], sample: int, told: Sequence[float] = ()
     ) -> SampleAnswers:
         inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
-        return SampleAnswers(None if theta is None else theta.tolist(), inputs, told)
+        answers = SampleAnswers(None if theta is None else theta.tolist(), inputs, told)
+        answers.single = self.dtype == np.float32
+        return answers
 
     def _tape(self, answers: SampleAnswers | None) -> Tape:
         return Tape(self.parameters, self.lines, self.complete, self.found, answers)

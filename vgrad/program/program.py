@@ -48,8 +48,8 @@ def compile(
     a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
     shape records `fn`, and later calls replay that, which is kept as long as the program.
     `parameters` are leaf `Value`s, in the order of theta; by default every trainable leaf that `fn`
-    reaches, in order of first use. `reduce` says whether `value_and_grad` takes the mean or the sum
-    over the batch.
+    reaches on the paths of the first batch, in order of first use. `reduce` says whether
+    `value_and_grad` takes the mean or the sum over the batch.
 
     With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, to
     the bit, where its terms may have been made to cancel: where no number in it is rounded, where
@@ -64,7 +64,8 @@ def compile(
     takes it, and must be repeatable: it is called again to see that it asks and computes the same.
     What a path's questions depend on keeps its order of evaluation. At most `paths` are recorded;
     further samples run one by one on the scalar engine, and PathsWarning says what to write so that
-    they need not. With paths=1 a branch is a TraceError.
+    they need not. With paths=1 a branch is a TraceError. A size of batch that is rare is filled up
+    to a common one, with what weighs nothing; once it is regular, sums may differ in a last bit.
 
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold.
     `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of
@@ -187,10 +188,8 @@ class Program:
         call = self.prepared(theta, arrays, scalar=True)
         size, divisor = len(call.theta), self._divisor(call)
         both = np.concatenate([call.theta, as_theta(v, size, self._options.dtype, "v")])
-        product = np.zeros(size, self._options.dtype)
-        for part in call.parts():
-            product += self._along(part, both, divisor)
-        return product
+        products = (self._along(part, both, divisor) for part in call.parts())
+        return sum(products, np.zeros(size, self._options.dtype))
 
     def _along(self, call: Call, both: Array, divisor: int) -> Array:
         """A Hessian-vector product; `both` is theta and then the vector, (2 P,)."""
@@ -363,9 +362,9 @@ class Program:
             )
         with self._recording.here():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.paths:
-                options, finds = self._options, self._finds_parameters
-                how = finds, options.check_finite, options.paths, options.dtype
-                recorder = Recorder(self._fn, shapes, self._parameters, *how)
+                options, known = self._options, (self._parameters, self._finds_parameters)
+                how = options.check_finite, options.paths, options.dtype
+                recorder = Recorder(self._fn, shapes, *known, *how)
                 if theta is not None:  # of any length as yet
                     numbers = as_numbers(theta, "theta", self._options.dtype)
                     theta = as_theta(numbers, numbers.size, self._options.dtype)

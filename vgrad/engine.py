@@ -141,10 +141,11 @@ class Value(Operand):
         if self.op in _EQUALITIES and _are_distinct(*self.parents):
             return self.op is ops.ne
         instead = look(self, "bool")
-        truth = bool(self._number if instead is None else instead)
-        if self.trainable and not truth:
+        if instead is not None:
+            return bool(instead)
+        if self.trainable and not self._number:
             raise no_truth(self)
-        return truth
+        return self._number != 0.0
 
 
 def no_truth(parameter: Any) -> TypeError:

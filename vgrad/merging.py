@@ -8,11 +8,10 @@ answers where it is called, and the results joined by `where`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
-from operator import attrgetter
-from typing import Any, TypeVar
+from functools import wraps
+from typing import TypeVar
 
-from .operand import watches
+from .operand import recordings, watches
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -22,10 +21,10 @@ def merge_branches(function: F) -> F:
 
     The function must depend on its arguments and on parameters only, and change nothing outside.
     Where it is called while a function is recorded, it is run through all answers to its questions,
-    at most 16 ways, and results are joined by `vgrad.where`: so it is no branch of `compile`, and
-    `trace` records it too. As `where`, that computes every way for every sample; a way that is not
-    taken gives no gradient, and what it raises does not count (if it is taken, the result is nan).
-    Elsewhere the function runs as it is.
+    at most 16 ways, each with copies of the arrays and lists it is given, and results are joined by
+    `vgrad.where`: so it is no branch of `compile`, and `trace` records it too. As `where`, that
+    computes every way for every sample; a way that is not taken gives no gradient, and what it
+    raises does not count (if it is taken, the result is nan). Elsewhere the function runs as it is.
 
     >>> import vgrad
     >>> @vgrad.merge_branches
@@ -44,11 +43,9 @@ def merge_branches(function: F) -> F:
 
     @wraps(function)
     def merged(*args: object, **named: object) -> object:
-        call = partial(function, *args, **named)
-        here: list[Any] = [reference() for reference in watches.copy()]
-        here = [watch for watch in here if watch is not None and watch.records_here()]
-        if not here:
-            return call()
-        return max(here, key=attrgetter("since")).merged(call)  # of a recording within another
+        for watch in recordings() if watches else ():
+            if watch.records_here():
+                return watch.merged(function, args, named)
+        return function(*args, **named)
 
     return merged  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from .arrays import apply_function, apply_ufunc
 # the whole process, since threads that a function starts inherit no variable of its context, nor
 # does an empty context. A reference goes with its recording, even if an interrupt keeps that from
 # removing it.
-watches: set[ref[Callable[[Any, str], Any]]] = set()
+watches: set[ref[Any]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
@@ -35,12 +35,18 @@ def look(operand: Operand, means: str) -> Any:
     look at it.
     """
     instead = None
-    if watches:
-        for reference in watches.copy():  # which neither threads nor the garbage collector disturb
-            watch = reference()
-            found = watch(operand, means) if watch is not None else None
+    for watch in recordings() if watches else ():
+        if instead is None or not watch.records_here():  # the inner one answers, within another
+            found = watch(operand, means)
             instead = found if instead is None else instead
     return instead
+
+
+def recordings() -> list[Any]:
+    """What watches for each function that is being recorded, the one that began last first."""
+    # a copy, which neither threads nor the garbage collector disturb
+    found = [reference() for reference in watches.copy()]
+    return sorted((x for x in found if x is not None), key=lambda watch: -watch.since)
 
 
 def declined(op: ops.Op, operands: Sequence[Any]) -> Any:

@@ -102,10 +102,14 @@ class SampleAnswers:
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""
-        self.asked = True
+        self.asked = tape.branches = True
         known = len(tape.questions) < len(self.told)
         number = self.told[len(tape.questions)] if known else self.numbers(tape, place)[place]
-        answer = ANSWERS[means](number)
+        try:
+            answer = ANSWERS[means](number)
+        except (ValueError, OverflowError, TypeError) as error:
+            tape.caught = error  # unless the function lets it go on
+            raise
         if not self.alone:
             tape.note(place, means, answer, self._prefix.of(tape))
         return answer
@@ -138,8 +142,8 @@ class SampleAnswers:
         k = next(self._parameter)
         if k >= len(self.theta):
             raise ShapeError(
-                "theta must have one number for each parameter that the function uses (got "
-                f"{len(self.theta)} and a question about number {k + 1})"
+                f"theta must have one number for each parameter (got {len(self.theta)}, but the "
+                f"function asks about parameter {k})"
             )
         return self.theta[k]
 

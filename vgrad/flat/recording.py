@@ -143,9 +143,9 @@ class Watch:
         """Whether what runs now is the function being recorded."""
         return self._process == os.getpid() and get_ident() == self.tape.thread
 
-    def merged(self, call: Callable[[], Any]) -> Any:
+    def merged(self, function: Callable[..., Any], args: Any, named: dict[str, Any]) -> Any:
         """What a call returns, its branches merged."""
-        return merged(self.tape, call)
+        return merged(self.tape, function, args, named)
 
     def __call__(self, value: Any, means: str) -> Any:
         if self._process != os.getpid():
@@ -157,7 +157,7 @@ class Watch:
             return None
         if means == "repr":
             return True
-        self.doubt = self.doubt or refusal(means)
+        self.doubt = self.doubt or refusal(means, elsewhere=True)
         return None
 
 

@@ -57,8 +57,9 @@ _REFUSALS = {
             ("", "int(), round() and floor() must not be given",
              "arithmetic on the value itself, vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x), or "
              "vgrad.take(rows, index) to pick by a number")],
-    "merged": [("", "a function whose branches are merged must not ask for a whole number of",
-                "it without merge_branches, which vgrad.compile follows")],
+    "merged": [("", "a pure function whose branches are merged, by merge_branches or as an "
+                "activation, must not ask for a whole number of",
+                "vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x)")],
     "digits": [("", "round() to digits must not be given", "vgrad.rint(100 * x) / 100")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],
@@ -80,10 +81,15 @@ def wants_numbers(error: Exception) -> str:
     return ""
 
 
-def refusal(means: str) -> TraceError:
-    """The error for looking at the number of a value that is being traced, by `means`."""
+def refusal(means: str, elsewhere: bool = False) -> TraceError:
+    """The error for looking at the number of a value that is being traced, by `means`.
+
+    In a thread `elsewhere` nobody answers questions.
+    """
     line, _, what, instead = _place(means)
     follow = ", or vgrad.compile without paths=1, which follows every branch"
+    if elsewhere:
+        follow = ", or ask in the thread that records the function"
     return TraceError(
         f"{what} a value that is being traced, whose number is not known yet ({line}); use "
         f"{instead}{follow * (means in ANSWERS)}"

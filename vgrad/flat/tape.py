@@ -120,10 +120,13 @@ class Tape:
         self.labels: dict[int, str] = {}
         self.lines: dict[int, str] | None = {} if lines else None
         self.index: dict[Value, int] = {}  # the place of each lifted Value
+        self.leaves: dict[int, Value] = {}  # the leaves, by place, but for plain numbers
         self.inputs: list[int] = []
         self.parameters = Parameters(parameters, complete, found)
         self.answers = answers  # who answers questions about numbers; None refuses them
         self.questions: list[Question] = []
+        self.branches = False  # whether a number has decided which way the function goes
+        self.caught: Exception | None = None  # what a question raised, unless that went on
         self.asked: list[int] = []  # the place whose number is the answer, one for each question
         self.closed = False
         self.thread = get_ident()
@@ -183,6 +186,8 @@ class Tape:
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
         place = self.index[value] = self.record(op.code).place
+        if value.op is not ops.const:
+            self.leaves[place] = value
         self.value[place] = value._number
         if value.label:
             self.labels[place] = value.label
@@ -263,7 +268,8 @@ class Tape:
             return Node(self, self.lift(value)).stop_gradient()
         if self.answers is None:
             self.refuse(means)
-        return self.ask(self.lift(value), means)
+        place = self.lift(value)
+        return self.truth(place) if means == "bool" else self.ask(place, means)
 
     def node(self, place: int) -> Node:
         """The node at a place."""
@@ -273,17 +279,19 @@ class Tape:
         """The answer to the question whether the number at a place is not 0."""
         op, x, y = ops.OPS[self.op[place]], self.x[place], self.y[place]
         if (op is ops.eq or op is ops.ne) and self._are_distinct(x, y):
+            self.branches = True
             return op is ops.ne
         truth = bool(self.ask(place, "bool"))
-        if op is ops.parameter and not truth:
-            raise no_truth(Node(self, place))
+        leaf, sure = self.leaves.get(place), isinstance(self.answers, SampleAnswers)
+        if leaf is not None and leaf.trainable and not truth and sure:
+            raise no_truth(leaf)
         return truth
 
     def _are_distinct(self, x: int, y: int) -> bool:
-        """Whether these are two leaves, one a parameter and the other not a plain number."""
-        codes = {self.op[x], self.op[y]}
-        leaves = x != y and not self.level[x] and not self.level[y]
-        return leaves and ops.parameter.code in codes and ops.const.code not in codes
+        """Whether these are two leaves, one trainable and the other not a plain number."""
+        inputs = {place for place in (x, y) if self.op[place] == ops.input.code}
+        both = x != y and {x, y} <= inputs | self.leaves.keys()
+        return both and any(self.leaves[k].trainable for k in {x, y} & self.leaves.keys())
 
     def ask(self, place: int, means: str) -> float:
         """The answer to a question about the number at a place, or TraceError."""
@@ -314,6 +322,12 @@ class Tape:
         """The `Graph` of `outputs`: a node or `Value`, or a tuple, list or array of them."""
         if self.refusal is not None:
             raise self.refusal
+        if self.caught is not None:
+            raise TraceError(
+                "a function that branches must not catch the error that a question about a number "
+                f"raises ({self.caught}); ask whether the number will do before, as by x == x "
+                "for nan"
+            ) from self.caught
         places, output_shapes = self._flatten(outputs, name)
         if self.asked:
             places, output_shapes = [*places, *self.asked], [output_shapes, (len(self.asked),)]
@@ -357,8 +371,7 @@ class Tape:
         return LoneSample(self, self.answers, places, output_shapes)
 
     def _flatten(self, outputs: Any, name: str) -> tuple[list[int], Structure]:
-        branches = isinstance(self.answers, SampleAnswers) and self.answers.asked
-        if isinstance(outputs, Operand) or (branches and ops.is_number(outputs)):
+        if isinstance(outputs, Operand) or (self.branches and ops.is_number(outputs)):
             return [self.lift(outputs)], ()
         array = isinstance(outputs, np.ndarray) and outputs.size
         if not (array or (isinstance(outputs, (tuple, list)) and outputs)):

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from .tape import Tape
 
 MOST = 16  # ways through one call
-MISTAKES = (TypeError, NameError, AttributeError, ImportError)  # of which no way is free
+MISTAKES = (TypeError, NameError, AttributeError, ImportError)  # of whoever wrote the function
 
 
 class EveryAnswer:
     """Answers "yes" where nothing else is told, and notes what was asked."""
 
     def __init__(self, told: list[float]) -> None:
-        self.told, self.places = told, list[int]()
+        self.told = told
+        self.places: list[int] = []
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The next answer."""
@@ -50,8 +51,14 @@ class Way(NamedTuple):
     result: Any
 
 
-def merged(tape: Tape, call: Callable[[], Any]) -> Any:
+def merged(
+    tape: Tape, function: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
+) -> Any:
     """What a call returns, run through all answers to its questions."""
+
+    def call() -> Any:  # with arguments that no other way has changed
+        return function(*map(_fresh, args), **{name: _fresh(x) for name, x in named.items()})
+
     ways: list[Way] = []
     told: list[float] | None = []
     while told is not None:
@@ -62,6 +69,10 @@ def merged(tape: Tape, call: Callable[[], Any]) -> Any:
     if all(isinstance(way.result, Exception) for way in ways):
         raise ways[0].result
     return _joined(tape, ways, 0)
+
+
+def _fresh(x: Any) -> Any:
+    return x.copy() if isinstance(x, np.ndarray | list) else x
 
 
 def _too_many() -> TraceError:

@@ -219,8 +219,8 @@ class BranchedCall:
         groups: Groups = []
         unknown: list[Work] = []  # samples that leave a path, with their answers until there
         while waiting or unknown:
-            if not waiting:  # the most samples choose the next new path
-                unknown.sort(key=lambda work: (len(work[1]), -work[1][0]))
+            if not waiting:
+                unknown.sort(key=self._comes_last)
                 while unknown and not waiting:
                     waiting = self._found(*unknown.pop())
                 continue
@@ -238,6 +238,15 @@ class BranchedCall:
                 else:
                     waiting.append((child, samples[some], None))
         return sorted(groups, key=lambda group: group[0])
+
+    def _comes_last(self, work: Work) -> tuple[int, int]:
+        """What to sort by, so that the path of the most samples is found next.
+
+        While parameters are being found, in order of first use, that of the first sample.
+        """
+        _, samples, _ = work
+        finding = self.paths.recorder is not None and self.paths.recorder.parameters is None
+        return 0 if finding else len(samples), -int(samples[0])
 
     def _found(self, path: int, samples: Samples, told: Array | None) -> list[Work]:
         """The path of samples that leave a known one, by the first of them, if there is one."""
@@ -295,16 +304,17 @@ class BranchedCall:
             places[question._replace(answer=0.0, prefix="")] += len(samples)
         (question, _), alone = places.most_common(1)[0], places.total()
         frame = user_frame()
-        warnings.warn_explicit(
+        # The text of the first warning, as Python's filters tell by it what has been said before.
+        key = question.line, question.function, frame.f_code.co_filename, frame.f_lineno
+        text = self.paths.warned.setdefault(
+            key,
             f"{alone:,} of {self.batch:,} samples take other paths than the "
             f"{len(self.paths.runners)} that are recorded, and run one by one on the scalar "
             f"engine, which is slow; most of them leave at {question.line}, in "
             f"{question.function}: {self._instead(question)}, or compile with a larger paths=",
-            PathsWarning,
-            frame.f_code.co_filename,
-            frame.f_lineno,
-            registry=frame.f_globals.setdefault("__warningregistry__", {}),
         )
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(text, PathsWarning, *key[2:], registry=registry)
 
 
 def explored(

@@ -80,6 +80,7 @@ class Paths:
         self.runners: list[Runner] = []
         self._forks: list[list[Fork]] = []  # of each path: where its questions are asked, its end
         self._guesses: dict[int, Guess] = {}  # by batch size
+        self.warned: dict[tuple[str, str, str, int], str] = {}  # of samples alone, by the place
 
     def passed(self, path: int) -> list[Fork]:
         """The forks that a path comes by, and its end."""

@@ -362,9 +362,8 @@ class Program:
             )
         with self._recording.here():  # one thread's first trace decides which leaves are parameters
             if shapes not in self.paths:
-                options, known = self._options, (self._parameters, self._finds_parameters)
-                how = options.check_finite, options.paths, options.dtype
-                recorder = Recorder(self._fn, shapes, *known, *how)
+                known = self._parameters, self._finds_parameters
+                recorder = Recorder(self._fn, shapes, *known, self._options)
                 if theta is not None:  # of any length as yet
                     numbers = as_numbers(theta, "theta", self._options.dtype)
                     theta = as_theta(numbers, numbers.size, self._options.dtype)

@@ -16,6 +16,7 @@ from ..arguments import Array, Shape, as_theta
 from ..engine import Value
 from ..errors import TraceError
 from ..flat import Graph, LoneSample, Question, SampleAnswers, Tape, record, run_alone
+from .options import Options
 
 
 class ProcessLock:
@@ -32,8 +33,8 @@ class ProcessLock:
 class Recorder:
     """Calls a function to record the path of one sample, or to compute that sample alone.
 
-    At `most` so many paths are wanted; with 1, questions are refused. Parameters are those given,
-    or None while they are being found.
+    If `most` paths are one, questions are refused. Parameters are those given, or None while they
+    are being found.
     """
 
     def __init__(
@@ -42,11 +43,10 @@ class Recorder:
         shapes: tuple[Shape, ...],
         parameters: Sequence[Value] | None,
         finds: bool,
-        lines: bool,
-        most: int,
-        dtype: np.dtype[Any],
+        options: Options,
     ) -> None:
-        self.fn, self.shapes, self.lines, self.most, self.dtype = fn, shapes, lines, most, dtype
+        self.fn, self.shapes, self.most = fn, shapes, options.paths
+        self.lines, self.single = options.check_finite, options.dtype == np.float32
         self.parameters = parameters
         self.found: Sequence[Value] = ()  # so far
         self.complete = finds and parameters is not None
@@ -107,7 +107,7 @@ class Recorder:
     ) -> SampleAnswers:
         inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
         answers = SampleAnswers(None if theta is None else theta.tolist(), inputs, told)
-        answers.single = self.dtype == np.float32
+        answers.single = self.single
         return answers
 
     def _tape(self, answers: SampleAnswers | None) -> Tape:
@@ -144,6 +144,7 @@ def _naming_sample(sample: int, answers: SampleAnswers | None) -> Iterator[None]
         yield
     except BaseException as error:
         if answers is not None and answers.asked:
-            notes = [*getattr(error, "__notes__", ()), f"at sample {sample} of the batch"]
-            error.__notes__ = notes  # as add_note does since Python 3.11
+            note, notes = f"at sample {sample} of the batch", getattr(error, "__notes__", [])
+            if note not in notes:
+                error.__notes__ = [*notes, note]  # as add_note does since Python 3.11
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -528,3 +529,77 @@ def test_a_network_takes_an_activation_with_a_branch():
     assert close(program(theta, data[:5]), [model(row).data for row in data[:5].tolist()])
     with pytest.raises(ValueError, match="or a function"):
         nn.Neuron(2, activation="swish")
+
+
+# --- what a sceptic found ------------------------------------------------------------------------
+
+
+def test_the_error_of_a_question_must_not_be_caught():
+    """Which sample it is for would not be known, and so all would take that path."""
+
+    def lenient(x):
+        try:
+            return x * int(x)
+        except ValueError:
+            return 0.0 * W[0]
+
+    for data in ([np.nan, 1.5], [1.5, np.nan]):
+        with pytest.raises(TraceError, match="must not catch .* NaN .* x == x"):
+            vgrad.compile(lenient, W)(THETA, data)
+
+
+def test_a_program_within_a_function_answers_its_own_questions():
+    """With its own theta: not the recording around it."""
+
+    def f(x):
+        inner = vgrad.compile(lambda y: W[0] * y if W[0] > 0 else 2 * y, W[:1])
+        return x * float(inner([1.0], [3.0])[0]) * (1 if W[0] > 0 else -1)
+
+    for _ in range(10):
+        assert vgrad.compile(f, W[:1])([-1.0], [1.0]) == [-3.0]
+
+
+def test_identity_decides_as_on_the_scalar_engine_whatever_is_a_parameter():
+    frozen = Value(2.0, trainable=False)
+    for given in (W, W[1:], [*W, frozen]):
+
+        def f(x):
+            if x == W[0]:
+                return 10.0
+            if frozen == 2.0:
+                return 0.5
+            return x
+
+        theta = [p.data for p in given]
+        want = f(Value(1.5, trainable=False))
+        assert vgrad.compile(f, given)(theta, [1.5, 1.0]).tolist() == [want, 0.5]
+
+
+def test_parameters_are_found_in_the_order_of_the_samples():
+    many = [Value(float(k)) for k in range(6)]
+    program = vgrad.compile(lambda x: many[int(x)] * x)
+    assert program.theta([0, 1, 1, 2, 3, 3, 3, 4, 5]).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_merged_function_may_ask_for_the_truth_of_a_parameter_and_change_its_arrays():
+    @vgrad.merge_branches
+    def changed(x):
+        if W[0]:
+            x[0] = 2 * x[0]
+        else:
+            x[1] = 3 * x[1]
+        return x[0] + x[1]
+
+    program = vgrad.compile(changed, W[:1])
+    assert program([1.0], [[5.0, 7.0]]) == [17.0] and program([0.0], [[5.0, 7.0]]) == [26.0]
+    assert vgrad.trace(changed, (2,), parameters=W[:1]).outputs.size == 1
+
+
+def test_the_warning_is_shown_once_for_each_place(recwarn):
+    program = vgrad.compile(lambda x: x * int(x), parameters=[], paths=2)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for k in range(4):
+            program([], np.arange(5.0) + 10 * k)
+    assert len(shown) == 1
+    assert program([], [1.0]) == [1.0] and not recwarn.list

@@ -248,7 +248,14 @@ CORNERS = {  # at 0, infinities, nan and ties
 @pytest.mark.parametrize(
     "around", [x if x == "beside a norm" else pytest.param(x, marks=long) for x in AROUND]
 )
-@pytest.mark.parametrize("op", [x for x in COMPUTED if any(x.vjp)], ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    "op",
+    [
+        x if k % 2 else pytest.param(x, marks=long)
+        for k, x in enumerate(x for x in COMPUTED if any(x.vjp))
+    ],
+    ids=lambda op: op.name,
+)
 def test_products_with_the_hessian_at_corners(op, around, fuse):
     """Against the gradient of the gradient: nan in the same places, and otherwise equal."""
     w = [Value(1.0) for _ in op.vjp]

@@ -328,7 +328,15 @@ def test_gradients_agree_with_central_differences(name):
             assert report and len(report.unsure) < 2, report
 
 
-@pytest.mark.parametrize("a", [AWKWARD[3], AWKWARD[4], random(3)], ids=range(3))
+@pytest.mark.parametrize(
+    "a",
+    [
+        AWKWARD[3],
+        pytest.param(AWKWARD[4], marks=pytest.mark.long),
+        pytest.param(random(3), marks=pytest.mark.long),
+    ],
+    ids=range(3),
+)
 def test_second_derivatives_of_an_inverse(a):
     """By calculus, d inv(a) = -inv(a) da inv(a), twice."""
     weights = np.cos(np.arange(9)).reshape(3, 3)

@@ -195,7 +195,11 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any], list[Value]]] = {
 # fmt: on
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float64, pytest.param(np.float32, marks=pytest.mark.long)],
+    ids=["float64", "float32"],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_what_may_cancel_is_added_up_as_it_is_written(name, dtype):
     """To the bit, but for the sign of 0, in batches of several samples, of one, and of none."""

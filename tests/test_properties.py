@@ -250,7 +250,7 @@ def check_graph(seed: int, fuse: bool, threads: Executor) -> bool:
     return is_finite(want) and bool(np.isin(gradients, [0.0, 1.0, -1.0], invert=True).any())
 
 
-@both_ways
+@pytest.mark.parametrize("fuse", [pytest.param(False, marks=long), True], ids=["plain", "fused"])
 @pytest.mark.parametrize(
     "block",
     [0, *(pytest.param(k, marks=long) for k in range(1, 333))],

@@ -173,7 +173,11 @@ def test_comments_say_what_a_kernel_stands_for():
 # --- what it computes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    "op",
+    [x if k % 2 else pytest.param(x, marks=pytest.mark.long) for k, x in enumerate(COMPUTED)],
+    ids=lambda op: op.name,
+)
 def test_every_op_gives_the_numbers_of_the_program(op):
     """On edges too, of inputs, of parameters and of constants, alone and several at a time."""
     grid = np.array(np.meshgrid(*[EDGES] * op.arity)).reshape(op.arity, -1)
@@ -247,7 +251,9 @@ def test_random_graphs_of_edges_have_nan_and_inf_where_the_program_has(seed, mon
         assert np.isfinite(a[finite]).all()
 
 
-@pytest.mark.parametrize("name", [*FUSED, *NEAR_MISSES])
+@pytest.mark.parametrize(
+    "name", [*FUSED, *(pytest.param(x, marks=pytest.mark.long) for x in NEAR_MISSES)]
+)
 def test_what_fuses_and_what_does_not(name):
     fn, parameters, shape = (FUSED.get(name) or NEAR_MISSES[name])[:3]
     for batch in (5, 1):

@@ -418,7 +418,7 @@ CHECKS = [
     *(check_second_derivatives, *([check_promise] if np.finfo(np.longdouble).eps < 1e-18 else [])),
     *([check_torch] if torch else []),
 ]
-BLOCK = 10
+BLOCK = 6
 
 
 def check(case: Structured, threads: Executor, path: Path) -> bool:
@@ -450,7 +450,7 @@ def explained(case: Structured, threads: Executor, path: Path) -> bool:
 
 @pytest.mark.parametrize("block", sweep(1000, 1), ids=lambda k: f"{BLOCK * k}")
 def test_structured_programs(block, tmp_path):
-    """10 programs to a block, every way to run them."""
+    """6 programs to a block, every way to run them."""
     with ThreadPoolExecutor(2) as threads:
         seeds = range(BLOCK * block, BLOCK * (block + 1))
         telling = sum(explained(program(k), threads, tmp_path / "program.npz") for k in seeds)

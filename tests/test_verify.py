@@ -43,7 +43,9 @@ def wrong_rule(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize(
+    "fuse", [True, pytest.param(False, marks=pytest.mark.long)], ids=["fused", "plain"]
+)
 def test_what_is_right_is_verified(fuse, dtype):
     program = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, dtype=dtype)
     theta = program.theta()

@@ -109,7 +109,7 @@ def test_sizes_in_any_order_without_fusion_and_in_float32(options):
             agree(got, want, 1e-12 if "fuse" in options else 1e-4)  # float32: 1e3 roundings of 6e-8
 
 
-@pytest.mark.parametrize("places", [[0], [-1], [1, -1], slice(None)], ids=str)
+@pytest.mark.parametrize("places", [[-1], [1, -1]], ids=str)
 @pytest.mark.parametrize("number", [0.0, INF, NAN])
 def test_what_fills_a_tile_up_weighs_nothing_where_a_sample_is_not_finite(number, places):
     """A branch not taken is infinite where x[0] is 0; and what is not finite stays so."""

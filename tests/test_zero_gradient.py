@@ -48,7 +48,9 @@ def test_the_scalar_engine(name):
         assert grads == pytest.approx([*by_input, *padded(by_weight)], **approx), (x, y)
 
 
-@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize(
+    "name", [x if k % 2 else pytest.param(x, marks=pytest.mark.long) for k, x in enumerate(TRAPS)]
+)
 def test_compiled(name):
     """Each case alone, where tiles and threads change nothing; then all thrice in one batch."""
     cases = TRAPS[name].cases

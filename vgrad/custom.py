@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, ParamSpec
 from weakref import ref
 from zlib import crc32
@@ -15,7 +14,7 @@ import numpy as np
 
 from .engine import Value
 from .lines import defining_line
-from .operand import watches
+from .operand import Watch, watches
 from .ops import ANY, MAX_ARITY, OPS, REPLACED, Op, Range, Rule, is_number
 
 if TYPE_CHECKING:
@@ -244,19 +243,21 @@ def _try_rule(what: str, rule: Rule | None, forward: Rule, points: Any) -> None:
 @contextmanager
 def _no_values() -> Iterator[None]:
     """No number of a `Value` may be looked at, as its gradient would be lost."""
-    thread = get_ident()
-
-    def watch(value: Any, means: str) -> bool:
-        if get_ident() == thread and means != "repr":
-            raise TypeError(f"an op must compute with its operands alone, not with {value!r}")
-        return False
-
+    watch = _OperandsAlone()
     reference: Any = ref(watch)
     watches.add(reference)
     try:
         yield
     finally:
         watches.discard(reference)
+
+
+class _OperandsAlone(Watch):
+    """Lets nothing look at a number."""
+
+    def __call__(self, operand: Any, means: str) -> None:
+        if self.records_here() and means != "repr":
+            raise TypeError(f"an op must compute with its operands alone, not with {operand!r}")
 
 
 def _described(error: Exception) -> str:

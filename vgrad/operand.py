@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from threading import get_ident
+from time import perf_counter_ns
 from types import WrapperDescriptorType
 from typing import Any
 from weakref import ref
@@ -18,7 +21,7 @@ from .arrays import apply_function, apply_ufunc
 # the whole process, since threads that a function starts inherit no variable of its context, nor
 # does an empty context. A reference goes with its recording, even if an interrupt keeps that from
 # removing it.
-watches: set[ref[Any]] = set()
+watches: set[ref[Watch]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
@@ -42,7 +45,29 @@ def look(operand: Operand, means: str) -> Any:
     return instead
 
 
-def recordings() -> list[Any]:
+class Watch:
+    """Watches a function that runs in this thread, and must not look at some numbers.
+
+    Called with an operand and the way that it is looked at, as `look` is.
+    """
+
+    def __init__(self) -> None:
+        self.thread, self.since = get_ident(), perf_counter_ns()
+        self._process = os.getpid()  # a fork leaves this behind in the child, where none records
+
+    def records_here(self) -> bool:
+        """Whether what runs now is that function."""
+        return self._process == os.getpid() and get_ident() == self.thread
+
+    def __call__(self, operand: Any, means: str) -> Any:
+        raise NotImplementedError
+
+    def merged(self, function: Callable[..., Any], args: Any, named: dict[str, Any]) -> Any:
+        """What a call returns, its branches merged if it is recorded."""
+        return function(*args, **named)
+
+
+def recordings() -> list[Watch]:
     """What watches for each function that is being recorded, the one that began last first."""
     # a copy, which neither threads nor the garbage collector disturb
     found = [reference() for reference in watches.copy()]

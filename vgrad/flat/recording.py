@@ -22,7 +22,7 @@ from ..arrays import boxed, wants_floats
 from ..engine import Value
 from ..errors import TraceError
 from ..lines import defining_line, error_line, outermost_frame
-from ..operand import look, watches
+from ..operand import Watch, look, watches
 from .graph import Graph
 from .questions import LoneSample
 from .refusals import refusal, wants_numbers
@@ -88,7 +88,7 @@ def _called(
     """
     if not callable(fn):
         raise TypeError(f"must be a function (got {fn!r}, a {type(fn).__name__})")
-    watch = Watch(tape)
+    watch = TapeWatch(tape)
     result = _attempt(fn, shapes, tape, watch, read)
     if watch.doubt is None:
         return result
@@ -99,7 +99,7 @@ def _called(
 
 
 def _attempt(
-    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: Watch, read: Read[T]
+    fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape, watch: TapeWatch, read: Read[T]
 ) -> T:
     names = argument_names(fn, len(shapes))
     arguments = [tape.argument(shape, name) for shape, name in zip(shapes, names)]
@@ -119,7 +119,7 @@ def _attempt(
         watches.discard(ref(watch))
 
 
-class Watch:
+class TapeWatch(Watch):
     """Sees who looks at a number while `tape` records a function, and refuses what would freeze it.
 
     What the tape's own thread does meanwhile is the function's doing, in any context. Other threads
@@ -131,20 +131,14 @@ class Watch:
     """
 
     def __init__(self, tape: Tape) -> None:
+        super().__init__()
         self.tape = tape
         self.doubt: TraceError | None = None  # what to raise if it does not vanish
-        self.since = time.perf_counter_ns()
-        self._process = os.getpid()  # a fork leaves this behind in the child, where none records
         threads = sys._current_frames()
         threads.pop(tape.thread)
         self._before = set(map(outermost_frame, threads.values()))
 
-    def records_here(self) -> bool:
-        """Whether what runs now is the function being recorded."""
-        return self._process == os.getpid() and get_ident() == self.tape.thread
-
     def merged(self, function: Callable[..., Any], args: Any, named: dict[str, Any]) -> Any:
-        """What a call returns, its branches merged."""
         return merged(self.tape, function, args, named)
 
     def __call__(self, value: Any, means: str) -> Any:

@@ -24,6 +24,7 @@ from vgrad import (
     Value,
     nn,
 )
+from vgrad.program.branched import Work
 
 W = [Value(1.5, label="a"), Value(-0.7)]
 THETA = np.array([1.5, -0.7])
@@ -76,6 +77,20 @@ def test_every_call_gives_what_where_gives(options):
         both = (x.hessian_vector_product(theta, [1.0, 2.0], X) for x in (program, twin))
         assert close(*both)
     assert len(paths_of(program)) == 3
+
+
+def test_answers_that_depend_on_the_batch_are_refused():
+    """An op of one's own may be wrong in a way that nobody tries when it is made."""
+    rng = np.random.default_rng(0)
+
+    @vgrad.op(vjp=None, name="moody")
+    def moody(x):
+        return np.floor(x) + (np.size(x) > 20 and rng.random() > 0.5)
+
+    program = vgrad.compile(lambda x: x if moody(x) > 0.5 else -x, parameters=[])
+    with pytest.raises(TraceError, match="whatever else is in its batch"):
+        for _ in range(9):
+            program([], np.linspace(0, 1.9, 200))
 
 
 def test_float32_follows_the_numbers_that_it_has():
@@ -319,7 +334,7 @@ def test_thousands_of_answers_are_sorted_in_no_time():
     program = vgrad.compile(lambda x: x if int(x) % 2 else -x, parameters=[], paths=2)
     start = time.perf_counter()
     call = program.prepared([], (data,))
-    call._sorted([(0, np.arange(len(data)), None)])
+    call._sorted([Work(0, np.arange(len(data)))])
     assert sum(len(samples) for samples, _ in call.lone) == len(data) - 2
     assert time.perf_counter() - start < 20
 

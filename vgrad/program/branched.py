@@ -2,8 +2,8 @@
 
 While samples keep their paths, each path's samples run as one call, whose last outputs tell that
 they still belong there. Those that left are sorted: a path's questions are computed for all samples
-that may take it; whoever gives another answer goes on with a path of the tree that gave it too, or
-with a new one. Samples whose path is one too many are computed one by one on the scalar engine.
+that may take it; samples that answer otherwise move on to a path that has their answer, or to a new
+one. Samples beyond the most paths are computed one by one on the scalar engine.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Array
-from ..errors import PathsWarning
+from ..errors import PathsWarning, TraceError
 from ..flat import Graph, LoneSample, Question
 from ..lines import user_frame
 from .call import Call, Total
@@ -31,7 +31,15 @@ from .runner import Runner
 Mask = NDArray[np.bool_]
 
 
-Work = tuple[int, Samples, Array | None]  # a path, samples, and their answers (Q, n) if known
+class Work(NamedTuple):
+    """Samples to be sorted, and a path that shares their first `known` answers."""
+
+    path: int
+    samples: Samples
+    answers: Array | None = None  # (Q, n) theirs to all of its questions, if these are known
+    known: int = 0
+
+
 Answer = tuple[Any, Array]  # what a call gives, and every output, (M + Q, n)
 
 
@@ -106,6 +114,7 @@ class BranchedCall:
     def _columns(
         self, columns_of: Callable[[Call], Array], rows: int, which: int
     ) -> tuple[Array, Array]:
+        """Output 0, (B,), and gradients, (rows, B); which of them a sample alone has."""
         whole = self._empty(1 + rows)
         for samples, stay, columns in self._followed(lambda call: (columns_of(call),) * 2):
             whole[:, samples] = columns[: len(whole), stay]
@@ -147,7 +156,7 @@ class BranchedCall:
 
     def explore(self) -> None:
         """Find the paths of all samples, and the parameters on them."""
-        self._sorted([(0, np.arange(self.batch), None)])
+        self._sorted([Work(0, np.arange(self.batch))])
         deque(self._lone(), maxlen=0)
 
     # --- which path ------------------------------------------------------------------------------
@@ -158,6 +167,7 @@ class BranchedCall:
         For each: the samples that take the path, which of the call's they are, and what it gave.
         """
         done: Groups = []
+        are_sorted = False
         waiting, is_guess = self._start()
         while waiting:
             left: list[Work] = []
@@ -172,17 +182,29 @@ class BranchedCall:
                 else:
                     done.append((path, samples[stay]))
                     answers = outputs[len(outputs) - len(graph.questions) :, ~stay]
-                    left.append((path, samples[~stay], answers))
+                    left.append(Work(path, samples[~stay], answers))
                     yield samples[stay], stay, result
-            is_guess &= not left
-            waiting = self._sorted(left)
+            if are_sorted:
+                self._require_none(left)
+            is_guess = is_guess and not left
+            waiting, are_sorted = self._sorted(left), True
         self._settle(done, is_guess)
+
+    def _require_none(self, left: list[Work]) -> None:
+        """Raise TraceError for samples that leave a path although they had its answers before."""
+        for path, samples, _, _ in left:
+            question = self.paths.runners[path].graph.questions[0]
+            raise TraceError(
+                "a sample must get the same answers whatever else is in its batch (got others for "
+                f"sample {samples[0]}, on the path from {question.line} on); an op of your own "
+                "must compute number by number"
+            )
 
     def _calls(self) -> list[Call]:
         """A call for each path, of the samples that take it."""
         if self._groups is None:
             groups, _ = self._start()
-            self._settle(self._sorted([(path, samples, None) for path, samples in groups]), False)
+            self._settle(self._sorted([Work(*group) for group in groups]), False)
         assert self._groups is not None
         return [self._call(self.paths.runners[path], samples) for path, samples in self._groups]
 
@@ -191,13 +213,13 @@ class BranchedCall:
         self.lone.clear()
         guess = self.paths.guess(self.batch)
         if guess is None:
-            return self._sorted([(0, np.arange(self.batch), None)]), False
+            return self._sorted([Work(0, np.arange(self.batch))]), False
         if sum(len(samples) for _, samples in guess) == self.batch:
             return list(guess), True
         alone = np.ones(self.batch, bool)
         for _, samples in guess:
             alone[samples] = False
-        return [*guess, *self._sorted([(0, np.flatnonzero(alone), None)])], False
+        return [*guess, *self._sorted([Work(0, np.flatnonzero(alone))])], False
 
     def _settle(self, groups: Groups, is_guess: bool) -> None:
         """Note the path of each sample, for the next call too, and warn of those without."""
@@ -222,9 +244,10 @@ class BranchedCall:
             if not waiting:
                 unknown.sort(key=self._comes_last)
                 while unknown and not waiting:
-                    waiting = self._found(*unknown.pop())
+                    waiting = self._found(unknown.pop())
                 continue
-            path, samples, answers = waiting.pop()
+            work = waiting.pop()
+            path, samples, answers, known = work
             runner = self.paths.runners[path]
             if answers is None:
                 answers = self._call(runner.asking, samples).outputs()
@@ -232,11 +255,14 @@ class BranchedCall:
             if (stay := same.all(axis=0)).any():
                 groups.append((path, samples[stay]))
             for k, answer, some in _leaving(same, answers):
+                if k < known:
+                    self._require_none([work])
                 child = self.paths.child(path, k, answer)
                 if child is None:
-                    unknown.append((path, samples[some], answers[: k + 1, some[0]].copy()))
+                    told = answers[: k + 1, some[:1]].copy()
+                    unknown.append(Work(path, samples[some], told, k + 1))
                 else:
-                    waiting.append((child, samples[some], None))
+                    waiting.append(Work(child, samples[some], None, k + 1))
         return sorted(groups, key=lambda group: group[0])
 
     def _comes_last(self, work: Work) -> tuple[int, int]:
@@ -244,17 +270,19 @@ class BranchedCall:
 
         While parameters are being found, in order of first use, that of the first sample.
         """
-        _, samples, _ = work
+        samples = work.samples
         finding = self.paths.recorder is not None and self.paths.recorder.parameters is None
         return 0 if finding else len(samples), -int(samples[0])
 
-    def _found(self, path: int, samples: Samples, told: Array | None) -> list[Work]:
+    def _found(self, work: Work) -> list[Work]:
         """The path of samples that leave a known one, by the first of them, if there is one."""
+        path, samples, told, known = work
         assert told is not None
-        found = self.paths.find(self.given, self.arrays, int(samples[0]), path, told.tolist())
+        sample, answers = int(samples[0]), told[:, 0].tolist()
+        found = self.paths.find(self.given, self.arrays, sample, path, answers)
         if found is not None:
-            return [(found, samples, None)]
-        self.lone.append((samples, self.paths.runners[path].graph.questions[len(told) - 1]))
+            return [Work(found, samples, None, known)]
+        self.lone.append((samples, self.paths.runners[path].graph.questions[known - 1]))
         return []
 
     def _call(self, runner: Runner, samples: Samples) -> Call:
@@ -275,7 +303,7 @@ class BranchedCall:
     # --- samples alone ---------------------------------------------------------------------------
 
     def _lone(self) -> Iterator[tuple[int, LoneSample]]:
-        """The samples whose path is one too many, each on the scalar engine."""
+        """The samples beyond the most paths, each on the scalar engine."""
         recorder = self.paths.recorder
         for samples, _ in self.lone:
             for sample in samples.tolist():

@@ -470,6 +470,26 @@ def _outer(x, w):
     return (x if x > 0 else 0.1 * x) * factor
 
 
+def test_a_condition_that_is_asked_twice_parts_the_ways_once():
+    @vgrad.merge_branches
+    def twice(x):
+        y = x if x > 0 else -x
+        return y + 1 if x > 0 else y - 1
+
+    graph = vgrad.trace(twice, ())
+    assert (graph.op == vgrad.ops.where.code).sum() == 1
+    assert vgrad.compile(graph)([], [2.0, -2.0]).tolist() == [3.0, 1.0]
+
+    @vgrad.merge_branches
+    def both(x, y):
+        if x:
+            return 1.0 if y else 2.0
+        return 3.0 if y else 4.0
+
+    program = vgrad.compile(lambda x, y: both(x, y) * x + both(y, x), parameters=[])
+    assert program([], [2.0, 2.0, 0.0, 0.0], [3.0, 0.0, 3.0, 0.0]).tolist() == [3.0, 7.0, 2.0, 4.0]
+
+
 def test_merging_in_a_recording_within_another():
     """The one that began last records the call."""
 

@@ -176,11 +176,18 @@ class LoneSample(NamedTuple):
         numbers = self.answers.numbers(self.tape, len(self.tape.op) - 1)
         return [numbers[place] for place in self.places]
 
-    def gradients(self) -> tuple[list[float], list[float]]:
-        """The gradients of output 0: to the parameters (P,), and to the inputs (K,)."""
-        found = self.answers.gradients(self.tape, self.places[0])
-        to_parameters = [found[place] for place in self.tape.parameters.leaves]
-        return to_parameters, [found[place] for place in self.tape.inputs]
+    def parameter_column(self) -> list[float]:
+        """Output 0, and its gradient to the parameters, (1 + P,)."""
+        return self._column([*self.tape.parameters.leaves])
+
+    def input_column(self) -> list[float]:
+        """Output 0, and its gradient to the inputs, (1 + K,)."""
+        return self._column(self.tape.inputs)
+
+    def _column(self, places: list[int]) -> list[float]:
+        root = self.places[0]
+        found = self.answers.gradients(self.tape, root)
+        return [self.answers.numbers(self.tape, root)[root], *(found[place] for place in places)]
 
 
 class _Prefix:

@@ -26,21 +26,38 @@ class EveryAnswer:
     def __init__(self, told: list[float]) -> None:
         self.told = told
         self.places: list[int] = []
+        self.known: dict[Any, float] = {}  # by what was asked
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The next answer."""
         if means != "bool":
             tape.refuse("merged")
+        key = _key(tape, place)
+        if key in self.known:  # as by `x > 0` a second time
+            return self.known[key]
         if len(self.places) == MOST:  # each question is one way more, at least
             raise _too_many()
         self.places.append(tape.question(place, means))
         if len(self.told) < len(self.places):
             self.told.append(1.0)
-        return self.told[len(self.places) - 1]
+        answer = self.known[key] = self.told[len(self.places) - 1]
+        return answer
 
     def again(self) -> NoReturn:
         """A recording never starts within one."""
         raise AssertionError
+
+
+def _key(tape: Tape, place: int) -> Any:
+    """The same for an op on the same nodes and numbers, wherever it is recorded."""
+    parents = [parent for parent in (tape.x[place], tape.y[place]) if parent >= 0]
+    if not parents or place in tape.z:
+        return place
+    is_number = ops.const.code
+    return (
+        tape.op[place],
+        *[(tape.value[x],) if tape.op[x] == is_number else x for x in parents],
+    )
 
 
 class Way(NamedTuple):

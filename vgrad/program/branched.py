@@ -77,12 +77,7 @@ class BranchedCall:
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
-        whole = self._empty(self._outputs)
-        for samples, stay, outputs in self._followed(lambda call: (call.outputs(),) * 2):
-            whole[:, samples] = outputs[: len(whole), stay]
-        for sample, lone in self._lone():
-            whole[:, sample] = lone.outputs()
-        return whole
+        return self._columns(self._outputs, Call.outputs, LoneSample.outputs)
 
     def gradient(self, divisor: float, aux: bool = False) -> Total:
         """The sum of output 0 over the batch, divided, and its gradient (P,).
@@ -96,31 +91,38 @@ class BranchedCall:
             if whole is not None:
                 whole[:, samples] = outputs[: len(whole), stay]
         for sample, lone in self._lone():
-            numbers, (part, _) = lone.outputs(), lone.gradients()
-            value += numbers[0] / divisor
+            objective, *part = lone.parameter_column()
+            value += objective / divisor
             gradient += np.array(part, gradient.dtype) / divisor
             if whole is not None:
-                whole[:, sample] = numbers
+                whole[:, sample] = lone.outputs()
         return value, gradient, whole
 
     def input_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the inputs, per sample, (K, B)."""
-        return self._columns(Call.input_columns, len(self.runner.graph.inputs), 1)
+        inputs = len(self.runner.graph.inputs)
+        found = self._columns(1 + inputs, Call.input_columns, LoneSample.input_column)
+        return found[0], found[1:]
 
     def parameter_gradients(self) -> tuple[Array, Array]:
         """Output 0, (B,), and its gradient to the parameters, per sample, (P, B)."""
-        return self._columns(Call.parameter_columns, len(self.theta), 0)
+        parameters = len(self.theta)
+        found = self._columns(1 + parameters, Call.parameter_columns, LoneSample.parameter_column)
+        return found[0], found[1:]
 
     def _columns(
-        self, columns_of: Callable[[Call], Array], rows: int, which: int
-    ) -> tuple[Array, Array]:
-        """Output 0, (B,), and gradients, (rows, B); which of them a sample alone has."""
-        whole = self._empty(1 + rows)
-        for samples, stay, columns in self._followed(lambda call: (columns_of(call),) * 2):
-            whole[:, samples] = columns[: len(whole), stay]
+        self,
+        rows: int,
+        of_call: Callable[[Call], Array],
+        of_lone: Callable[[LoneSample], list[float]],
+    ) -> Array:
+        """Numbers of every sample, (rows, B): those of its path's call, or of the sample alone."""
+        whole = self._empty(rows)
+        for samples, stay, columns in self._followed(lambda call: (of_call(call),) * 2):
+            whole[:, samples] = columns[:rows, stay]
         for sample, lone in self._lone():
-            whole[0, sample], whole[1:, sample] = lone.outputs()[0], lone.gradients()[which]
-        return whole[0], whole[1:]
+            whole[:, sample] = of_lone(lone)
+        return whole
 
     def sizes(self) -> dict[int, int]:
         """How many samples take each path."""

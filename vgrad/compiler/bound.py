@@ -57,7 +57,7 @@ class Bound:
             (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
         ]
         first = len(rows) - len(graph.questions)
-        self._asked = [  # where answers are, which questions' they are, and what the path's are
+        self._answers = [  # where answers are, which questions' they are, and what the path's are
             (memory, as_slice(rows[first:][which]), which, graph.answers[which])
             for memory, side in ((self._shared[:, None], SHARED), (self._batch, BATCHED))
             if len(which := np.flatnonzero(batched[first:] == side))
@@ -170,12 +170,12 @@ class Bound:
 
     def all_follow(self) -> bool:
         """Whether all samples of the tile follow the path. Hot path."""
-        return all((memory[rows] == answers).all() for memory, rows, _, answers in self._asked)
+        return all((memory[rows] == answers).all() for memory, rows, _, answers in self._answers)
 
     @property
     def _questions(self) -> int:
         # No attribute: from the 31st on, CPython looks all of them up in a slower way.
-        return sum(len(which) for _, _, which, _ in self._asked)
+        return sum(len(which) for _, _, which, _ in self._answers)
 
     def answers(self) -> Array:
         """(Q, count) the samples' answers to the path's questions."""
@@ -184,7 +184,7 @@ class Bound:
         return answers[:, : self.count]
 
     def _read_answers(self, answers: Array) -> None:
-        for memory, rows, which, _ in self._asked:
+        for memory, rows, which, _ in self._answers:
             answers[which] = memory[rows]
 
     def read_gradients(self, result: Array) -> None:

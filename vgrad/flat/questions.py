@@ -90,7 +90,7 @@ class SampleAnswers:
         self._numbers: list[float] = []  # of the nodes so far
         self._input, self._parameter = iter(inputs), count()
         self._prefix = _Prefix()
-        self.asked = False  # whether there was any question
+        self.was_asked = False  # whether there was any question
         self.alone = False  # whether that is all that will be known of them
         self.single = False
 
@@ -102,7 +102,7 @@ class SampleAnswers:
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""
-        self.asked = tape.branches = True
+        self.was_asked = tape.branches = True
         known = len(tape.questions) < len(self.told)
         number = self.told[len(tape.questions)] if known else self.numbers(tape, place)[place]
         try:

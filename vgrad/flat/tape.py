@@ -127,7 +127,9 @@ class Tape:
         self.questions: list[Question] = []
         self.branches = False  # whether a number has decided which way the function goes
         self.caught: Exception | None = None  # what a question raised, unless that went on
-        self.asked: list[int] = []  # the place whose number is the answer, one for each question
+        self.answer_places: list[
+            int
+        ] = []  # the place whose number is the answer, one for each question
         self.closed = False
         self.thread = get_ident()
         # The thread that may just add a node; none if recording is more than that.
@@ -303,7 +305,7 @@ class Tape:
         """Note a question and its answer, and record the node whose number that is."""
         line, function, instead = asked_here(means)
         self.questions.append(Question(means, answer, line, function, instead, prefix))
-        self.asked.append(self.question(place, means))
+        self.answer_places.append(self.question(place, means))
 
     def question(self, place: int, means: str) -> int:
         """The place of the answer to a question about the number at another one."""
@@ -329,8 +331,11 @@ class Tape:
                 "for nan"
             ) from self.caught
         places, output_shapes = self._flatten(outputs, name)
-        if self.asked:
-            places, output_shapes = [*places, *self.asked], [output_shapes, (len(self.asked),)]
+        if self.answer_places:
+            places, output_shapes = (
+                [*places, *self.answer_places],
+                [output_shapes, (len(self.answer_places),)],
+            )
         parents = np.full((len(self.op), 3), -1, np.int32)
         parents[:, 0], parents[:, 1] = self.x, self.y
         parents[list(self.z), 2] = list(self.z.values())
@@ -340,7 +345,7 @@ class Tape:
         given = [*self.inputs, *islice(leaves, some)]
         order = canonical_order(places, given, parents, level)
         parents = parents[order]
-        self.parameters.check(parents, places, name, may_use_none=bool(self.asked))
+        self.parameters.check(parents, places, name, may_use_none=bool(self.answer_places))
         new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
         new[order] = np.arange(len(order))
         value = np.zeros(len(self.op))

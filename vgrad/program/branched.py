@@ -347,7 +347,7 @@ class BranchedCall:
         warnings.warn_explicit(text, PathsWarning, *key[2:], registry=registry)
 
 
-def explored(
+def first_paths(
     recorder: Recorder,
     new_runner: Callable[[Graph], Runner],
     lock: ProcessLock,

@@ -16,7 +16,7 @@ def explain_paths(call: BranchedCall) -> str:
     paths, sizes, alone = call.paths, call.sizes(), call.batch
     forks, total = paths.forks(), Counter[Fork]()
     for path, size in sizes.items():
-        total.update(dict.fromkeys(paths.passed(path), size))
+        total.update(dict.fromkeys(paths.forks_of(path), size))
         alone -= size
     number = {fork: k for k, fork in enumerate(forks, start=1)}
     rows = [("question", "asked at", "samples", "answers")]
@@ -31,7 +31,7 @@ def explain_paths(call: BranchedCall) -> str:
     if alone:
         parts[0] += f"\non paths that are not recorded, one by one: {alone:,}"
     for path, size in sizes.items():
-        head = f"path {path}, of {size:,} samples, with {len(paths.passed(path)) - 1:,} answers"
+        head = f"path {path}, of {size:,} samples, with {len(paths.forks_of(path)) - 1:,} answers"
         parts.append(f"{head}\n{explain(paths.runners[path], size)}")
     return "\n\n".join(parts)
 

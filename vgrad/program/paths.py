@@ -82,7 +82,7 @@ class Paths:
         self._guesses: dict[int, Guess] = {}  # by batch size
         self.warned: dict[tuple[str, str, str, int], str] = {}  # of samples alone, by the place
 
-    def passed(self, path: int) -> list[Fork]:
+    def forks_of(self, path: int) -> list[Fork]:
         """The forks that a path comes by, and its end."""
         return self._forks[path]
 

@@ -17,7 +17,7 @@ from ..flat import Graph, Path
 from ..optim import Optimiser
 from . import checkpoint
 from .arrays import as_batch, split, structured
-from .branched import BranchedCall, explored
+from .branched import BranchedCall, first_paths
 from .call import Call
 from .explain import explain, explain_paths
 from .options import Options
@@ -367,7 +367,9 @@ class Program:
                 if theta is not None:  # of any length as yet
                     numbers = as_numbers(theta, "theta", self._options.dtype)
                     theta = as_theta(numbers, numbers.size, self._options.dtype)
-                paths = explored(recorder, self._new_runner, self._recording, theta, arrays, batch)
+                paths = first_paths(
+                    recorder, self._new_runner, self._recording, theta, arrays, batch
+                )
                 if self._parameters is None:  # before there are paths: who sees some finds these
                     self._parameters = list(recorder.parameters or ())
                 self.paths = {**self.paths, shapes: paths}

@@ -143,7 +143,7 @@ def _naming_sample(sample: int, answers: SampleAnswers | None) -> Iterator[None]
     try:
         yield
     except BaseException as error:
-        if answers is not None and answers.asked:
+        if answers is not None and answers.was_asked:
             note, notes = f"at sample {sample} of the batch", getattr(error, "__notes__", [])
             if note not in notes:
                 error.__notes__ = [*notes, note]  # as add_note does since Python 3.11

@@ -198,15 +198,18 @@ class _Prefix:
         self._nodes = self._thirds = self._values = 0
 
     def of(self, tape: Tape) -> str:
+        """The hash as of now."""
         start, self._nodes = self._nodes, len(tape.op)
         for column in (tape.op, tape.x, tape.y):
             self._hash.update(column[start : self._nodes])
-        thirds = [x for pair in islice(tape.z.items(), self._thirds, None) for x in pair]
-        values = [
-            number
-            for place, number in islice(tape.value.items(), self._values, None)
-            if tape.op[place] == ops.const.code
-        ]
-        self._hash.update(array("q", thirds).tobytes() + array("d", values).tobytes())
-        self._thirds, self._values = len(tape.z), len(tape.value)
+        thirds, self._thirds = _last(tape.z, self._thirds)
+        values, self._values = _last(tape.value, self._values)
+        numbers = [number for place, number in values if tape.op[place] == ops.const.code]
+        self._hash.update(array("q", [x for pair in thirds for x in pair]).tobytes())
+        self._hash.update(array("d", numbers).tobytes())
         return self._hash.hexdigest()
+
+
+def _last(items: dict[int, Any], known: int) -> tuple[list[tuple[int, Any]], int]:
+    """The items that came after so many, the last first, and how many there are now."""
+    return list(islice(reversed(items.items()), len(items) - known)), len(items)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import time
+import tracemalloc
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -638,3 +639,36 @@ def test_the_warning_is_shown_once_for_each_place(recwarn):
             program([], np.arange(5.0) + 10 * k)
     assert len(shown) == 1
     assert program([], [1.0]) == [1.0] and not recwarn.list
+
+
+def twenty_ifs(x):
+    y = W[0] * 1.0
+    for k in range(20):
+        y = y + W[0] * x[k] if x[k] > 0 else y * 0.9 - x[k]
+    return y
+
+
+def twenty_wheres(x):
+    y = W[0] * 1.0
+    for k in range(20):
+        y = vgrad.where(x[k] > 0, y + W[0] * x[k], y * 0.9 - x[k])
+    return y
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("patterns", [65, 3000])
+def test_a_million_possible_paths_of_which_some_are_met(patterns):
+    """Right numbers, a warning of those beyond 64, and memory that does not grow with them."""
+    rng = np.random.default_rng(1)
+    signs = np.unique(rng.choice([-1.0, 1.0], size=(2 * patterns, 20)), axis=0)[:patterns]
+    data = rng.uniform(0.1, 1, (6000, 20)) * rng.permutation(signs)[np.arange(6000) % patterns]
+    program = vgrad.compile(twenty_ifs, W[:1])
+    alone = (np.arange(6000) % patterns >= 64).sum()
+    tracemalloc.start()
+    with pytest.warns(PathsWarning, match=f"{alone:,} of 6,000 samples"):
+        value, gradient = program.value_and_grad(THETA[:1], data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    want = vgrad.compile(twenty_wheres, W[:1]).value_and_grad(THETA[:1], data)
+    assert close(value, want[0]) and close(gradient, want[1])
+    assert len(paths_of(program)) == 64 and peak < 60e6

@@ -212,10 +212,12 @@ class FusedSweep:
         It is Rounded if batches of this size are rare, so that no width is bound for them alone.
         Hot path.
         """
-        if batch in self._regular:
-            self._regular[batch] = True
-            return self.width(batch)
-        return self.width(batch) if self._becomes_regular(batch) else self._rounded
+        regular = self._regular
+        if batch in regular:
+            regular[batch] = True
+        elif not self._becomes_regular(batch):
+            return self._rounded
+        return batch if batch <= self.tile else self.width(batch)
 
     def _becomes_regular(self, batch: int) -> bool:
         """Whether a size that is not regular is now, if need be in place of one not in use."""

@@ -53,13 +53,12 @@ class Call(NamedTuple):
         With `aux` also every output, (M, B). Of a path, without `aux`, the answers of its samples,
         (Q, B), or (0, B) if all follow it; those that do not do not count.
         """
-        runner, theta, arrays, batch = self[:4]
+        runner, theta, arrays, batch, _, _, _ = self
         found, is_quick = None, runner.sweeps(theta)[0] == "quick"
-        if is_quick and not aux and batch <= runner.quick.tile:
+        if is_quick and not aux and batch <= (quick := runner.quick).tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
-                tile = runner.quick.tile_for(batch)
-                found = runner.quick.gradient(theta, arrays, batch, tile, divisor)
+                found = quick.gradient(theta, arrays, batch, quick.tile_for(batch), divisor)
                 if is_finite(found[0], found[1]):
                     return found
         value, gradient, outputs = _settled(_Total(self, divisor, aux, found))

@@ -63,6 +63,7 @@ class Op:
     fast: Rule | None = None  # the forward by rows that NumPy runs faster; signs of 0 may differ
     static: int | None = None  # the operand whose value, if it is constant, selects a `fast` rule
     rounds: Rule = lambda number: False  # for which of its values that rounds in another way
+    loose: bool | Rule = False  # `fast` or the ufunc may change a bit, or if `static` fits the rule
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
@@ -281,16 +282,17 @@ pow = row(elementary.pow, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
     lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**", ufunc=np.power,
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
-    static=1, rounds=lambda y: y in (-0.5, 3.0), nonnegative=lambda y: y % 2 == 0)
+    static=1, rounds=lambda y: y in (-0.5, 3.0), loose=lambda y: y not in elementary.SHORT_CUTS,
+    nonnegative=lambda y: y % 2 == 0)
 
 maximum = row(choices.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0))),
-    "max", ufunc=np.maximum, chooses=True)
+    "max", ufunc=np.maximum, chooses=True, loose=True)
 minimum = row(choices.minimum, TWO, (
     lambda g, out, x, y: where(x < y, g, where(x == y, 0.5 * g, 0.0)),
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0))),
-    "min", ufunc=np.minimum, chooses=True)
+    "min", ufunc=np.minimum, chooses=True, loose=True)
 where = row(choices.where, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
@@ -299,8 +301,7 @@ guard = row(choices.guard, TWO, (
     None,
     lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
     fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
-abs = row(choices.abs, ONE, (
-    lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
+abs = row(choices.abs, ONE, (lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
     forward=operator.abs, ufunc=np.absolute, nonnegative=True, chooses=True)
 stop_gradient = row(choices.stop_gradient, ONE, (None,), "stop", chooses=True)
 
@@ -379,7 +380,7 @@ polygamma = row(special.polygamma, ((1.0, 1.0), POSITIVE), (
 sigmoid = row(activations.sigmoid, ONE, (lambda g, out, x: g * out * (1 - out),),
     fast=lambda x: 1.0 / (1.0 + exp(-x)), nonnegative=True, bounded=True)
 relu = row(activations.relu, ONE, (lambda g, out, x: where(x > 0, g, 0.0),),
-    fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True)
+    fast=lambda x: maximum(x, 0.0), nonnegative=True, chooses=True, loose=True)
 leaky_relu = row(activations.leaky_relu, (ANY, POSITIVE), (
     lambda g, out, x, slope: where(x > 0, g, g * slope),
     lambda g, out, x, slope: where(x > 0, 0.0, g * x)), static=1, exact=True,
@@ -391,8 +392,7 @@ elu = row(activations.elu, (ANY, POSITIVE), (
     fast=lambda x, alpha: where(x > 0, x, alpha * expm1(x)))
 softplus = row(activations.softplus, ONE, (lambda g, out, x: g / (1 + exp(-x)),),
     fast=lambda x: maximum(x, 0.0) + log1p(exp(-abs(x))), nonnegative=True)
-silu = row(activations.silu, ONE, (
-    lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
+silu = row(activations.silu, ONE, (lambda g, out, x: g * (out + sigmoid(x) * (1 - out)),),
     fast=lambda x: x / (1.0 + exp(-x)), bounded=True)
 gelu = row(activations.gelu, ONE, (
     lambda g, out, x: g * (ndtr(x) + x * (ONE_BY_ROOT_2PI * exp(-0.5 * x * x))),),

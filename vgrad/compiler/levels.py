@@ -12,7 +12,6 @@ from .. import ops
 from ..flat import hash64, span_lengths, spans
 from .fuse import Fused, Ints, Mask, Terms
 from .fused import by_code
-from .lowering import has_quicker
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ def _families(fused: Fused, maps: Ints) -> Ints:
     constant = parents[np.arange(len(maps)), static].astype(np.intp)
     matters = (static >= 0) & (fused.op[constant] == ops.const.code)
     which: Ints = batched[maps] + batched[parents] @ np.array([2, 4, 8])  # below 16; ops, 256
-    apart = fused.asked[maps] & by_code(has_quicker)[fused.op[maps]]
+    apart = fused.asked[maps] & by_code(lambda op: bool(op.loose))[fused.op[maps]]
     which += 16 * (op + 256 * (2 * np.where(matters, constant, -1) + apart))
     return which
 

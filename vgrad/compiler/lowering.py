@@ -8,27 +8,15 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Array
-from ..elementary import SHORT_CUTS
 from ..flat import Graph, interpret, recorded
 from .calls import Calls, Source
-
-
-def has_quicker(op: ops.Op) -> bool:
-    """Whether the op is computed in a way that may round otherwise, or change the sign of a 0.
-
-    np.maximum may return either of 0.0 and -0.0, and np.power takes short cuts as it likes.
-    """
-    return op in (ops.maximum, ops.minimum, ops.relu, ops.pow)
 
 
 def add_forward(
     calls: Calls, op: ops.Op, number: float | None, operands: list[Source], out: Array | None
 ) -> Source:
     """Add the calls of one op that give what its forward does, to the bit, as `add_op` need not."""
-    if op is ops.relu:
-        largest = calls.compute(np.maximum, *operands, calls.zero)
-        return calls.compute(np.add, largest, calls.zero, out=out)  # -0.0 becomes 0.0
-    if has_quicker(op) and (op is not ops.pow or number not in SHORT_CUTS):
+    if op.loose(number) if callable(op.loose) else op.loose:
         return calls.compute(partial(_evaluate, op.forward), *operands, out=out)
     return add_op(calls, op, number, operands, out)
 

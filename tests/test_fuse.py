@@ -19,6 +19,7 @@ from traps import NUMBERS, TRAPS
 
 import vgrad
 from vgrad import Value, nn, ops, where
+from vgrad.compiler.bound import Bound
 from vgrad.program.runner import Runner
 
 rng = np.random.default_rng(0)
@@ -784,5 +785,5 @@ def test_gradients_of_inputs_are_computed_only_where_asked_for():
     graph = vgrad.trace(lambda x: dot(W[0], x) * vgrad.sin(x[0]), (3,), parameters=[*W[0]])
     sweep = Runner(graph, True, None).quick
     sweep.gradient(np.ones(3), [np.ones((4, 3))], 4, 4, 1.0)
-    (bound,) = sweep._free[4, vgrad.flat.graph.FROM_PARAMETERS]
+    (bound,) = sweep._free[4, vgrad.flat.graph.FROM_PARAMETERS, Bound]
     assert not bound._gradients[bound._inputs[0]].any()

@@ -20,15 +20,12 @@ from .watch import Watch
 
 Steps = list[Callable[[], Any]]
 
-FILLED = 4  # besides FROM_INPUTS and FROM_PARAMETERS: a tile that need not be full
-
 
 class Bound:
     """Buffers for tiles of one width, and the calls that fill them.
 
-    `wanted` tells where gradients go: FROM_PARAMETERS, FROM_INPUTS, or 0 for nowhere; and FILLED is
-    for a tile that need not be full, a `Filled`. With `careful` maps keep gradients of 0, which
-    costs a little. A call of `value_and_grad` runs
+    `wanted` tells where gradients go: FROM_PARAMETERS, FROM_INPUTS, or 0 for nowhere. With
+    `careful` maps keep gradients of 0, which costs a little. A call of `value_and_grad` runs
 
         start       theta in; values of shared nodes                               once
         forward     samples in; values of batched nodes                            once per tile
@@ -74,7 +71,7 @@ class Bound:
         if any(len(watch.sums) for watch in self._watches):
             for watch, steps in zip(self._watches, (self._start, self._forward)):
                 steps.append(watch.look)
-        if wanted & ~FILLED:
+        if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
         self.nbytes = calls.nbytes
         self._lost: Mask | None = None  # (width,) samples in which a sum may have overflowed
@@ -226,7 +223,7 @@ class Filled(Bound):
         """Compute the batched values for as many samples as there are, and for what fills up."""
         arrays = [*arrays]
         self.count = count = len(arrays[0])
-        if self.wanted & ~FILLED and not self._is_shared:
+        if self.wanted and not self._is_shared:
             self._weights[..., :count], self._weights[..., count:] = 1.0, 0.0
         self._sum = partial(np.add.reduce, self._objective[:count])
         super().forward([array.take(self._places, 0, None, "clip") for array in arrays])

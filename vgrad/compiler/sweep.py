@@ -20,12 +20,13 @@ from ..flat import (
     exceeds_share,
     require_buffers,
 )
-from .bound import FILLED, Bound, Filled
+from .bound import Bound, Filled
 from .fuse import Mask
 from .plan import Plan
 
 Inputs = Sequence[Array]  # one per argument: (B, numbers), or (B,) for a single number
 Tiles = Iterator[tuple[Bound, slice, bool]]
+Key = tuple[int, int, type[Bound]]  # what may take another's place: of one width, wanted, class
 Part = tuple[float, Array]  # of a sum over the batch, and of its gradient (P,)
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
@@ -82,7 +83,7 @@ class FusedSweep:
         self.tile = tile or max(MIN_TILE, most // 2, min(most, WIDE))  # samples at a time
         # about how many bytes a tile takes: for the shared rows, and for each sample
         self._estimate = [lasting + 3 * scratch for lasting, scratch in sizes]
-        self._free: dict[tuple[int, int], list[Bound]] = {}
+        self._free: dict[Key, list[Bound]] = {}
         self._times_bound = 0
         self._asks = bool(plan.graph.questions)
         self._rounded = Rounded(self.tile)
@@ -115,14 +116,14 @@ class FusedSweep:
             self._give(bound)
             return value, gradient, None
         outputs = np.empty((len(self.plan.graph.outputs), batch), self.dtype) if aux else None
-        left: list[tuple[slice, Array]] = []  # the tiles that samples left, and answers there
+        answers: list[Array] = []  # of each tile's samples, or none if all follow the path
         value, total = 0.0, None
-        for more, part in self._parts(theta, arrays, batch, tile, divisor, outputs, left):
+        for more, part in self._parts(theta, arrays, batch, tile, divisor, outputs, answers):
             value, total = value + more, part if total is None else total + part
         assert total is not None
         if aux or not self._asks:
             return value, total, outputs
-        return value, total, self.plan.graph.answers_of(batch, left, self.dtype)
+        return value, total, self.plan.graph.side_by_side(answers)
 
     def _parts(
         self,
@@ -132,17 +133,22 @@ class FusedSweep:
         tile: int,
         divisor: float,
         outputs: Array | None,
-        left: list[tuple[slice, Array]],
+        answers: list[Array],
     ) -> Iterator[Part]:
-        """What the tiles add to the sums; every output goes into `outputs`, if that is given."""
+        """What the tiles add to the sums; every output goes into `outputs`, if that is given.
+
+        Of a path, answers are added tile by tile, (Q, n), or (0, n) where all follow it.
+        """
         for bound, samples, is_last in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
             if outputs is not None:
                 bound.read(outputs[:, samples])
-            if not self._asks or bound.all_follow():
+            follow = not self._asks or bound.all_follow()
+            if self._asks:
+                answers.append(np.empty((0, bound.count)) if follow else bound.answers())
+            if follow:
                 bound.backward()
             else:
-                left.append((samples, bound.answers()))
-                stay = self.plan.graph.follows(left[-1][1])
+                stay = self.plan.graph.follows(answers[-1])
                 some = [array[samples][stay] for array in arrays]
                 yield self._of_some(theta, some, int(stay.sum()), bound.width, divisor)
             if is_last and bound.tiles:
@@ -248,15 +254,14 @@ class FusedSweep:
         """
         fixed, per_sample = self._estimate
         if exceeds_share(taken + workers * SAFETY * (fixed + width * per_sample)):
-            two, three = (self._bind(n, wanted).nbytes for n in (2, 3))
+            two, three = (self._bind(n, wanted, Bound).nbytes for n in (2, 3))
             require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
 
     def summary(self) -> SweepSummary:
         """The kernels as `explain` and pictures show them."""
         return self.plan.summary()
 
-    def _bind(self, width: int, wanted: int) -> Bound:
-        kind = Filled if wanted & FILLED else Bound
+    def _bind(self, width: int, wanted: int, kind: type[Bound]) -> Bound:
         self._times_bound += 1
         return kind(self.plan, width, wanted, self.careful, self.dtype)
 
@@ -266,22 +271,22 @@ class FusedSweep:
         A single sample has no axis, and a full tile needs nothing to fill it up.
         """
         if type(tile) is Rounded and 1 < count < tile:
-            return self._take(round_up(count, self.least, tile), wanted | FILLED)
+            return self._take(round_up(count, self.least, tile), wanted, Filled)
         return self._take(count, wanted)
 
-    def _take(self, width: int, wanted: int) -> Bound:
+    def _take(self, width: int, wanted: int, kind: type[Bound] = Bound) -> Bound:
         """A bound plan that no other call is using; threads may ask at once. Hot path."""
         try:
-            return self._free[width, wanted].pop()
+            return self._free[width, wanted, kind].pop()
         except (KeyError, IndexError):
             pass
         self.admit(width, wanted)
-        return self._bind(width, wanted)
+        return self._bind(width, wanted, kind)
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""
         bound.used = self._times_bound
-        key = bound.width, bound.wanted
+        key = bound.width, bound.wanted, type(bound)
         if key not in self._free or bound.nbytes > LARGE:
             self._make_room(bound)
         self._free.setdefault(key, []).append(bound)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -94,19 +93,17 @@ class Graph:
         everywhere: NDArray[np.bool_] = np.logical_and.reduce(same)
         return everywhere
 
-    def answers_of(
-        self, batch: int, some: list[tuple[slice, NDArray[Any]]], dtype: Any
-    ) -> NDArray[Any]:
-        """(Q, B) answers, those of some samples as given and all others' this path's.
+    def side_by_side(self, columns: list[NDArray[Any]]) -> NDArray[Any]:
+        """The outputs of parts of a batch, or answers, as those of all of it, (rows, B).
 
-        (0, B) if none are given.
+        Parts of (0, n), where all follow this path, have its answers if others have any.
         """
-        answers = np.empty((len(self.questions) if some else 0, batch), dtype)
-        if some:
-            answers[:] = self.answers
-        for samples, given in some:
-            answers[:, samples] = given
-        return answers
+        rows = max(map(len, columns))
+        full = [
+            x if len(x) == rows else np.broadcast_to(self.answers, (rows, x.shape[1]))
+            for x in columns
+        ]
+        return np.concatenate(full, axis=1)
 
     def __getstate__(self) -> dict[str, Any]:
         # names as in a file, since codes mean nothing elsewhere
@@ -246,22 +243,14 @@ def _shape_problems(graph: Graph) -> Iterator[str]:
 
 def _question_problems(graph: Graph) -> Iterator[str]:
     for means, answer, *texts in graph.questions:
-        if means not in ANSWERS or not all(map(_is_text, texts)):
+        if means not in ANSWERS or not all(isinstance(text, str) for text in texts):
             yield f"a question must be of {', '.join(ANSWERS)}, with texts for its place"
-        whole = _is_number(answer) and answer == int(answer)
+        whole = ops.is_number(answer) and float(answer).is_integer()
         if not whole or (means == "bool" and answer not in (0, 1)):
             yield f"an answer must be a whole number, of a truth 0 or 1 (got {answer!r:.50})"
     shapes, count = graph.output_shapes, len(graph.questions)
     if count and not (isinstance(shapes, list) and len(shapes) == 2 and shapes[1] == (count,)):
         yield f"outputs must be those of a function and {count} answers (got {shapes!r:.50})"
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and math.isfinite(x)
-
-
-def _is_text(x: Any) -> bool:
-    return isinstance(x, str)
 
 
 def _is_whole(x: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
-from ..flat import FROM_INPUTS, FROM_PARAMETERS, Graph, require_samples
+from ..flat import FROM_INPUTS, FROM_PARAMETERS, require_samples
 from .runner import Runner
 
 Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps every output
@@ -308,15 +308,7 @@ class _Total:
             value, gradient = value + more, part if gradient is None else gradient + part
             columns.append(outputs)
         assert gradient is not None
-        return value, gradient, np.concatenate(_in_full(graph, columns), axis=1) if rows else None
-
-
-def _in_full(graph: Graph, columns: list[Array]) -> list[Array]:
-    """The outputs of parts of a batch, or the answers; where all follow the path, as in others."""
-    rows = max(map(len, columns))
-    return [
-        x if len(x) == rows else np.broadcast_to(graph.answers, (rows, x.shape[1])) for x in columns
-    ]
+        return value, gradient, graph.side_by_side(columns) if rows else None
 
 
 # --- where ---------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from vgrad import (
     Value,
     nn,
 )
+from vgrad.program import branched
 from vgrad.program.branched import Work
 
 W = [Value(1.5, label="a"), Value(-0.7)]
@@ -270,6 +271,27 @@ def test_check_finite_names_the_sample_of_the_batch_and_the_path():
         line = wrong.__code__.co_firstlineno
         assert f"on the path where test_paths.py:{line + 1} is false" in str(error.value)
         assert f"test_paths.py:{line + 3}" in str(error.value) and error.value.sample == 3
+
+
+def test_check_finite_finds_a_sum_over_paths_that_overflows():
+    program = vgrad.compile(
+        lambda x: 1.5 * x if x > 1e307 else x, parameters=[], reduce="sum", check_finite=True
+    )
+    assert program.value_and_grad([], [1e308, 9e306])[0] == 1.59e308
+    with pytest.raises(NonFiniteError, match="the sum of output 0 over the batch is inf"):
+        program.value_and_grad([], [1e308, 9e306, *[9e306] * 6])
+
+
+def test_check_finite_runs_nothing_twice_where_all_is_finite(monkeypatch):
+    program = vgrad.compile(bent, W, check_finite=True)
+    for name in ("value_and_grad", "input_grads", "per_sample_grads"):
+        getattr(program, name)(THETA, X)
+    calls = []
+    run = branched.BranchedCall._call
+    monkeypatch.setattr(branched.BranchedCall, "_call", lambda *a: calls.append(1) or run(*a))
+    for name in ("value_and_grad", "input_grads", "per_sample_grads"):
+        getattr(program, name)(THETA, X)
+    assert len(calls) == 3 * len(paths_of(program))
 
 
 # --- samples beyond the paths that are recorded -------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
-from .operand import recordings, watches
+from .operand import recordings
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -43,7 +43,7 @@ def merge_branches(function: F) -> F:
 
     @wraps(function)
     def merged(*args: object, **named: object) -> object:
-        for watch in recordings() if watches else ():
+        for watch in recordings():
             if watch.records_here():
                 return watch.merged(function, args, named)
         return function(*args, **named)

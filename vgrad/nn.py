@@ -74,11 +74,14 @@ class Neuron(Module):
         return [*self.w, self.b]
 
     def __repr__(self) -> str:
-        names: dict[Any, str] = {"relu": "ReLU", "tanh": "Tanh"}
-        own = getattr(self.activation, "__name__", type(self.activation).__name__)
-        kind = names.get(own if callable(self.activation) else self.activation, own)
-        kind = kind if self.nonlin else "Linear"
-        return f"{kind}Neuron({len(self.w)})"
+        return f"{self._kind()}Neuron({len(self.w)})"
+
+    def _kind(self) -> str:
+        if not self.nonlin:
+            return "Linear"
+        if callable(self.activation):
+            return getattr(self.activation, "__name__", type(self.activation).__name__)
+        return {"relu": "ReLU", "tanh": "Tanh"}[self.activation]
 
 
 def _numbers(x: Any) -> Any:

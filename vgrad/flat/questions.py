@@ -69,15 +69,14 @@ class Answers(Protocol):
 
     def ask(self, tape: Tape, place: int, means: str) -> float: ...
 
-    def again(self) -> Answers: ...
-
 
 class SampleAnswers:
     """Answers with the numbers of one sample, computed as the scalar engine does.
 
     `theta` is (P,), or None for the parameters' present numbers; `inputs` are the sample's numbers,
     argument after argument. The first answers may be given: those that the function is `told`. If
-    numbers are `single`, they are rounded to float32 after every op.
+    numbers are `single`, they are rounded to float32 after every op. For a sample `alone` no path
+    is noted.
     """
 
     def __init__(
@@ -85,20 +84,19 @@ class SampleAnswers:
         theta: Sequence[float] | None,
         inputs: Sequence[float],
         told: Sequence[float] = (),
+        single: bool = False,
+        alone: bool = False,
     ) -> None:
         self.theta, self.inputs, self.told = theta, inputs, told
+        self.single, self.alone = single, alone
         self._numbers: list[float] = []  # of the nodes so far
         self._input, self._parameter = iter(inputs), count()
         self._prefix = _Prefix()
         self.was_asked = False  # whether there was any question
-        self.alone = False  # whether that is all that will be known of them
-        self.single = False
 
     def again(self) -> SampleAnswers:
         """The same for a new recording."""
-        twin = SampleAnswers(self.theta, self.inputs, self.told)
-        twin.alone, twin.single = self.alone, self.single
-        return twin
+        return SampleAnswers(self.theta, self.inputs, self.told, self.single, self.alone)
 
     def ask(self, tape: Tape, place: int, means: str) -> float:
         """The answer to a question about the number at a place, which is noted."""

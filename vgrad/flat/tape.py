@@ -127,9 +127,7 @@ class Tape:
         self.questions: list[Question] = []
         self.branches = False  # whether a number has decided which way the function goes
         self.caught: Exception | None = None  # what a question raised, unless that went on
-        self.answer_places: list[
-            int
-        ] = []  # the place whose number is the answer, one for each question
+        self.answer_places: list[int] = []  # whose number is the answer, one for each question
         self.closed = False
         self.thread = get_ident()
         # The thread that may just add a node; none if recording is more than that.
@@ -181,7 +179,9 @@ class Tape:
 
     def again(self) -> Tape:
         """An empty tape with the same options."""
-        parameters, answers = self.parameters, self.answers and self.answers.again()
+        parameters, answers = self.parameters, self.answers
+        if isinstance(answers, SampleAnswers):
+            answers = answers.again()
         options = self.lines is not None, parameters.complete, parameters.first, answers
         return Tape(parameters.given, *options)
 
@@ -332,10 +332,8 @@ class Tape:
             ) from self.caught
         places, output_shapes = self._flatten(outputs, name)
         if self.answer_places:
-            places, output_shapes = (
-                [*places, *self.answer_places],
-                [output_shapes, (len(self.answer_places),)],
-            )
+            places = [*places, *self.answer_places]
+            output_shapes = [output_shapes, (len(self.answer_places),)]
         parents = np.full((len(self.op), 3), -1, np.int32)
         parents[:, 0], parents[:, 1] = self.x, self.y
         parents[list(self.z), 2] = list(self.z.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import nan
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,10 +42,6 @@ class EveryAnswer:
             self.told.append(1.0)
         answer = self.known[key] = self.told[len(self.places) - 1]
         return answer
-
-    def again(self) -> NoReturn:
-        """A recording never starts within one."""
-        raise AssertionError
 
 
 def _key(tape: Tape, place: int) -> Any:
@@ -130,12 +126,11 @@ def _joined(tape: Tape, ways: list[Way], k: int) -> Any:
 
 def _either(condition: Any, yes: Any, no: Any) -> Any:
     """where(condition, yes, no), number by number."""
-    if isinstance(yes, Exception) or isinstance(no, Exception):
-        return (
-            yes
-            if isinstance(no, Exception) and isinstance(yes, Exception)
-            else _either(condition, *(_nans(*pair) for pair in ((yes, no), (no, yes))))
-        )
+    failed = [isinstance(x, Exception) for x in (yes, no)]
+    if all(failed):
+        return yes
+    if any(failed):
+        return _either(condition, _nans(yes, no), _nans(no, yes))
     if yes is no:
         return yes
     if all(isinstance(x, Operand) or ops.is_number(x) for x in (yes, no)):

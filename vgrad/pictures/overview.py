@@ -56,12 +56,12 @@ def tree(paths: Paths) -> Diagram:
     boxes: dict[Fork, tuple[int, int]] = {}  # and their columns
     for fork in paths.forks():
         if fork not in boxes:
-            boxes[fork] = diagram.add("question", 0, *fork.where.split(", ")), 0
+            boxes[fork] = diagram.add("question", 0, *fork.where), 0
         box, column = boxes[fork]
         for answer, child in fork.branches():
             edge = diagram.add("op", column + 1, answer)
             if child.question is not None:
-                target = diagram.add("question", column + 2, *child.where.split(", "))
+                target = diagram.add("question", column + 2, *child.where)
             else:
                 nodes = len(paths.runners[child.path].graph)
                 target = diagram.add(

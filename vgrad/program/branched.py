@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from ..arguments import Array
 from ..errors import PathsWarning, TraceError
-from ..flat import Graph, LoneSample, Question
+from ..flat import LoneSample, Question
 from ..lines import user_frame
 from .call import Call, Total
 from .paths import Groups, Paths, Samples
-from .recorder import ProcessLock, Recorder
 from .runner import Runner
 
 Mask = NDArray[np.bool_]
@@ -46,7 +45,8 @@ Answer = tuple[Any, Array]  # what a call gives, and every output, (M + Q, n)
 class BranchedCall:
     """Paths and the arguments of a call: it has the methods of `Call`.
 
-    `theta` is None while parameters are still being found: then it is their present numbers.
+    `theta` is None while parameters are still being found: then it is their present numbers. A list
+    of doubts takes whatever is not sure to be finite.
     """
 
     def __init__(
@@ -176,6 +176,8 @@ class BranchedCall:
             for path, samples in waiting:
                 call = self._call(self.paths.runners[path], samples)
                 result, outputs = run(call)
+                if call.doubts and self.doubts is not None:
+                    self.doubts += call.doubts
                 graph = call.runner.graph
                 stay = graph.follows(outputs)  # (0, n) outputs say that all do
                 if stay.all():
@@ -237,6 +239,8 @@ class BranchedCall:
         self.paths.remember(self.batch, self._groups)
         if self.lone:
             self._warn()
+            if self.doubts is not None:  # nobody has looked at these
+                self.doubts += [samples for samples, _ in self.lone]
 
     def _sorted(self, waiting: list[Work]) -> Groups:
         """The path of each sample: its answers on one path lead it to the next."""
@@ -347,17 +351,14 @@ class BranchedCall:
         warnings.warn_explicit(text, PathsWarning, *key[2:], registry=registry)
 
 
-def first_paths(
-    recorder: Recorder,
-    new_runner: Callable[[Graph], Runner],
-    lock: ProcessLock,
-    theta: Array | None,
-    arrays: Sequence[Array],
-    batch: int,
-) -> Paths:
-    """The path of sample 0; if parameters are to be found as well, those of all samples."""
-    paths = Paths(recorder, new_runner, lock)
-    paths.add(new_runner(recorder.graph(theta, arrays, 0)))
+def first_paths(paths: Paths, theta: Array | None, arrays: Sequence[Array], batch: int) -> Paths:
+    """Find the path of sample 0, and if parameters are to be found as well, those of all samples.
+
+    Returns the same paths, which then all take every parameter.
+    """
+    recorder = paths.recorder
+    assert recorder is not None
+    paths.add(paths.new_runner(recorder.graph(theta, arrays, 0)))
     if recorder.parameters is None and paths.branch:
         BranchedCall(paths, theta, arrays, batch).explore()
     return paths.settled()

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 
 from ..flat import short
 from .branched import BranchedCall
+from .call import Call
 from .paths import Fork
 from .runner import Runner
 
 
-def explain_paths(call: BranchedCall) -> str:
+def explain(call: Call | BranchedCall) -> str:
+    """The plan of a call; if the function branches, that of each path, below what parts them."""
+    return _paths(call) if isinstance(call, BranchedCall) else _plan(call.runner, call.batch)
+
+
+def _paths(call: BranchedCall) -> str:
     """The questions that part the samples of a call, and the kernels of each path."""
     paths, sizes, alone = call.paths, call.sizes(), call.batch
     forks, total = paths.forks(), Counter[Fork]()
@@ -26,17 +32,17 @@ def explain_paths(call: BranchedCall) -> str:
             + (f"question {number[child]}" if child.question else f"path {child.path}")
             for answer, child in fork.branches()
         ]
-        rows.append((str(k), fork.where, f"{total[fork]:,}", "; ".join(answers)))
+        rows.append((str(k), ", ".join(fork.where), f"{total[fork]:,}", "; ".join(answers)))
     parts = [_table(rows, "><><")]
     if alone:
         parts[0] += f"\non paths that are not recorded, one by one: {alone:,}"
     for path, size in sizes.items():
         head = f"path {path}, of {size:,} samples, with {len(paths.forks_of(path)) - 1:,} answers"
-        parts.append(f"{head}\n{explain(paths.runners[path], size)}")
+        parts.append(f"{head}\n{_plan(paths.runners[path], size)}")
     return "\n\n".join(parts)
 
 
-def explain(runner: Runner, batch: int) -> str:
+def _plan(runner: Runner, batch: int) -> str:
     """The kernels of a call with `batch` samples, and their totals, forward sweeps only."""
     sweep, item = runner.first, runner.dtype.itemsize
     kernels, tile = sweep.summary().kernels, sweep.width(batch)

@@ -42,10 +42,10 @@ class Fork:
     children: dict[float, Fork] = field(default_factory=dict)
 
     @property
-    def where(self) -> str:
-        """Where its question is asked."""
+    def where(self) -> tuple[str, str]:
+        """Where its question is asked: the line, and in which function."""
         assert self.question is not None
-        return f"{self.question.line}, in {self.question.function}"
+        return self.question.line, f"in {self.question.function}"
 
     def branches(self) -> list[tuple[str, Fork]]:
         """Each answer, in words, and where it leads: to the next parting of paths, or an end."""
@@ -75,7 +75,7 @@ class Paths:
         new_runner: Callable[[Graph], Runner],
         lock: ProcessLock,
     ) -> None:
-        self.recorder, self._new_runner, self._lock = recorder, new_runner, lock
+        self.recorder, self.new_runner, self._lock = recorder, new_runner, lock
         self.branch = False  # whether the function asks anything
         self.runners: list[Runner] = []
         self._forks: list[list[Fork]] = []  # of each path: where its questions are asked, its end
@@ -155,25 +155,20 @@ class Paths:
                     "samples must take one of the paths that this program had seen when it was "
                     f"pickled or saved (got sample {sample}, which leaves them at {question.line})"
                 )
-            if self.is_full:
+            if len(self.runners) >= self.recorder.most:
                 return None
             graph = self.recorder.graph(theta, arrays, sample, told)
             self.recorder.require_same(self.runners[path].graph, arrays, sample)
-            return self.add(self._new_runner(graph))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more paths may be recorded."""
-        return self.recorder is not None and len(self.runners) >= self.recorder.most
+            return self.add(self.new_runner(graph))
 
     def settled(self) -> Paths:
         """The same paths once all parameters are known: each takes all of them."""
         assert self.recorder is not None
         self.recorder.settle()
-        paths = Paths(self.recorder, self._new_runner, self._lock)
+        paths = Paths(self.recorder, self.new_runner, self._lock)
         for runner in self.runners:
             graph = with_parameters(runner.graph, self.recorder.found)
-            paths.add(runner if graph is runner.graph else self._new_runner(graph))
+            paths.add(runner if graph is runner.graph else self.new_runner(graph))
         return paths
 
     def guess(self, batch: int) -> Groups | None:

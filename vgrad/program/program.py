@@ -19,11 +19,11 @@ from . import checkpoint
 from .arrays import as_batch, split, structured
 from .branched import BranchedCall, first_paths
 from .call import Call
-from .explain import explain, explain_paths
+from .explain import explain
 from .options import Options
 from .paths import Paths
 from .recorder import ProcessLock, Recorder
-from .replay import check_gradient, check_outputs, check_per_sample
+from .replay import check_gradient, check_outputs, check_per_sample, check_sums, is_doubtful
 from .runner import Runner
 
 Source = Callable[..., Any] | Graph
@@ -232,9 +232,7 @@ class Program:
         """
         call = self.prepared(self.theta(*arrays) if theta is None else theta, arrays)
         with np.errstate(all="ignore"):
-            if isinstance(call, BranchedCall):
-                return explain_paths(call)
-            return explain(call.runner, call.batch)
+            return explain(call)
 
     def theta(self, *arrays: Any) -> Array:
         """The parameters' present numbers, a new array (P,), read from the `Value`s.
@@ -367,9 +365,8 @@ class Program:
                 if theta is not None:  # of any length as yet
                     numbers = as_numbers(theta, "theta", self._options.dtype)
                     theta = as_theta(numbers, numbers.size, self._options.dtype)
-                paths = first_paths(
-                    recorder, self._new_runner, self._recording, theta, arrays, batch
-                )
+                paths = Paths(recorder, self._new_runner, self._recording)
+                paths = first_paths(paths, theta, arrays, batch)
                 if self._parameters is None:  # before there are paths: who sees some finds these
                     self._parameters = list(recorder.parameters or ())
                 self.paths = {**self.paths, shapes: paths}
@@ -384,8 +381,10 @@ class Program:
     def _gradient(self, call: AnyCall, aux: bool) -> tuple[float, Array, Array | None]:
         divisor = self._divisor(call)
         total = call.gradient(divisor, aux)
-        for part in call.parts() if self._options.check_finite else ():
-            check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
+        if self._options.check_finite and is_doubtful(call, *total):
+            for part in call.parts():
+                check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
+            check_sums(call.runner.graph, *total[:2])
         return total
 
     def _divisor(self, call: AnyCall) -> int:
@@ -394,7 +393,8 @@ class Program:
     def _per_sample(self, call: AnyCall, name: str, leaves: str) -> Array:
         """The gradient of output 0 to some leaves, (n, B), by the method of this name."""
         found = getattr(call, name)()
-        for part in call.parts() if self._options.check_finite else ():
-            numbers = found if part is call else getattr(part, name)()
-            check_per_sample(part, name, getattr(part.runner.graph, leaves), *numbers)
+        if self._options.check_finite and is_doubtful(call, *found):
+            for part in call.parts():
+                numbers = found if part is call else getattr(part, name)()
+                check_per_sample(part, name, getattr(part.runner.graph, leaves), *numbers)
         return found[1]  # type: ignore[no-any-return]

@@ -89,8 +89,7 @@ class Recorder:
 
     def alone(self, theta: Array | None, arrays: Sequence[Array], sample: int) -> LoneSample:
         """One sample of a batch by itself, number by number."""
-        answers = self._answers(theta, arrays, sample)
-        answers.alone = True
+        answers = self._answers(theta, arrays, sample, alone=True)
         with _naming_sample(sample, answers):
             lone = run_alone(self.fn, self.shapes, self._tape(answers))
         if self.parameters is None:
@@ -103,12 +102,16 @@ class Recorder:
             self.parameters, self.complete = list(self.found), True
 
     def _answers(
-        self, theta: Array | None, arrays: Sequence[Array], sample: int, told: Sequence[float] = ()
+        self,
+        theta: Array | None,
+        arrays: Sequence[Array],
+        sample: int,
+        told: Sequence[float] = (),
+        alone: bool = False,
     ) -> SampleAnswers:
         inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
-        answers = SampleAnswers(None if theta is None else theta.tolist(), inputs, told)
-        answers.single = self.single
-        return answers
+        numbers = None if theta is None else theta.tolist()
+        return SampleAnswers(numbers, inputs, told, self.single, alone)
 
     def _tape(self, answers: SampleAnswers | None) -> Tape:
         return Tape(self.parameters, self.lines, self.complete, self.found, answers)

@@ -86,11 +86,22 @@ def check_gradient(call: Call, value: float, gradient: Array, outputs: Array | N
     objective = call.outputs()[:1]
     check_outputs(call, objective)
     _check_samples(call, strict=False)
+    check_sums(call.runner.graph, value, gradient)
+
+
+def check_sums(graph: Graph, value: float, gradient: Array) -> None:
+    """Raise NonFiniteError if a sum over samples, each of them finite, is not."""
     if not isfinite(value):
         raise _only_together(f"output 0 over the batch is {value}")
-    k = int(np.isfinite(gradient).argmin())
-    name = parameter_name(call.runner.graph, k)
-    raise _only_together(f"the gradients to {name} over the batch is {gradient[k]}")
+    if not np.isfinite(gradient).all():
+        k = int(np.isfinite(gradient).argmin())
+        name = parameter_name(graph, k)
+        raise _only_together(f"the gradients to {name} over the batch is {gradient[k]}")
+
+
+def is_doubtful(call: Any, *found: Any) -> bool:
+    """Whether numbers that a call found are not finite, or may be so only by a choice."""
+    return bool(call.doubts) or not all(np.isfinite(x).all() for x in found if x is not None)
 
 
 def _check_samples(call: Call, strict: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,19 @@ EDGES = [
 def sweep(count: int, slice_: int) -> list[Any]:
     """The seeds of a test, to parametrize it: the first few always, the others in the long run."""
     return [k if k < slice_ else pytest.param(k, marks=long) for k in range(count)]
+
+
+def half(cases: Iterable[Any]) -> list[Any]:
+    """Cases to parametrize a test: every second one always, the others in the long run."""
+    return [case if k % 2 else pytest.param(case, marks=long) for k, case in enumerate(cases)]
+
+
+mostly_fused = pytest.mark.parametrize(
+    "fuse", [True, pytest.param(False, marks=long)], ids=["fused", "plain"]
+)
+mostly_double = pytest.mark.parametrize(
+    "dtype", [np.float64, pytest.param(np.float32, marks=long)], ids=["float64", "float32"]
+)
 
 
 def same_bits(a: Any, b: Any) -> bool:

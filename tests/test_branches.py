@@ -20,7 +20,9 @@ from helpers import (
     assert_values_match,
     backward_with_scale,
     error_scale,
+    half,
     long,
+    mostly_fused,
     same_bits,
 )
 
@@ -29,9 +31,6 @@ from vgrad import PathsWarning, TraceError, Value
 from vgrad.arrays import OperandArray
 
 both_ways = pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
-mostly_fused = pytest.mark.parametrize(
-    "fuse", [pytest.param(False, marks=long), True], ids=["plain", "fused"]
-)
 
 # --- the scalar engine, sample by sample ---------------------------------------------------------
 
@@ -260,9 +259,7 @@ def test_ten_thousand_samples(name, fuse):
 SMOOTH = [name for name, case in BRANCHING.items() if case.smooth]
 
 
-@pytest.mark.parametrize(
-    "name", [x if k % 2 else pytest.param(x, marks=long) for k, x in enumerate(SMOOTH)]
-)
+@pytest.mark.parametrize("name", half(SMOOTH))
 def test_gradients_are_derivatives(name):
     """By central differences, which know nothing of vgrad, wherever those can judge."""
     case = BRANCHING[name]

@@ -10,7 +10,9 @@ from helpers import (
     COMPUTED,
     assert_gradients_match,
     backward_with_scale,
+    half,
     long,
+    mostly_fused,
     random_program,
 )
 from traps import NUMBERS, TRAPS
@@ -244,16 +246,13 @@ CORNERS = {  # at 0, infinities, nan and ties
 }
 
 
-@pytest.mark.parametrize("fuse", [True, pytest.param(False, marks=long)], ids=["fused", "plain"])
+@mostly_fused
 @pytest.mark.parametrize(
     "around", [x if x == "beside a norm" else pytest.param(x, marks=long) for x in AROUND]
 )
 @pytest.mark.parametrize(
     "op",
-    [
-        x if k % 2 else pytest.param(x, marks=long)
-        for k, x in enumerate(x for x in COMPUTED if any(x.vjp))
-    ],
+    half(x for x in COMPUTED if any(x.vjp)),
     ids=lambda op: op.name,
 )
 def test_products_with_the_hessian_at_corners(op, around, fuse):

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from helpers import same_bits
+from helpers import mostly_fused, same_bits
 
 import vgrad
 from vgrad import Graph, OutOfMemoryError, VgradError, WorkerError, nn, ops
@@ -56,9 +56,7 @@ def call(program, name: str, data: np.ndarray):
     return getattr(program, name)(theta, *extra, data)
 
 
-@pytest.mark.parametrize(
-    "fuse", [True, pytest.param(False, marks=pytest.mark.long)], ids=["fused", "plain"]
-)
+@mostly_fused
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tile_that_is_too_large_is_refused_with_one_that_fits(name, fuse, small_machine):
     data = np.resize(X, (7_500 if name == "per_sample_grads" else 80_000, 3))

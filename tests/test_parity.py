@@ -20,6 +20,7 @@ from helpers import (
     assert_values_match,
     backward_with_scale,
     long,
+    mostly_fused,
     random_program,
     same_bits,
     sweep,
@@ -146,7 +147,7 @@ def test_every_op_at_every_edge(op, width):
         assert same_bits(got[i], [op(*map(Value, row)).data for row in sample])
 
 
-@pytest.mark.parametrize("fuse", [pytest.param(False, marks=long), True], ids=["plain", "fused"])
+@mostly_fused
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
 @pytest.mark.parametrize("block", sweep(12, 1))
 def test_every_op_with_shared_and_batched_operands(block, op, fuse):

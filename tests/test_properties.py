@@ -28,6 +28,7 @@ from helpers import (
     backward_with_scale,
     deep_program,
     long,
+    mostly_fused,
     random_program,
     same_bits,
     with_dead_lines,
@@ -250,7 +251,7 @@ def check_graph(seed: int, fuse: bool, threads: Executor) -> bool:
     return is_finite(want) and bool(np.isin(gradients, [0.0, 1.0, -1.0], invert=True).any())
 
 
-@pytest.mark.parametrize("fuse", [pytest.param(False, marks=long), True], ids=["plain", "fused"])
+@mostly_fused
 @pytest.mark.parametrize(
     "block",
     [0, *(pytest.param(k, marks=long) for k in range(1, 333))],

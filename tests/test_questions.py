@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import COMPUTED, EDGES, random_program, same_bits, sweep
+from helpers import COMPUTED, EDGES, mostly_double, random_program, same_bits, sweep
 
 import vgrad
 from vgrad import Value, nn, ops
@@ -231,11 +231,7 @@ def on_the_edge(fn, x, dtype):
     return asks, found, np.apply_along_axis(near, 0, found)
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [np.float64, pytest.param(np.float32, marks=pytest.mark.long)],
-    ids=["float64", "float32"],
-)
+@mostly_double
 @pytest.mark.parametrize("name", CASES)
 def test_samples_on_the_edge_go_the_same_way(name, dtype):
     fn, x = CASES[name]

@@ -14,6 +14,7 @@ from helpers import (
     COMPUTED,
     EDGES,
     assert_values_match,
+    half,
     long,
     random_program,
     same_bits,
@@ -175,7 +176,7 @@ def test_comments_say_what_a_kernel_stands_for():
 
 @pytest.mark.parametrize(
     "op",
-    [x if k % 2 else pytest.param(x, marks=pytest.mark.long) for k, x in enumerate(COMPUTED)],
+    half(COMPUTED),
     ids=lambda op: op.name,
 )
 def test_every_op_gives_the_numbers_of_the_program(op):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import same_bits
+from helpers import half, same_bits
 
 import vgrad
 from vgrad import special
@@ -254,9 +254,7 @@ def test_the_reference_of_polygamma_is_right() -> None:
             assert abs(polygamma(n, mp.mpf(x)) / want - 1) < 1e-21
 
 
-@pytest.mark.parametrize(
-    "n", [n if k % 2 else pytest.param(n, marks=pytest.mark.long) for k, n in enumerate(ORDERS)]
-)
+@pytest.mark.parametrize("n", half(ORDERS))
 def test_polygamma(n: int) -> None:
     """Next to the zeros of an even order, terms of size n! / 1.5^(n + 1) cancel."""
     end, k = min(300.0, 330.0 / n), 3 if n <= 10 else 1

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from helpers import random_program, sweep
+from helpers import mostly_fused, random_program, sweep
 
 import vgrad
 from vgrad import ParityError, Value, nn, ops
@@ -43,9 +43,7 @@ def wrong_rule(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize(
-    "fuse", [True, pytest.param(False, marks=pytest.mark.long)], ids=["fused", "plain"]
-)
+@mostly_fused
 def test_what_is_right_is_verified(fuse, dtype):
     program = vgrad.compile(loss, MODEL.parameters(), fuse=fuse, dtype=dtype)
     theta = program.theta()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import half
 from traps import NUMBERS, TRAPS, Case
 
 import vgrad
@@ -48,9 +49,7 @@ def test_the_scalar_engine(name):
         assert grads == pytest.approx([*by_input, *padded(by_weight)], **approx), (x, y)
 
 
-@pytest.mark.parametrize(
-    "name", [x if k % 2 else pytest.param(x, marks=pytest.mark.long) for k, x in enumerate(TRAPS)]
-)
+@pytest.mark.parametrize("name", half(TRAPS))
 def test_compiled(name):
     """Each case alone, where tiles and threads change nothing; then all thrice in one batch."""
     cases = TRAPS[name].cases

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DEMOS, MOONS
+from helpers import DEMOS, MOONS, central_difference, long
 from PIL import Image, ImageChops
+
+from vgrad import Value
 
 # micrograd's published notebook: loss and accuracy in % at these steps
 PUBLISHED = {
@@ -203,7 +205,7 @@ def test_right_and_wrong_ways_to_accumulate(accumulated):
 def test_the_benchmark_runs_small(small_benchmark):
     """Every case and the picture, after all peers have agreed; the times themselves are no test."""
     output = small_benchmark.result().stdout
-    for case in "abcdefgh":
+    for case in "abcdefghijk":
         assert f"\n({case}) " in output
     for peer in ("NumPy by hand", "vgrad, fuse=False", "vgrad's scalar engine"):
         assert re.search(rf"  {peer} +\S+ ms +\S+\n", output)
@@ -217,6 +219,79 @@ def test_the_benchmark_prints_no_time_of_a_peer_that_is_wrong(capsys, load):
     with pytest.raises(SystemExit, match=r"wrong must agree with right \(1.00000001 and 1.0\)"):
         benchmark["compare"]("title", peers, args)
     assert capsys.readouterr().out == ""
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+SEQUENCES = ["garch", "kalman", "hmm", "orbit", "pendulum", "rnn", "ctc"]
+
+
+class OnScalars:
+    """A sequence's loss as a function of plain numbers or `Value`s, theta or the logits of CTC."""
+
+    def __init__(self, name: str, peers: dict[str, Any]) -> None:
+        sequence = peers["SEQUENCES"][name]
+        (self.steps, _), *_ = peers["sizes"](name, 6, 1)
+        self.arrays = sequence.arrays(1 if name == "ctc" else 2, self.steps)
+        self.loss, self.is_ctc = sequence.loss(self.steps), name == "ctc"
+        self.start = (self.arrays[0] if self.is_ctc else sequence.theta).ravel().tolist()
+
+    def __call__(self, *numbers: Any) -> Any:
+        if self.is_ctc:
+            return self.loss([], np.reshape(numbers, (self.steps, -1)))
+        samples = [*zip(*(x.tolist() for x in self.arrays))]
+        return sum(self.loss(list(numbers), *sample) for sample in samples) / len(samples)
+
+    def gradient(self) -> tuple[Any, ...]:
+        """What the peers give."""
+        leaves = [Value(x) for x in self.start]
+        value = self(*leaves)
+        value.backward()
+        gradient = np.array([leaf.grad for leaf in leaves])
+        return (gradient.reshape(self.arrays[0].shape),) if self.is_ctc else (value.data, gradient)
+
+
+def assert_same(got: tuple[Any, ...], want: tuple[Any, ...]) -> None:
+    """Within 1e-12 of the largest: sums of some hundred terms run in other orders."""
+    assert len(got) == len(want)
+    for x, y in zip(got, want):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-12 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_gradients_of_a_sequence(name, load):
+    """Against the scalar engine, and central differences, within 1e-8 of the largest and 1e-10.
+
+    The square of their step is 1e-10, and the roundings of losses of about 1 come to 1e-16 / 1e-5.
+    """
+    peers = load("sequence_peers")
+    sequence, scalars = peers["SEQUENCES"][name], OnScalars(name, peers)
+    program, arrays = sequence.program(scalars.steps), scalars.arrays
+    gradient = program.input_grads if name == "ctc" else program.value_and_grad
+    want = scalars.gradient()
+    assert_same(gradient(sequence.theta, *arrays), want)
+    if name in peers["BY_HAND"]:
+        assert_same(peers["BY_HAND"][name](sequence.theta, *arrays), want)
+    some = range(0, len(scalars.start), 3 if len(scalars.start) > 10 else 1)
+    differences = [central_difference(scalars, scalars.start, k, 1e-5) for k in some]
+    bound = 1e-8 * np.abs(want[-1]).max() + 1e-10
+    np.testing.assert_allclose(want[-1].ravel()[some], differences, rtol=0, atol=bound)
+
+
+@long  # to import and to compile takes seconds
+@pytest.mark.parametrize("library", ["jax", "torch"])
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_library_agrees_on_a_sequence(name, library, load):
+    module = pytest.importorskip(library)
+    peers = load("sequence_peers")
+    scalars = OnScalars(name, peers)
+    run = peers[f"{library}_gradient"](module, name, scalars.steps, *scalars.arrays)
+    assert_same(run(), scalars.gradient())
+    if (name, library) == ("ctc", "torch"):
+        assert_same(peers["torch_ctc_loss"](module, *scalars.arrays)(), scalars.gradient())
+
+
+# --- balls ---------------------------------------------------------------------------------------
 
 
 def test_balls_find_their_places_through_their_bounces(tmp_path, here):

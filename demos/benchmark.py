@@ -28,6 +28,8 @@ import branch_peers
 import gpt
 import gpt_peers
 import numpy as np
+import sequence_peers
+from sequences import SEQUENCES
 from terminal import Progress, positive, several, write
 
 import vgrad
@@ -46,6 +48,7 @@ class Peer(NamedTuple):
     share: float = 1.0  # how much of the work it does, where all of it would take minutes
     expected: float | None = None  # what it returns then
     tolerance: float = 1e-9  # 100 steps pass on the roundings of sums in other orders, about 1e-13
+    slow: bool = False  # whether fewer repeats must do
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,6 +76,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str, float]:
     """Run the peers in turn and print a table; the first is what all are compared with."""
+    medians = measured(peers, args)
+    print(title)
+    for name, median in medians.items():
+        print(f"  {name:<34}{1e3 * median:12.2f} ms {median / medians[peers[0].name]:10.2f}")
+    print(flush=True)
+    return medians
+
+
+def measured(peers: list[Peer], args: argparse.Namespace) -> dict[str, float]:
+    """The peers' seconds: medians of repeats, in turn, once all agree with the first."""
     want = peers[0].run()
     for peer in peers:
         got, expected = peer.run(), want if peer.expected is None else peer.expected
@@ -82,17 +95,12 @@ def compare(title: str, peers: list[Peer], args: argparse.Namespace) -> dict[str
     with Progress(lasting=False) as progress:
         for k in range(args.repeats):
             for peer in peers:
-                if peer.share == 1.0 or k < args.slow_repeats:
+                if not (peer.slow or peer.share < 1.0) or k < args.slow_repeats:
                     progress(f"repeat {k + 1} of {args.repeats}: {peer.name}")
                     start = time.perf_counter()
                     peer.run()
                     seconds[peer.name].append((time.perf_counter() - start) / peer.share)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    print(title)
-    for name, median in medians.items():
-        print(f"  {name:<34}{1e3 * median:12.2f} ms {median / medians[peers[0].name]:10.2f}")
-    print(flush=True)
-    return medians
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def installed(*names: str) -> Iterator[Any]:
@@ -739,6 +747,60 @@ def new_paths(args: argparse.Namespace) -> None:
     compare("    record, compile and run for one sample", peers, args)
 
 
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def sequences(args: argparse.Namespace) -> None:
+    peers = ["JAX, scan", "PyTorch, eager", "NumPy by hand"]
+    print("(k) sequences: vgrad's time for a gradient, and divided by that of each peer;")
+    print("    first calls, which record and compile, are apart")
+    columns = "".join(f"{name:>16}" for name in [*peers, "vgrad, first", "JAX, first"])
+    print(f"  {'':<10}{'steps':>7}{'samples':>9}{'vgrad':>14}{columns}")
+    for name in args.sequences:
+        for steps, samples in sequence_peers.sizes(name, args.length, min(1000, args.batch)):
+            medians, first = compare_gradients(name, steps, samples, args)
+            ours = medians["vgrad"]
+            ratios = [f"{ours / medians[x]:.3g}" if x in medians else "-" for x in peers]
+            took = [f"{first[x]:.2f} s" if x in first else "-" for x in ("vgrad", peers[0])]
+            cells = "".join(f"{cell:>16}" for cell in ratios + took)
+            print(f"  {name:<10}{steps:>7,}{samples:>9,}{1e3 * ours:11.2f} ms{cells}", flush=True)
+            for other in medians.keys() - {"vgrad", *peers}:
+                print(f"    {other:<24}{1e3 * medians[other]:11.2f} ms", flush=True)
+    print(flush=True)
+
+
+def compare_gradients(
+    name: str, steps: int, samples: int, args: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The peers' seconds, and those of their first calls."""
+    sequence = SEQUENCES[name]
+    theta, arrays = sequence.theta, sequence.arrays(samples, steps)
+    program = sequence.program(steps)
+    gradient = program.input_grads if name == "ctc" else program.value_and_grad
+    jax, torch = installed("jax", "torch")
+    runs: dict[str, Callable[[], Any]] = {"vgrad": lambda: gradient(theta, *arrays)}
+    if jax is not None:
+        runs["JAX, scan"] = sequence_peers.jax_gradient(jax, name, steps, *arrays)
+    if torch is not None:
+        use_threads(torch)
+        runs["PyTorch, eager"] = sequence_peers.torch_gradient(torch, name, steps, *arrays)
+        if name == "ctc":
+            runs["PyTorch, ctc_loss"] = sequence_peers.torch_ctc_loss(torch, *arrays)
+    if name in sequence_peers.BY_HAND:
+        runs["NumPy by hand"] = partial(sequence_peers.BY_HAND[name], theta, *arrays)
+    peers, first = [], {}
+    for peer, run in runs.items():
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        first[peer] = times[0]
+        total = lambda run=run: sum(float(np.abs(x).sum()) for x in run())  # noqa: E731
+        peers.append(Peer(peer, total, slow=times[1] > 0.5))
+    return measured(peers, args), first
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -750,6 +812,7 @@ CASES = {
     "h": language,
     "i": options_with_greeks,
     "j": branches,
+    "k": sequences,
 }
 
 
@@ -797,11 +860,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well), i and j",
+        help="samples in b, e (there ten times as well), i, j and, up to 1,000, k",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
     add("--depth", type=positive, default=1000, help="of the chain in f")
+    add("--length", type=positive, help="steps in k; what suits each sequence when left out")
+    add("--sequences", nargs="+", choices=SEQUENCES, default=list(SEQUENCES), help="those in k")
     add("--repeats", type=positive, default=21, help="how often each peer runs")
     add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")
     add("--threads", choices=["one", "all"], help="for each peer; both when left out")

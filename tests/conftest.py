@@ -23,7 +23,8 @@ SLOW = [
     *("bad_moons", "help_of_moons"),
 ]
 TINY = "--steps 12 --samples 20 --hidden 4"
-SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --repeats 1 --slow-repeats 1"
+SMALL = "--steps 2 --batch 300 --captured 5 --nodes 3 --depth 20 --length 4 --repeats 1"
+SMALL += " --slow-repeats 1"
 
 
 class Background:

@@ -46,7 +46,7 @@ def plan(fn, *arrays, parameters=None):
 
 def lines_of(program):
     (runner,) = program.runners.values()
-    return [f"{kernel.name} {kernel.formula}" for kernel in runner.first.summary().kernels]
+    return [f"{kernel.name} {kernel.formula}" for kernel in runner.unrolled().kernels]
 
 
 def kernels(fn, *arrays, parameters=None):
@@ -617,7 +617,7 @@ def test_every_random_graph_can_be_explained(seed):
         graph = vgrad.trace(program, *[()] * program.inputs, parameters=program.parameters)
         table = compiled.explain(*arrays).splitlines()
         (runner,) = compiled.runners.values()
-        kernels = runner.first.summary().kernels
+        kernels = runner.unrolled().kernels
         computed = graph.level > 0
         if fuse and runner.plan.fused.unguarded:  # no kernel stands for a guard of a leaf
             computed &= (graph.op != ops.guard.code) | (graph.level[graph.parents[:, 1]] > 0)

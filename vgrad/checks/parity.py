@@ -178,7 +178,7 @@ def _rounded_anew(call: Call, derived: Graph) -> list[bool]:
     graph, anew = call.runner.graph, [True] * len(derived)
     if call.runner.dtype != np.float64:
         return anew
-    inexact = _inexact(call.runner.first.summary(), graph)
+    inexact = _inexact(call.runner.summary(call.batch), graph)
     pairs = list(zip(derived.outputs.tolist(), graph.outputs.tolist()))
     seen: dict[int, int] = {}
     while pairs:

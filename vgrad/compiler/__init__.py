@@ -14,6 +14,8 @@ A kernel is nodes that run together, one class per kind, with a forward and an a
 has maps, `sums` what adds up term by term, `products` what is a matrix product. They never run in a
 sweep. They add calls to lists, once, and a `FusedSweep` goes through the lists.
 
+Where a deep graph repeats, `rolled` plans a turn of it, once, and runs it time and again.
+
 A fused sum may be added up in another order, unless its terms may cancel (`order`); `watch` notices
 if it overflows. Where a gradient of 0 meets inf or nan it may be nan. Whoever calls looks at what
 comes out, and asks the plain sweep if it is not finite.
@@ -21,16 +23,19 @@ comes out, and asks the plain sweep if it is not finite.
 This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
 """
 
+from .estimate import kernel_count
 from .fuse import Fused, Ints
 from .kernels import Kernel, Map
 from .plan import Plan, compile_plan
 from .products import Grid
+from .rolled import RolledPlan, compile_rolled
 from .sums import Chain, Segments
 from .sweep import FusedSweep
 
 # fmt: off
 __all__ = [
-    "Chain", "Fused", "FusedSweep", "Grid", "Ints", "Kernel", "Map", "Plan", "Segments",
-    "compile_plan",
+    "Chain", "Fused", "FusedSweep", "Grid", "Ints", "Kernel", "Map", "Plan",
+    "RolledPlan", "Segments", "compile_plan", "compile_rolled",
+    "kernel_count",
 ]
 # fmt: on

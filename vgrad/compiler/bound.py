@@ -277,4 +277,5 @@ def _adjoints(
         if kernel.buffer == buffer and kernel.out.origin & wanted and calls.any_grad(kernel.out):
             calls.next_kernel()
             kernel.adjoint(calls, wanted)
+    calls.sum_up()
     return calls.calls

@@ -21,6 +21,8 @@ class Source(NamedTuple):
     constant: bool = False
 
 
+FEW = 4  # rows whose gradients are added up before they are summed along the batch
+
 # Puts its result into the array given, or returns one of its own.
 Produce = Callable[[Array | None], Source]
 
@@ -47,6 +49,7 @@ class Calls:
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
+        self._unsummed: dict[Any, tuple[Rows, Array]] = {}  # gradients of shared rows, by these
         self._slots: list[Array] = []
         self._used = 0
         self._lasting_bytes = 0
@@ -231,6 +234,14 @@ class Calls:
             (n,)          summed where a row is named more than once, which leaves n
             grads[rows]   written if they have no gradient yet, else added
         """
+        tail = self.tail[BATCHED]
+        few = rows.buffer == SHARED and rows.array.size <= FEW
+        if few and tail and shape == rows.shape + tail:
+            self._add_unsummed(rows, shape, produce)
+        else:
+            self._add(rows, shape, produce)
+
+    def _add(self, rows: Rows, shape: Shape, produce: Produce) -> None:
         # Slowly, once it has the shape of the rows: np.add.at(grads, rows.array, result)
         grads, where = self.grads[rows.buffer], rows.flat
         own = rows.shape + self.tail[rows.buffer]
@@ -246,7 +257,7 @@ class Calls:
             for part in (slice(0, cut), slice(cut, None)):
                 some = Rows(rows.buffer, where[part], rows.origin)
                 more = result._replace(array=result.array[part])
-                self.contribute(some, more.array.shape, partial(_given, more))
+                self._add(some, more.array.shape, partial(_given, more))
             return
         if not is_first:
             self._restart(rows.buffer, where)
@@ -258,6 +269,27 @@ class Calls:
             self.call(partial(np.copyto, view, result.array), result.constant)
         self.has_grad[rows.buffer][where] = True
         self.grad_is_constant[rows.buffer][where] = result.constant
+
+    def _add_unsummed(self, rows: Rows, shape: Shape, produce: Produce) -> None:
+        """Add to the gradient of a few shared rows, before it is summed along the batch.
+
+        Where many kernels read a parameter that takes half the time of summing first.
+        """
+        key = rows.shape, rows.flat.tobytes()
+        if key in self._unsummed:
+            self._added(Source(self._unsummed[key][1]), produce(None))
+            return
+        total = self.lasting(shape, 0.0)
+        result = produce(total)
+        if result.array is not total:
+            self.calls.append(partial(np.copyto, total, result.array))
+        self._unsummed[key] = rows, total
+
+    def sum_up(self) -> None:
+        """Sum along the batch what is not summed yet."""
+        for rows, total in self._unsummed.values():
+            self._add(rows, total.shape, partial(_given, Source(total)))
+        self._unsummed.clear()
 
     def _only_some_are_new(self, buffer: int, rows: Ints) -> int:
         """How many of the first rows have a gradient where the others have none, or the reverse."""

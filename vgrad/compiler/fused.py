@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..cached import cached_property
-from ..flat import FROM_INPUTS, Graph, hash64, needed, origins, span_lengths
+from ..flat import FROM_INPUTS, Graph, hash64, needed, origins, reached, span_lengths
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
@@ -92,14 +92,15 @@ class Fused:
         return batched
 
 
-def unfused(graph: Graph, alone: bool) -> Fused:
-    """The graph as it is, and the node 1."""
+def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> Fused:
+    """The graph as it is, and the node 1. Of an excerpt, `marks` has FROM_... bits of leaves."""
     nothing = np.empty(0, np.intp)
     return Fused(
         op=np.append(graph.op, np.uint8(ops.const.code)),
         parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
         value=np.append(graph.value, 1.0),
-        origin=origins(graph),  # its last entry, for no parent, serves the node 1: from nothing
+        # the last entry, for no parent, serves the node 1: from nothing
+        origin=origins(graph) if marks is None else reached(graph, marks),
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
         sources=np.append(graph.level > 0, 0),
         outputs=graph.outputs,

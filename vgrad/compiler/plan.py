@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..arguments import FLOAT64
-from ..flat import Graph, SweepSummary
+from ..cached import cached_property
+from ..flat import BATCHED, Graph, SweepSummary
 from .fuse import (
     Fused,
     Ints,
@@ -36,6 +37,40 @@ class Plan:
     kernels: list[Kernel]
     layout: Layout
 
+    @property
+    def picks(self) -> bool:
+        """Whether parameters must be finite."""
+        return self.fused.picks
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether nan may come out where the graph has a guard."""
+        return self.fused.unguarded
+
+    @property
+    def rows(self) -> int:
+        """How many rows are computed for each sample."""
+        return self.layout.sizes[BATCHED]
+
+    @cached_property
+    def runs(self) -> int:
+        """How many kernels run in every tile."""
+        return sum(kernel.buffer for kernel in self.kernels)
+
+    @property
+    def held(self) -> int:
+        """How many of these are there."""
+        return self.runs
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Of both buffers: about how many numbers the rows take, and the largest scratch."""
+        sizes = []
+        for buffer, rows in enumerate(self.layout.sizes):
+            kernels = [x for x in self.kernels if x.buffer == buffer]
+            scratch = max((x.scratch for x in kernels), default=0)
+            sizes.append((2 * rows + sum(x.lasting for x in kernels), scratch))
+        return sizes
+
     def watched_sums(self, buffer: int) -> Ints:
         """The rows of the sums that may overflow where the graph's do not."""
         kernels = [x for x in self.kernels if x.buffer == buffer and x.is_watched(self.fused)]
@@ -49,12 +84,18 @@ class Plan:
         return SweepSummary(kernels, len(self.fused.op), self.fused.outputs)
 
 
-def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT64) -> Plan:
+def compile_plan(
+    graph: Graph,
+    alone: bool = False,
+    dtype: np.dtype[Any] = FLOAT64,
+    marks: dict[int, Ints] | None = None,
+) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
     Where inf or nan make a difference another sweep can take over, unless the plan is used
     `alone`, as in an exported function. What a question of the graph depends on keeps every bit in
-    all passes. Take a layer of two neurons, whose results are added:
+    all passes. Of an excerpt from a graph, `marks` has the FROM_... bits of its leaves there, and
+    guards stay, as other nodes may hide nan. Take a layer of two neurons, whose results are added:
 
     >>> import vgrad
     >>> w = [vgrad.Value(1.0, label=name) for name in ("w0", "w1", "b0", "w2", "w3", "b1")]
@@ -92,9 +133,9 @@ def compile_plan(graph: Graph, alone: bool = False, dtype: np.dtype[Any] = FLOAT
     For every width of batch `Bound` then has the kernels add their *calls*: here np.dot of that u
     and v, into the rows of the neurons, np.tanh and np.add; and backward np.add.reduce and so on.
     """
-    fused = unfused(graph, alone)
+    fused = unfused(graph, alone, marks)
     fused = merge_constants(fused)
-    fused = drop_guards(fused, graph)
+    fused = drop_guards(fused, graph) if marks is None else fused
     fused = contract_sums(fused)
     fused = split_residuals(split_mixed(split_shared(fused)))
     kinds = find_kinds(fused)

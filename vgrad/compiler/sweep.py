@@ -23,6 +23,8 @@ from ..flat import (
 from .bound import Bound, Filled
 from .fuse import Mask
 from .plan import Plan
+from .rolled import RolledPlan
+from .turns import RolledBound
 
 Inputs = Sequence[Array]  # one per argument: (B, numbers), or (B,) for a single number
 Tiles = Iterator[tuple[Bound, slice, bool]]
@@ -31,8 +33,14 @@ Part = tuple[float, Array]  # of a sum over the batch, and of its gradient (P,)
 
 # What the rows of one tile may take, values, gradients and scratch. Between 2 and 16 MB it makes
 # little difference: less shows the calls' own cost, which is per tile, and more leaves the cache.
-# Half of it is better where a tile is still so wide that the calls' own cost is small.
-TILE_BYTES, WIDE = 1 << 23, 2000
+# Half of it is better where a tile is still so wide that the calls' own cost is small. Where it is
+# not, as in a deep graph that has many calls of few rows, the tile is doubled as long as that saves
+# a tenth of the time and is no larger than MOST_BYTES.
+TILE_BYTES, WIDE, MOST_BYTES = 1 << 23, 2000, 1 << 29
+CALLS = 8  # of a kernel, forward and backward; each takes
+CALL, COLD = 0.3e-6, 1e-6  # seconds, or that if there are so many that a cache cannot hold them,
+HELD = 4000  # calls; and for each number
+NUMBER = ((1 << 20, 0.15e-9), (TILE_BYTES, 0.3e-9), (MOST_BYTES, 0.5e-9))  # by the tile's bytes
 MIN_TILE = 16  # samples
 SAFETY = 4  # times the estimate of a call's memory; if that is too much, it is measured
 KEPT_WIDTHS = 32  # of tiles that stay bound,
@@ -70,29 +78,51 @@ class FusedSweep:
     """
 
     def __init__(
-        self, plan: Plan, tile: int | None, dtype: np.dtype[Any], careful: bool = False
+        self,
+        plan: Plan | RolledPlan,
+        tile: int | None,
+        dtype: np.dtype[Any],
+        careful: bool = False,
     ) -> None:
         self.plan, self.dtype, self.careful = plan, dtype, careful
-        sizes = []  # of both buffers: about how many bytes the rows take, and the largest scratch
-        for buffer, rows in enumerate(plan.layout.sizes):
-            kernels = [x for x in plan.kernels if x.buffer == buffer]
-            scratch = max((x.scratch for x in kernels), default=0)
-            lasting = 2 * rows + sum(x.lasting for x in kernels)
-            sizes.append((dtype.itemsize * lasting, dtype.itemsize * scratch))
-        most = TILE_BYTES // sum(sizes[-1])
-        self.tile = tile or max(MIN_TILE, most // 2, min(most, WIDE))  # samples at a time
+        item, sizes = dtype.itemsize, plan.sizes()
+        self._bytes = item * sum(sizes[BATCHED])  # of a tile, for each sample
+        most = TILE_BYTES // self._bytes
+        self.tile = tile or self._widened(max(MIN_TILE, most // 2, min(most, WIDE)))
         # about how many bytes a tile takes: for the shared rows, and for each sample
-        self._estimate = [lasting + 3 * scratch for lasting, scratch in sizes]
+        self._estimate = [item * (lasting + 3 * scratch) for lasting, scratch in sizes]
+        is_rolled = isinstance(plan, RolledPlan)
+        self._kinds: tuple[Any, Any] = (RolledBound, RolledBound) if is_rolled else (Bound, Filled)
         self._free: dict[Key, list[Bound]] = {}
         self._times_bound = 0
         self._asks = bool(plan.graph.questions)
         self._rounded = Rounded(self.tile)
         # below this width a call takes as long as at this, whatever it computes
-        each = plan.layout.sizes[BATCHED] // max(1, sum(x.buffer for x in plan.kernels))
+        each = plan.rows // max(1, plan.runs)
         self.least = max(2, min(MOST_FILLED, FREE // max(1, each)))
         # These are replaced and not changed, as threads may look at them at any time.
         self._regular: dict[int, bool] = {}  # sizes of batch, and whether they are still in use
         self._others: tuple[int, ...] = ()  # the last ones that were not regular
+
+    def _widened(self, tile: int) -> int:
+        """A tile that is large enough to make calls worth their while."""
+        while True:
+            now, then = (sum(self.seconds(width)) for width in (tile, 2 * tile))
+            if then > 0.9 * now or self._too_large(2 * tile):
+                return tile
+            tile *= 2
+
+    def _too_large(self, tile: int) -> bool:
+        size = tile * self._bytes
+        return size > MOST_BYTES or exceeds_share(8 * size)
+
+    def seconds(self, width: int) -> tuple[float, float]:
+        """About how long calls, and numbers, take for each sample of a tile, with gradients."""
+        plan = self.plan
+        calls = CALLS * plan.runs
+        number = next((t for size, t in NUMBER if width * self._bytes <= size), NUMBER[-1][1])
+        call = CALL if CALLS * plan.held < HELD else COLD
+        return calls * call / width, CALLS * plan.rows * number
 
     def outputs(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:
         """Every output for every sample, (M, B)."""
@@ -254,16 +284,17 @@ class FusedSweep:
         """
         fixed, per_sample = self._estimate
         if exceeds_share(taken + workers * SAFETY * (fixed + width * per_sample)):
-            two, three = (self._bind(n, wanted, Bound).nbytes for n in (2, 3))
+            two, three = (self._bind(n, wanted, False).nbytes for n in (2, 3))
             require_buffers(width, 3 * two - 2 * three, three - two, workers, taken)
 
     def summary(self) -> SweepSummary:
         """The kernels as `explain` and pictures show them."""
         return self.plan.summary()
 
-    def _bind(self, width: int, wanted: int, kind: type[Bound]) -> Bound:
+    def _bind(self, width: int, wanted: int, filled: bool) -> Bound:
         self._times_bound += 1
-        return kind(self.plan, width, wanted, self.careful, self.dtype)
+        bound: Bound = self._kinds[filled](self.plan, width, wanted, self.careful, self.dtype)
+        return bound
 
     def _fitting(self, count: int, tile: int, wanted: int) -> Bound:
         """A bound plan for a tile of this many samples, rounded up if `tile` says so. Hot path.
@@ -271,17 +302,17 @@ class FusedSweep:
         A single sample has no axis, and a full tile needs nothing to fill it up.
         """
         if type(tile) is Rounded and 1 < count < tile:
-            return self._take(round_up(count, self.least, tile), wanted, Filled)
+            return self._take(round_up(count, self.least, tile), wanted, True)
         return self._take(count, wanted)
 
-    def _take(self, width: int, wanted: int, kind: type[Bound] = Bound) -> Bound:
+    def _take(self, width: int, wanted: int, filled: bool = False) -> Bound:
         """A bound plan that no other call is using; threads may ask at once. Hot path."""
         try:
-            return self._free[width, wanted, kind].pop()
+            return self._free[width, wanted, self._kinds[filled]].pop()
         except (KeyError, IndexError):
             pass
         self.admit(width, wanted)
-        return self._bind(width, wanted, kind)
+        return self._bind(width, wanted, filled)
 
     def _give(self, bound: Bound) -> None:
         """Keep it for the next call. What a call that failed had taken is not used again."""

@@ -16,6 +16,7 @@ import numpy as np
 from ..arguments import Array
 from .fuse import Ints
 
+MANY = 8192  # numbers
 SHARE = 8  # the exponents of leaves may be the largest one divided by this
 
 
@@ -33,7 +34,13 @@ class Watch:
         self._limit = 2.0 ** (2 * largest_exponent(memory.dtype) // SHARE)
 
     def look(self) -> Any:
-        """Add up the squares of these numbers. Hot path."""
+        """Add up the squares of these numbers. Hot path.
+
+        Of many of them not by BLAS: its other threads, where cores are busy, take longer to wake up
+        than the numbers do.
+        """
+        if self._numbers.size > MANY:
+            return np.einsum("i,i", self._numbers, self._numbers, out=self._squares)
         return self._numbers.dot(self._numbers, self._squares)
 
     def is_small(self) -> bool:

@@ -13,6 +13,8 @@ nodes of one level and one op are computed by one call of NumPy:
 
     fn  --trace-->  Tape  -->  Graph  --lay_out-->  groups of rows  --forward, backward-->  results
 
+Deep graphs repeat: `repeats` finds where, and `pieces` cuts them so that many pieces are alike.
+
 The plain sweep is the definition in arrays: it computes what the scalar engine does, in the same
 order. The compiler's sweep has the same methods, description of rows (`rows`), summary (`summary`)
 and limit of memory (`memory`).
@@ -30,7 +32,9 @@ from .graph import (
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import LoneSample, Question, SampleAnswers, path_of
 from .parts import needed, part, with_parameters
+from .pieces import Form, Pieces, in_pieces
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
+from .repeats import program_order
 from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
 from .rows import Rows, as_slice, strides_of
 from .summary import KernelSummary, ReadSummary, SweepSummary
@@ -38,12 +42,13 @@ from .sweep import PlainSweep
 from .tape import Tape
 
 __all__ = [
-    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Graph",
-    "Header", "KernelSummary", "LoneSample", "Path", "PlainSweep", "Question", "ReadSummary",
-    "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice", "capture",
-    "duplicates", "exceeds_share", "expect", "from_stored", "gradient", "hash64", "interpret",
-    "loading_arrays", "needed", "origins", "part", "path_of", "reached", "record", "recorded",
-    "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",
-    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace", "with_parameters",
+    "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Form", "Graph",
+    "Header", "KernelSummary", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
+    "ReadSummary", "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice",
+    "capture", "duplicates", "exceeds_share", "expect", "from_stored", "gradient", "hash64",
+    "in_pieces", "interpret", "loading_arrays", "needed", "origins", "part", "path_of",
+    "program_order", "reached", "record", "recorded", "require_buffers", "require_samples",
+    "run_alone", "save_arrays", "short", "slope", "span_lengths", "spans", "strides_of", "tangent",
+    "to_stored", "trace", "with_parameters",
 ]
 # fmt: on

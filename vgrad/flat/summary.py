@@ -39,6 +39,7 @@ class KernelSummary(NamedTuple):
     result: ReadSummary
     operands: list[ReadSummary]
     exact: bool = True  # whether a node's value is the scalar engine's, to the bit
+    times: int = 1  # how often it runs, on as many nodes each time; the numbers above are of all
 
     @property
     def formula(self) -> str:

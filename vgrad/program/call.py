@@ -54,15 +54,16 @@ class Call(NamedTuple):
         (Q, B), or (0, B) if all follow it; those that do not do not count.
         """
         runner, theta, arrays, batch, _, _, _ = self
-        found, is_quick = None, runner.sweeps(theta)[0] == "quick"
-        if is_quick and not aux and batch <= (quick := runner.quick).tile:
+        found: Total | None = None
+        first = next(runner.sweeps(theta, batch))
+        if first != "plain" and not aux and batch <= (sweep := runner.sweep(first)).tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
-                found = quick.gradient(theta, arrays, batch, quick.tile_for(batch), divisor)
+                found = sweep.gradient(theta, arrays, batch, sweep.tile_for(batch), divisor)
                 if is_finite(found[0], found[1]):
                     return found
         value, gradient, outputs = _settled(_Total(self, divisor, aux, found))
-        if aux and is_quick:
+        if aux and first != "plain":
             outputs = _settled(_Columns(self, "outputs", 0, outputs))
         return value, gradient, outputs
 
@@ -174,18 +175,20 @@ def _settled(question: _Columns | _Total) -> Any:
     whose gradient is not.
     """
     call = question.call
-    names = call.runner.sweeps(call.theta)
-    doubtful = None if len(names) > 1 else slice(None)
+    names = call.runner.sweeps(call.theta, call.batch)
+    first = next(names)
+    doubtful = slice(None) if first == "plain" else None
     with np.errstate(all="ignore"):
+        if question.answer is None:
+            question.ask(first)
+        question.name = first
         for name in names:
-            if question.answer is None:
-                question.ask(name)
-            elif question.is_settled():
+            if question.is_settled():
                 break
-            else:
-                doubtful = question.left if doubtful is None else doubtful
-                if name == "plain" or (name == "careful" and question.has_value()):
-                    question.ask(name)
+            doubtful = question.left if doubtful is None else doubtful
+            if name != "careful" or question.has_value():
+                question.ask(name)
+                question.name = name
     if call.doubts is not None and doubtful is not None:
         call.doubts.append(doubtful)
     return question.answer
@@ -202,11 +205,13 @@ class _Columns:
     method: str
     wanted: int
     answer: Any = None
+    name = ""  # of the sweep that gave it
 
     def is_settled(self) -> bool:
         # A finite gradient stands even if output 0 is not finite, unless guards were dropped.
         runner = self.call.runner
-        first = int(self.wanted and not (runner.fuse and runner.plan.fused.unguarded))
+        may_hide = runner.fuse and self.name != "floats" and runner.plan.unguarded
+        first = int(self.wanted and not may_hide)
         if not runner.fuse and not self.wanted:
             first = len(self.answer)  # outputs of the plain sweep stand
         numbers = self.answer[first:].reshape(-1)
@@ -257,6 +262,7 @@ class _Total:
     divisor: float
     aux: bool
     answer: Any
+    name = ""  # of the sweep that gave it
     left = slice(None)
 
     def is_settled(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..flat import short
+from ..compiler import FusedSweep
+from ..flat import KernelSummary, short
 from .branched import BranchedCall
 from .call import Call
 from .paths import Fork
@@ -44,22 +45,47 @@ def _paths(call: BranchedCall) -> str:
 
 def _plan(runner: Runner, batch: int) -> str:
     """The kernels of a call with `batch` samples, and their totals, forward sweeps only."""
-    sweep, item = runner.first, runner.dtype.itemsize
+    return _floats(runner, batch) if batch <= runner.few else _arrays(runner, batch)
+
+
+def _arrays(runner: Runner, batch: int) -> str:
+    sweep, item = runner.quick, runner.dtype.itemsize
     kernels, tile = sweep.summary().kernels, sweep.width(batch)
     flops = [x.flops * (batch if x.result.batched else 1) for x in kernels]
-    sizes = [item * sum(y.size(batch) for y in (x.result, *x.operands)) for x in kernels]
+    sizes = [item * x.times * sum(y.size(batch) for y in (x.result, *x.operands)) for x in kernels]
     rows = [
-        (str(x.level), x.name, f"{x.sources:,}", x.formula, short(work), short(size))
+        (str(x.level), _name(x), f"{x.sources:,}", x.formula, short(work), short(size))
         for x, work, size in zip(kernels, flops, sizes)
     ]
     rows.insert(0, ("level", "kernel", "nodes", "result = operands", "flops", "bytes"))
+    runs = sum(x.times for x in kernels)
     total = (
-        f"kernels: {len(kernels)} for {sum(x.sources for x in kernels):,} computed nodes; forward: "
+        f"kernels: {len(kernels):,}{f', which run {runs:,} times,' if runs > len(kernels) else ''} "
+        f"for {sum(x.sources for x in kernels):,} computed nodes; forward: "
         f"{short(sum(flops))} flops and {short(sum(sizes))} bytes\n"
         f"tiles: {-(-batch // tile):,} of {tile:,} samples; "
         f"buffers: {short(sweep.memory(tile))} bytes"
     )
+    if isinstance(sweep, FusedSweep):
+        calls, numbers = (f"{short(1e9 * x)} ns" for x in sweep.seconds(tile))
+        total += f"\na sample's gradient takes about {calls} of calls and {numbers} of numbers"
     return f"{_table(rows, '><><>>')}\n{total}"
+
+
+def _floats(runner: Runner, batch: int) -> str:
+    kernels = runner.floats.summary().kernels
+    rows = [(str(x.level), _name(x), f"{x.sources:,}") for x in kernels]
+    rows.insert(0, ("piece", "op", "nodes"))
+    total = (
+        f"pieces: {sum(dict((x.level, x.times) for x in kernels).values()):,} for "
+        f"{sum(x.sources for x in kernels):,} computed nodes, as Python functions of floats\n"
+        f"samples: {batch:,}, one by one; arrays are quicker for more than {runner.few:,}"
+    )
+    return f"{_table(rows, '><>')}\n{total}"
+
+
+def _name(kernel: KernelSummary) -> str:
+    return f"{kernel.name} × {kernel.times:,}" if kernel.times > 1 else kernel.name
 
 
 def _table(rows: Sequence[tuple[str, ...]], alignments: str) -> str:

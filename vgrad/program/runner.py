@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -12,18 +13,21 @@ import numpy as np
 from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
-from ..compiler import FusedSweep, Plan, compile_plan
-from ..flat import Graph, PlainSweep, part, slope, tangent
+from ..compiler import FusedSweep, Plan, RolledPlan, compile_plan, compile_rolled
+from ..flat import Graph, PlainSweep, SweepSummary, part, slope, tangent
+from ..floats import FloatSweep
+from .choice import few
 
 
 @dataclass(eq=False, repr=False)
 class Runner:
     """A graph, ready to run over batches; it holds no state that a call could see.
 
-    Three sweeps can run it, with the same methods: the quick one; the careful one, in which maps
-    keep gradients of 0 even where they meet inf or nan; and the plain one, which computes what the
-    scalar engine does. The first two may sum in another order, unless nothing is fused: then the
-    quick one is plain too. `call.py` chooses among them. The strict one tells where 0 met inf.
+    Four sweeps can run it, with the same methods: one on floats, for few samples; the quick one;
+    the careful one, in which maps keep gradients of 0 even where they meet inf or nan; and the
+    plain one, which computes what the scalar engine does. The quick and the careful one may sum in
+    another order, unless nothing is fused: then the quick one is plain too. `call.py` chooses among
+    them. The strict one tells where 0 met inf.
     """
 
     graph: Graph
@@ -54,13 +58,24 @@ class Runner:
         return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> Plan | RolledPlan:
         """The compiled graph, which the quick and the careful sweep have in common."""
-        return compile_plan(self.graph, dtype=self.dtype)
+        return compile_rolled(self.graph, self.dtype) or compile_plan(self.graph, dtype=self.dtype)
+
+    @cached_property
+    def few(self) -> int:
+        """Up to how many samples run on floats."""
+        may = self.fuse and self.tile is None and self.dtype == FLOAT64
+        return few(self.graph) if may else 0
+
+    @cached_property
+    def floats(self) -> FloatSweep:
+        """The sweep on floats, which runs first if there are few samples."""
+        return FloatSweep(self.graph)
 
     @cached_property
     def quick(self) -> FusedSweep | PlainSweep:
-        """The sweep that runs first; its numbers stand if all are finite."""
+        """The sweep on arrays that runs first; its numbers stand if all are finite."""
         if self.fuse:
             return FusedSweep(self.plan, self.tile, self.dtype)
         return PlainSweep(self.graph, self.tile, self.dtype)
@@ -80,24 +95,34 @@ class Runner:
         """The plain sweep whose gradients are nan where a gradient of 0 met inf or nan."""
         return PlainSweep(self.graph, self.tile, self.dtype, "strict")
 
-    @property
-    def first(self) -> FusedSweep | PlainSweep:
-        """The sweep that `explain` and pictures show, and `verify` asks what it claims."""
-        return self.quick
-
     def sweep(self, name: str) -> Any:
-        """The sweep of this name: "quick", "careful", "plain" or "strict"."""
+        """The sweep of this name: "floats", "quick", "careful", "plain" or "strict"."""
         return getattr(self, name)
 
-    def sweeps(self, theta: Array) -> tuple[str, ...]:
+    def sweeps(self, theta: Array, batch: int) -> Iterator[str]:
         """The sweeps to ask until one finds what is finite.
 
         If products stand for choices, fused sweeps need a finite theta.
         """
+        if batch <= self.few:
+            yield "floats"
         if not self.fuse:
-            return "quick", "plain"
-        can_fuse = not self.plan.fused.picks or np.isfinite(theta).all()
-        return ("quick", "careful", "plain") if can_fuse else ("plain",)
+            yield from ("quick", "plain")
+        elif not self.plan.picks or np.isfinite(theta).all():
+            yield from ("quick", "careful", "plain")
+        else:
+            yield "plain"
+
+    def summary(self, batch: int) -> SweepSummary:
+        """The kernels of the sweep that runs first."""
+        summary: SweepSummary = self.sweep("floats" if batch <= self.few else "quick").summary()
+        return summary
+
+    def unrolled(self) -> SweepSummary:
+        """The kernels as pictures show them, without loops."""
+        whole = self.fuse and isinstance(self.plan, RolledPlan)
+        plan = compile_plan(self.graph, dtype=self.dtype) if whole else self.quick
+        return plan.summary()
 
     @cached_property
     def per_sample(self) -> Runner:

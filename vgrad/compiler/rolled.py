@@ -1,0 +1,205 @@
+"""Re-rolled: what repeats is planned once, and its calls run turn after turn on the same buffers.
+
+A loop that was recorded without one, or a network of many layers, is cut into pieces; those that
+are alike share one plan, which is bound once (`turns`). Around it, numbers move:
+
+    forward     what the piece reads comes in, its calls run, what others read goes out, and its
+                buffer is copied to where the piece keeps its values
+    backward    the values come back, with the gradients of what went out; its calls run, and the
+                gradients of what came in are added up
+
+Planning takes as long as for one turn, whatever the number of turns; memory is that of the values,
+while gradients, scratch arrays and calls exist once. A cache holds them, so calls are quicker too.
+What no input reaches runs apart, once per call of the program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..arguments import FLOAT64
+from ..flat import (
+    FROM_INPUTS,
+    FROM_PARAMETERS,
+    Form,
+    Graph,
+    KernelSummary,
+    SweepSummary,
+    in_pieces,
+    origins,
+    program_order,
+)
+from .estimate import stands_alone
+from .fuse import Ints
+from .plan import Plan, compile_plan
+
+DEEP = 128  # levels; a graph of fewer has little to repeat
+MOVES = 2  # kernels that take as long as moving the numbers of a piece
+REPEATS = 4  # how many times larger a graph must be than its distinct pieces
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A form with its plan, and which nodes each of its pieces reads and writes."""
+
+    plan: Plan
+    samples: Ints  # (p, k) what differs between samples,
+    numbers: Ints  # (p, s) and what does not
+    leaving: Ints  # (p, m)
+    nodes: Ints  # (p, n) the nodes of the plan's graph, by their numbers in the whole
+
+
+@dataclass(frozen=True, eq=False)
+class RolledPlan:
+    """A compiled graph whose levels repeat; it takes the place of a `Plan`."""
+
+    graph: Graph
+    shared: Turn | None  # what no input reaches: one piece, before all others
+    turns: list[Turn]
+    order: list[tuple[int, int]]  # of the pieces: which turn, and which of its pieces
+    samples: Ints  # the nodes that differ between samples, and are kept: inputs, then others
+    numbers: Ints  # the nodes that do not: parameters, constants, then those of `shared`
+    place: Ints  # (n,) where in one or the other each of them is
+
+    @property
+    def picks(self) -> bool:
+        """Whether parameters must be finite, and what is computed from them alone."""
+        return any(plan.picks for plan in self._plans)
+
+    unguarded = False  # as guards stay
+
+    @property
+    def rows(self) -> int:
+        """How many rows are computed for each sample."""
+        return sum(self.turns[k].plan.rows for k, _ in self.order)
+
+    @property
+    def runs(self) -> int:
+        """How many kernels run in every tile; moving the numbers of a piece counts as some."""
+        return sum(self.turns[k].plan.runs + MOVES for k, _ in self.order)
+
+    @property
+    def held(self) -> int:
+        """How many of these are there."""
+        return sum(turn.plan.runs + MOVES for turn in self.turns)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Of both buffers: about how many numbers the rows take, and the largest scratch."""
+        sizes = [plan.sizes() for plan in self._plans]
+        (shared, _), (batched, _) = (map(sum, zip(*x)) for x in zip(*sizes))
+        (_, small), (_, large) = (map(max, zip(*x)) for x in zip(*sizes))
+        kept = 2 * len(self.samples) + self.rows
+        return [(shared + 2 * len(self.numbers), small), (batched + kept, large)]
+
+    @property
+    def _plans(self) -> list[Plan]:
+        return [turn.plan for turn in (*self.turns, self.shared) if turn]
+
+    def summary(self) -> SweepSummary:
+        """The plan as `explain` and pictures show it: the kernels of a turn, and how often."""
+        turns = [*filter(None, [self.shared]), *self.turns]
+        kernels = [_everywhere(x, turn) for turn in turns for x in turn.plan.summary().kernels]
+        return SweepSummary(kernels, len(self.graph), self.graph.outputs)
+
+
+def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan | None:
+    """Plan a deep graph piece by piece; None if it is not deep, or repeats little.
+
+    What a question depends on must keep every bit, which is seen in the whole graph alone.
+    """
+    alone = stands_alone(graph)
+    width = np.bincount(graph.level, alone)  # of each level, without what goes up in a sum
+    if graph.questions or np.count_nonzero(width) < DEEP:
+        return None
+    weights = np.where(alone, 1 / np.maximum(width, 1)[graph.level], 0.0)
+    origin = origins(graph)[:-1]
+    order = program_order(graph)
+    batched = (origin[order] & FROM_INPUTS) > 0
+    for by_op in (False, True):
+        pieces = in_pieces(graph, order[batched], origin, weights, by_op)
+        if REPEATS * sum(len(form.op) for form in pieces.forms) <= batched.sum():
+            break
+    else:
+        return None
+    read = np.zeros(len(graph), bool)
+    for form in pieces.forms:
+        read[form.outside] = True
+    read[graph.outputs] = True
+    others = order[~batched]
+    results = others[read[others]]
+    constants = np.flatnonzero(graph.op == ops.const.code)
+    samples = np.concatenate([graph.inputs, pieces.leaving])
+    numbers = np.concatenate([graph.parameters, constants, results])
+    place = np.full(len(graph), -1)
+    for kept in (samples, numbers):
+        place[kept] = np.arange(len(kept))
+    shared, none = None, results[:0]
+    if len(results):
+        plan = _planned(graph, others, none, graph.parameters, results, origin, dtype)
+        shared = Turn(plan, *(x[None] for x in (none, graph.parameters, results, others)))
+    turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
+    return RolledPlan(graph, shared, turns, pieces.running_order(), samples, numbers, place)
+
+
+def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[Any]) -> Turn:
+    """The plan of a form, from its first piece."""
+    slots = form.outside[:, form.slots]
+    batched = (origin[slots[0]] & FROM_INPUTS) > 0
+    samples, numbers = slots[:, batched], slots[:, ~batched]
+    leaving = form.nodes[:, form.leaving]
+    plan = _planned(graph, form.nodes[0], samples[0], numbers[0], leaving[0], origin, dtype)
+    return Turn(plan, samples, numbers, leaving, form.nodes)
+
+
+def _everywhere(kernel: KernelSummary, turn: Turn) -> KernelSummary:
+    """A kernel of a turn, with its nodes in all pieces."""
+    size, times = len(turn.plan.graph), len(turn.nodes)
+    own = kernel.nodes[kernel.nodes < size] - (size - turn.nodes.shape[1])
+    return kernel._replace(
+        sources=times * kernel.sources,
+        flops=times * kernel.flops,
+        nodes=turn.nodes[:, own].reshape(-1),
+        reads=kernel.reads[:0],
+        times=times,
+    )
+
+
+def _planned(
+    graph: Graph,
+    nodes: Ints,
+    inputs: Ints,
+    parameters: Ints,
+    outputs: Ints,
+    origin: NDArray[np.uint8],
+    dtype: np.dtype[Any],
+) -> Plan:
+    """The plan of some nodes, (n,), which read others as their inputs or parameters."""
+    read = np.unique(graph.parents[nodes])
+    given = np.zeros(len(graph) + 1, bool)
+    given[[*inputs, *parameters, *nodes, -1]] = True
+    constants = read[~given[read]]
+    own = np.concatenate([inputs, parameters, constants, nodes])
+    new = np.full(len(graph) + 1, -1, np.int32)
+    new[own] = np.arange(len(own))
+    first, leaves = len(own) - len(nodes), own[: len(inputs) + len(parameters)]
+    op, level, parents = graph.op[own], graph.level[own], new[graph.parents[own]]
+    op[: len(inputs)], op[len(inputs) : len(leaves)] = ops.input.code, ops.parameter.code
+    level[:first], parents[:first] = 0, -1
+    excerpt = Graph(
+        op=op,
+        parents=parents,
+        value=graph.value[own],
+        level=level,
+        inputs=new[inputs],
+        parameters=new[parameters],
+        outputs=new[outputs],
+        input_shapes=(inputs.shape,) if len(inputs) else (),
+        output_shapes=outputs.shape,
+    )
+    marks = {bit: np.flatnonzero(origin[leaves] & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
+    return compile_plan(excerpt, dtype=dtype, marks=marks)

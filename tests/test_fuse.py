@@ -613,7 +613,7 @@ def test_every_random_graph_can_be_explained(seed):
     program = random_program(seed)
     arrays = [np.ones(3)] * program.inputs
     for fuse in (True, False):
-        compiled = vgrad.compile(program, program.parameters, fuse=fuse)
+        compiled = vgrad.compile(program, program.parameters, fuse=fuse, tile=3)
         graph = vgrad.trace(program, *[()] * program.inputs, parameters=program.parameters)
         table = compiled.explain(*arrays).splitlines()
         (runner,) = compiled.runners.values()

@@ -75,8 +75,8 @@ def in_pieces(
     """Cut nodes, which come in running order, into pieces, and find those that are alike.
 
     These read nodes from outside that are of the same `kinds` (n,). A piece has about 256 nodes, or
-    however many have the `weights` (n,) of 64. Turns are found by their ops alone, or if not `by_op`
-    by where they read from as well: a network's turns are layers then, and not neurons.
+    so many that their `weights` (n,) come to 64. Turns are found by their ops alone, or if not
+    `by_op` by where they read from as well: then a network's are layers, and not neurons.
     """
     asked = needed(graph, _asked(graph))[order]
     position = np.full(len(graph) + 1, -1)

@@ -88,8 +88,9 @@ def cut(
         period, start, stop = _period(symbols, first, last)
         if stop - start >= 3 * period:
             start += int(live[start : start + period].argmin())
-        turns = max(1, int(most / (total[start + period] - total[start])))
-        turns = min(turns, max(1, (stop - start) // (2 * period)))
+        weight = total[start + period] - total[start]
+        turns = int(min(most / max(weight, 1e-9), (stop - start) / (2 * period)))
+        turns = max(1, turns)
         count = (stop - start) // (turns * period)
         if count < 2 and last - first > 8 * FEW:  # perhaps either half repeats
             middle = (first + last) // 2

@@ -7,5 +7,6 @@ This wing imports flat and the definition.
 """
 
 from .sweep import FloatSweep
+from .text import seconds
 
-__all__ = ["FloatSweep"]
+__all__ = ["FloatSweep", "seconds"]

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ ROUNDED: dict[Any, str] = {
 FUNCTIONS = {**vars(math), "abs": abs}  # what these texts call
 NAMES = re.compile(r"\b[av]\d+\b")  # of a forward's numbers
 
-STATEMENT, CALL = 25e-9, 5e-6  # seconds, of Python's own arithmetic and of a row's forward
+NODE, CALL = 60e-9, 5e-6  # seconds: some three statements, and a call of a row's forward
 
 
 class Backward(NamedTuple):
@@ -87,7 +87,6 @@ class Backward(NamedTuple):
     text: str
     kept: list[str]  # what of the forward it needs
     slots: list[int]  # where gradients go
-    seconds: float
 
 
 class Text:
@@ -96,7 +95,6 @@ class Text:
     def __init__(self, form: Form) -> None:
         self.form = form
         self.calls: dict[str, Any] = {}  # what the text calls besides FUNCTIONS
-        self.seconds = 0.0  # about how long it takes
         self._lines: list[str] = []
         self._names: dict[str, str] = {}  # by expression
         self._prefix = "v"
@@ -135,7 +133,7 @@ class Text:
     def backward(self, places: list[bool], slots: list[bool]) -> Backward:
         """The function that carries gradients back to some places and slots."""
         self._lines, self._names = [], dict(self._known)
-        form, before = self.form, self.seconds
+        form = self.form
         parts: dict[int, list[str]] = {place: [f"g{place}"] for place in form.leaving}
         for place in reversed(range(len(form.op))):
             if not places[place] or place not in parts:
@@ -160,7 +158,7 @@ class Text:
         ):
             head += [f"    {', '.join(left)}, = {source}"] * bool(left)
         text = "\n".join([*head, *self._lines, *adds, "    return\n"])
-        return Backward(text, kept, at, self.seconds - before)
+        return Backward(text, kept, at)
 
     def _operands(self, place: int) -> list[str]:
         return [self._operand(x) for x in self.form.reads[place] if x != -1]
@@ -185,15 +183,13 @@ class Text:
             condition, x, y = operands
             return self._named(f"{x} if {condition} else {y}")
         text = EXACT.get(op.ufunc) or (None if exactly else ROUNDED.get(op.ufunc))
-        if not exactly and (number is not None or text is None):
-            rule = _rule(op, number)
-            if rule is not None:
-                return self._ruled(rule, operands)
+        rule = None if exactly or (text and number is None) else _rule(op, number)
+        if rule is not None:
+            return self._ruled(rule, operands)
         self._is_rounded |= op.ufunc in ROUNDED and text is not None
         if text is None:
             text = f"{op.name}_forward({', '.join(['{}'] * op.arity)})"
             self.calls[f"{op.name}_forward"] = partial(ops.evaluate, op.forward)
-            self.seconds += CALL
         return self._named(text.format(*operands))
 
     def _ruled(self, rule: Graph, operands: list[str]) -> str:
@@ -212,7 +208,6 @@ class Text:
         if expression not in self._names:
             self._names[expression] = name = f"{self._prefix}{len(self._names)}"
             self._lines.append(f"    {name} = {expression}")
-            self.seconds += STATEMENT
         return self._names[expression]
 
 
@@ -220,6 +215,13 @@ def literal(x: float) -> str:
     """A number as an operand."""
     text = repr(x)
     return f"({text})" if math.copysign(1.0, x) < 0 else text
+
+
+@cache
+def seconds(op: ops.Op) -> float:
+    """About how long an op takes for one number, forward and backward."""
+    is_text = op is ops.where or op.ufunc in EXACT or op.ufunc in ROUNDED
+    return NODE if not op.arity or is_text or _rule(op, None) else CALL
 
 
 def _rule(op: ops.Op, number: float | None) -> Graph | None:

@@ -67,8 +67,8 @@ def _arrays(runner: Runner, batch: int) -> str:
         f"buffers: {short(sweep.memory(tile))} bytes"
     )
     if isinstance(sweep, FusedSweep):
-        calls, numbers = (f"{short(1e9 * x)} ns" for x in sweep.seconds(tile))
-        total += f"\na sample's gradient takes about {calls} of calls and {numbers} of numbers"
+        calls, numbers = (short(1e9 * x) for x in sweep.seconds(tile))
+        total += f"; a sample: {calls} ns of calls, {numbers} ns of numbers"
     return f"{_table(rows, '><><>>')}\n{total}"
 
 

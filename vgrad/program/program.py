@@ -228,7 +228,7 @@ class Program:
             1  matmul     15  1 x B = view 8, view 8 x B  1.6 k  7.26 k
             2  tanh        1  1 x B = view 1 x B            100   1.6 k
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
-        tiles: 1 of 100 samples; buffers: 19.3 k bytes
+        tiles: 1 of 100 samples; buffers: 19.3 k bytes; a sample: 48 ns of calls, 13.2 ns of numbers
         """
         call = self.prepared(self.theta(*arrays) if theta is None else theta, arrays)
         with np.errstate(all="ignore"):

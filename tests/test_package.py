@@ -20,8 +20,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "": set(),
     "flat": {""},
-    "compiler": {"", "flat"},
     "floats": {"", "flat"},
+    "compiler": {"", "flat", "floats"},
     "program": {"", "flat", "compiler", "floats"},
     "checks": {"", "flat", "program"},
     "pictures": {"", "flat", "program"},

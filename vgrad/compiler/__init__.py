@@ -20,10 +20,10 @@ A fused sum may be added up in another order, unless its terms may cancel (`orde
 if it overflows. Where a gradient of 0 meets inf or nan it may be nan. Whoever calls looks at what
 comes out, and asks the plain sweep if it is not finite.
 
-This wing imports flat and the definition. Nothing needs it: `fuse=False` runs without.
+This wing imports flat, floats and the definition. Nothing needs it: `fuse=False` runs without.
 """
 
-from .estimate import kernel_count
+from .estimate import few
 from .fuse import Fused, Ints
 from .kernels import Kernel, Map
 from .plan import Plan, compile_plan
@@ -36,6 +36,6 @@ from .sweep import FusedSweep
 __all__ = [
     "Chain", "Fused", "FusedSweep", "Grid", "Ints", "Kernel", "Map", "Plan",
     "RolledPlan", "Segments", "compile_plan", "compile_rolled",
-    "kernel_count",
+    "few",
 ]
 # fmt: on

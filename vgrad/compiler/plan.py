@@ -62,6 +62,11 @@ class Plan:
         """How many of these are there."""
         return self.runs
 
+    @property
+    def busy(self) -> int:
+        """How many numbers of a sample a cache should hold."""
+        return sum(self.sizes()[BATCHED])
+
     def sizes(self) -> list[tuple[int, int]]:
         """Of both buffers: about how many numbers the rows take, and the largest scratch."""
         sizes = []

@@ -34,7 +34,8 @@ from ..flat import (
     origins,
     program_order,
 )
-from .estimate import stands_alone
+from ..floats import FloatSweep
+from .estimate import few, stands_alone
 from .fuse import Ints
 from .plan import Plan, compile_plan
 
@@ -55,11 +56,20 @@ class Turn:
 
 
 @dataclass(frozen=True, eq=False)
+class Shared:
+    """What no input reaches: a graph whose outputs pieces read, and how it runs."""
+
+    graph: Graph
+    nodes: Ints  # (1, n) its nodes, by their numbers in the whole
+    sweep: Plan | FloatSweep
+
+
+@dataclass(frozen=True, eq=False)
 class RolledPlan:
     """A compiled graph whose levels repeat; it takes the place of a `Plan`."""
 
     graph: Graph
-    shared: Turn | None  # what no input reaches: one piece, before all others
+    shared: Shared | None  # what no input reaches: before all pieces
     turns: list[Turn]
     order: list[tuple[int, int]]  # of the pieces: which turn, and which of its pieces
     samples: Ints  # the nodes that differ between samples, and are kept: inputs, then others
@@ -90,20 +100,32 @@ class RolledPlan:
 
     def sizes(self) -> list[tuple[int, int]]:
         """Of both buffers: about how many numbers the rows take, and the largest scratch."""
-        sizes = [plan.sizes() for plan in self._plans]
-        (shared, _), (batched, _) = (map(sum, zip(*x)) for x in zip(*sizes))
-        (_, small), (_, large) = (map(max, zip(*x)) for x in zip(*sizes))
-        kept = 2 * len(self.samples) + self.rows
-        return [(shared + 2 * len(self.numbers), small), (batched + kept, large)]
+        sizes = np.array([plan.sizes() for plan in self._plans])  # (plans, buffers, 2)
+        rows = 2 * np.array([len(self.numbers), len(self.samples)])
+        totals = sizes[:, :, 0].sum(axis=0) + rows
+        return list(zip(totals.tolist(), sizes[:, :, 1].max(axis=0).tolist()))
+
+    @property
+    def busy(self) -> int:
+        """How many numbers of a sample a cache should hold: those of one turn."""
+        return max(plan.busy for plan in self._plans)
 
     @property
     def _plans(self) -> list[Plan]:
-        return [turn.plan for turn in (*self.turns, self.shared) if turn]
+        plans = [turn.plan for turn in self.turns]
+        alone = self.shared.sweep if self.shared else None
+        return [*plans, alone] if isinstance(alone, Plan) else plans
 
     def summary(self) -> SweepSummary:
         """The plan as `explain` and pictures show it: the kernels of a turn, and how often."""
-        turns = [*filter(None, [self.shared]), *self.turns]
-        kernels = [_everywhere(x, turn) for turn in turns for x in turn.plan.summary().kernels]
+        parts: list[Any] = [(turn.plan, turn.plan.graph, turn.nodes) for turn in self.turns]
+        if self.shared is not None:
+            parts.insert(0, (self.shared.sweep, self.shared.graph, self.shared.nodes))
+        kernels = [
+            _everywhere(kernel, len(graph), nodes)
+            for sweep, graph, nodes in parts
+            for kernel in sweep.summary().kernels
+        ]
         return SweepSummary(kernels, len(self.graph), self.graph.outputs)
 
 
@@ -132,7 +154,7 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
     read[graph.outputs] = True
     others = order[~batched]
     results = others[read[others]]
-    constants = np.flatnonzero(graph.op == ops.const.code)
+    constants = pieces.constants(graph)
     samples = np.concatenate([graph.inputs, pieces.leaving])
     numbers = np.concatenate([graph.parameters, constants, results])
     place = np.full(len(graph), -1)
@@ -140,8 +162,9 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
         place[kept] = np.arange(len(kept))
     shared, none = None, results[:0]
     if len(results):
-        plan = _planned(graph, others, none, graph.parameters, results, origin, dtype)
-        shared = Turn(plan, *(x[None] for x in (none, graph.parameters, results, others)))
+        part = _excerpt(graph, others, none, graph.parameters, results)
+        sweep = FloatSweep(part) if few(part) else compile_plan(part, dtype=dtype)
+        shared = Shared(part, others[None], sweep)
     turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
     return RolledPlan(graph, shared, turns, pieces.running_order(), samples, numbers, place)
 
@@ -152,45 +175,41 @@ def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[A
     batched = (origin[slots[0]] & FROM_INPUTS) > 0
     samples, numbers = slots[:, batched], slots[:, ~batched]
     leaving = form.nodes[:, form.leaving]
-    plan = _planned(graph, form.nodes[0], samples[0], numbers[0], leaving[0], origin, dtype)
+    part = _excerpt(graph, form.nodes[0], samples[0], numbers[0], leaving[0])
+    leaves = np.concatenate([samples[0], numbers[0]])
+    marks = {bit: np.flatnonzero(origin[leaves] & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
+    plan = compile_plan(part, dtype=dtype, marks=marks)
     return Turn(plan, samples, numbers, leaving, form.nodes)
 
 
-def _everywhere(kernel: KernelSummary, turn: Turn) -> KernelSummary:
-    """A kernel of a turn, with its nodes in all pieces."""
-    size, times = len(turn.plan.graph), len(turn.nodes)
-    own = kernel.nodes[kernel.nodes < size] - (size - turn.nodes.shape[1])
+def _everywhere(kernel: KernelSummary, size: int, nodes: Ints) -> KernelSummary:
+    """A kernel of a graph of this size, with its nodes in all pieces; `nodes` (p, n) are last."""
+    own = kernel.nodes[kernel.nodes < size] - (size - nodes.shape[1])
     return kernel._replace(
-        sources=times * kernel.sources,
-        flops=times * kernel.flops,
-        nodes=turn.nodes[:, own].reshape(-1),
+        sources=len(nodes) * kernel.sources,
+        flops=len(nodes) * kernel.flops,
+        nodes=nodes[:, own].reshape(-1),
         reads=kernel.reads[:0],
-        times=times,
+        times=len(nodes) * kernel.times,
     )
 
 
-def _planned(
-    graph: Graph,
-    nodes: Ints,
-    inputs: Ints,
-    parameters: Ints,
-    outputs: Ints,
-    origin: NDArray[np.uint8],
-    dtype: np.dtype[Any],
-) -> Plan:
-    """The plan of some nodes, (n,), which read others as their inputs or parameters."""
+def _excerpt(graph: Graph, nodes: Ints, inputs: Ints, parameters: Ints, outputs: Ints) -> Graph:
+    """The graph of some nodes, (n,), which read others as their inputs or parameters.
+
+    Leaves come first there: inputs, parameters, constants.
+    """
     read = np.unique(graph.parents[nodes])
     given = np.zeros(len(graph) + 1, bool)
     given[[*inputs, *parameters, *nodes, -1]] = True
-    constants = read[~given[read]]
-    own = np.concatenate([inputs, parameters, constants, nodes])
+    own = np.concatenate([inputs, parameters, read[~given[read]], nodes])
     new = np.full(len(graph) + 1, -1, np.int32)
     new[own] = np.arange(len(own))
-    first, leaves = len(own) - len(nodes), own[: len(inputs) + len(parameters)]
+    first, some = len(own) - len(nodes), len(inputs) + len(parameters)
     op, level, parents = graph.op[own], graph.level[own], new[graph.parents[own]]
-    op[: len(inputs)], op[len(inputs) : len(leaves)] = ops.input.code, ops.parameter.code
+    op[: len(inputs)], op[len(inputs) : some] = ops.input.code, ops.parameter.code
     level[:first], parents[:first] = 0, -1
-    excerpt = Graph(
+    return Graph(
         op=op,
         parents=parents,
         value=graph.value[own],
@@ -201,5 +220,3 @@ def _planned(
         input_shapes=(inputs.shape,) if len(inputs) else (),
         output_shapes=outputs.shape,
     )
-    marks = {bit: np.flatnonzero(origin[leaves] & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
-    return compile_plan(excerpt, dtype=dtype, marks=marks)

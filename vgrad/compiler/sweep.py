@@ -87,7 +87,7 @@ class FusedSweep:
         self.plan, self.dtype, self.careful = plan, dtype, careful
         item, sizes = dtype.itemsize, plan.sizes()
         self._bytes = item * sum(sizes[BATCHED])  # of a tile, for each sample
-        most = TILE_BYTES // self._bytes
+        most = TILE_BYTES // (item * plan.busy)
         self.tile = tile or self._widened(max(MIN_TILE, most // 2, min(most, WIDE)))
         # about how many bytes a tile takes: for the shared rows, and for each sample
         self._estimate = [item * (lasting + 3 * scratch) for lasting, scratch in sizes]
@@ -120,7 +120,8 @@ class FusedSweep:
         """About how long calls, and numbers, take for each sample of a tile, with gradients."""
         plan = self.plan
         calls = CALLS * plan.runs
-        number = next((t for size, t in NUMBER if width * self._bytes <= size), NUMBER[-1][1])
+        size = width * plan.busy * self.dtype.itemsize
+        number = next((time for limit, time in NUMBER if size <= limit), NUMBER[-1][1])
         call = CALL if CALLS * plan.held < HELD else COLD
         return calls * call / width, CALLS * plan.rows * number
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arguments import Array, count
-from ..flat import BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, Rows, needed, origins
+from ..flat import (
+    BATCHED,
+    FROM_INPUTS,
+    FROM_PARAMETERS,
+    SHARED,
+    Rows,
+    as_slice,
+    needed,
+    origins,
+)
+from ..floats import FloatSweep
 from .bound import Bound
 from .calls import Calls, Source
 from .fuse import Ints, Mask
 from .kernels import Kernel
+from .plan import Plan
 from .rolled import RolledPlan
 
 
 class TurnBound(Bound):
-    """A plan bound for turns: the gradients of all its outputs arrive in `seeds`, (m, B) or (m,).
+    """A plan bound for turns: gradients of all its outputs arrive in `seeds`, (m, B) or (m,)."""
 
-    `moving` are the arrays that a piece keeps from its forward to its backward.
-    """
-
-    moving: Sequence[Array] = ()
+    _of_tile = 0.0  # which is added up as the objective would be
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
         super()._bind_gradients(kernels, calls, Rows(objective.buffer, self.results))
-        kept = [x.array for x in calls.kept.values() if not x.constant]
-        self.moving = [calls.values[BATCHED].reshape(-1, self.width), *kept]
 
     def _seed(self, calls: Calls, objective: Rows) -> Source:
         shape = objective.shape + calls.tail[objective.buffer]
@@ -36,21 +42,39 @@ class TurnBound(Bound):
         return Source(self.seeds)
 
     @property
+    def inputs(self) -> Ints:
+        """The rows of the inputs."""
+        (rows,) = self._inputs
+        found: Ints = np.arange(self._batch.shape[0])[rows]
+        return found
+
+    @property
     def results(self) -> Ints:
         """The rows of the outputs."""
         rows: Ints = self._outputs[SHARED if self._is_shared else BATCHED][1]
         return rows
 
+    def run(self, samples: Array, reads: Ints) -> None:
+        """Read rows of the samples, (R, B), and compute what follows from them."""
+        (rows,) = self._inputs
+        if isinstance(rows, slice):
+            samples.take(reads, 0, self._batch[rows], "clip")
+        else:
+            self._batch[rows] = samples.take(reads, 0)
+        for call in self._forward:
+            call()
+
+    def lost(self) -> Mask | None:
+        """(B,) the samples in which a sum may have overflowed; None if there are none."""
+        if self._is_small and self._watches[BATCHED].is_small():
+            return None
+        self._look_closely()
+        return self._lost
+
     def values(self, out: Array | None = None) -> Array:
         """The outputs, (m, B)."""
         memory = self._shared[:, None] if self._is_shared else self._batch
         return memory.take(self.results, 0, out, "clip")
-
-    def sample_gradients(self) -> Array:
-        """The gradients of the inputs, (k, B)."""
-        (rows,) = self._inputs
-        gradients: Array = self._gradients[rows]
-        return gradients
 
     def number_gradients(self) -> Array:
         """The gradients of the parameters, (s,), over all tiles since the start."""
@@ -60,20 +84,49 @@ class TurnBound(Bound):
         return gradients
 
 
+# From theta (P,): outputs (M,), and what takes their gradients (M,) back to theta.
+PulledBack = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
+
+
+def _pulled_back(
+    sweep: Plan | FloatSweep, wanted: int, careful: bool, dtype: np.dtype[Any]
+) -> PulledBack:
+    """What runs a graph without inputs."""
+    if isinstance(sweep, FloatSweep):
+        return sweep.pulled_back
+    bound = TurnBound(sweep, 1, wanted, careful, dtype)
+
+    def run(theta: Array) -> tuple[Array, Callable[[Array], Array]]:
+        bound.start(theta)
+        bound.forward([])
+        results = bound.values()[:, 0]
+        return np.full_like(results, nan) if bound.lost() is not None else results, back
+
+    def back(seeds: Array) -> Array:
+        bound.seeds[:] = seeds
+        bound.backward()
+        return bound.number_gradients()
+
+    return run
+
+
 class Piece(NamedTuple):
     """A piece of a graph, bound: where its turn reads and writes."""
 
     turn: TurnBound
-    samples: Ints  # the rows that it reads,
+    reads: Ints  # the rows of samples that it reads,
     numbers: Ints | None  # the numbers, if those of another piece of the turn differ,
     writes: slice  # and the rows that it writes
-    kept: list[Array]  # what its turn has to have again for its backward, if it has one
+    targets: Ints | None  # where its gradients go, if the objective depends on it,
+    sources: Any  # and the turn's rows that they come from
 
 
 class RolledBound(Bound):
     """A rolled plan, bound to buffers; its methods are those of a bound plan.
 
-    Of every number that pieces read from outside there is a row, of values and of gradients.
+    Of every number that pieces read from outside there is a row, of values and of gradients. What
+    a piece computes is not kept for its backward, but computed again: that takes a third of the
+    time of a gradient at most, and to keep it, where a cache cannot hold it, takes longer.
     """
 
     def __init__(
@@ -82,43 +135,47 @@ class RolledBound(Bound):
         self.width, self.wanted = width, wanted
         self.count, self.used, self.tiles = width, 0, 0
         graph, place = plan.graph, plan.place
+        origin = origins(graph)
         self._inputs_to = np.cumsum([0, *map(count, graph.input_shapes)]).tolist()
         self._parameter_count = len(graph.parameters)
         self._samples = np.zeros((len(plan.samples), width), dtype)
         self._numbers = graph.value[plan.numbers].astype(dtype)
-        self._batched = (origins(graph)[graph.outputs] & FROM_INPUTS) > 0
+        self._batched = (origin[graph.outputs] & FROM_INPUTS) > 0
         self._rows = place[graph.outputs]
+        self._results = len(plan.numbers) - (len(plan.shared.graph.outputs) if plan.shared else 0)
         self._turns = [TurnBound(x.plan, width, wanted, careful, dtype) for x in plan.turns]
-        self._alone: TurnBound | None = None
+        self._alone: PulledBack | None = None
         if plan.shared is not None:
-            self._alone = TurnBound(plan.shared.plan, 1, wanted & FROM_PARAMETERS, careful, dtype)
+            self._alone = _pulled_back(plan.shared.sweep, wanted & FROM_PARAMETERS, careful, dtype)
+        self._once = [  # turns whose numbers stay the same
+            (bound, place[turn.numbers[0]])
+            for turn, bound in zip(plan.turns, self._turns)
+            if (turn.numbers == turn.numbers[0]).all()
+        ]
         needs = needed(graph, graph.outputs[:1])
-        self._once: list[tuple[TurnBound, Ints]] = []  # turns whose numbers stay the same
-        for turn, bound in zip(plan.turns, self._turns):
-            if not (turn.numbers != turn.numbers[0]).any():
-                self._once.append((bound, place[turn.numbers[0]]))
-        once = [bound for bound, _ in self._once]
-        self._pieces: list[Piece] = []
+        aims = [np.flatnonzero(origin[turn.samples[0]] & wanted) for turn in plan.turns]
+        self._pieces = []
         for k, piece in plan.order:
             turn, bound = plan.turns[k], self._turns[k]
-            leaving = place[turn.leaving[piece]]
-            is_wanted = bool(wanted and needs[turn.nodes[piece]].any())
+            reads, numbers, leaving = (
+                place[x[piece]] for x in (turn.samples, turn.numbers, turn.leaving)
+            )
+            is_wanted = wanted and needs[turn.nodes[piece]].any()
             self._pieces.append(
                 Piece(
                     bound,
-                    place[turn.samples[piece]],
-                    None if bound in once else place[turn.numbers[piece]],
+                    reads,
+                    None if bound in dict(self._once) else numbers,
                     slice(int(leaving[0]), int(leaving[0]) + len(leaving)),
-                    [np.empty_like(x) for x in bound.moving] if is_wanted else [],
+                    reads[aims[k]] if is_wanted else None,
+                    as_slice(bound.inputs[aims[k]]),
                 )
             )
         if wanted:
             self._grads = np.zeros_like(self._samples)
             self._number_grads = np.zeros_like(self._numbers)
         arrays = [self._samples, self._numbers] * (2 if wanted else 1)
-        arrays += [array for piece in self._pieces for array in piece.kept]
-        bounds = self._turns if self._alone is None else [*self._turns, self._alone]
-        self.nbytes = sum(x.nbytes for x in arrays) + sum(x.nbytes for x in bounds)
+        self.nbytes = sum(x.nbytes for x in arrays) + sum(x.nbytes for x in self._turns)
 
     def start(self, theta: Array) -> None:
         """Compute what no input reaches."""
@@ -126,11 +183,9 @@ class RolledBound(Bound):
         self.tiles, self._value = 0, -0.0
         self._is_sound = True
         if self._alone is not None:
-            self._alone.start(theta)
-            self._alone.forward([])
-            results = self._alone.values()[:, 0]
-            self._numbers[len(self._numbers) - len(results) :] = results
-            self._is_sound = self._alone._lost is None
+            results, self._back = self._alone(theta)
+            self._numbers[self._results :] = results
+            self._is_sound = bool(np.isfinite(results).all())
         for turn, numbers in self._once:
             turn.start(self._numbers[numbers])
         if self.wanted:
@@ -146,15 +201,13 @@ class RolledBound(Bound):
         for a, b, array in zip(self._inputs_to, self._inputs_to[1:], arrays):
             samples[a:b] = array.T
         lost = np.full(width, not self._is_sound)
-        for turn, reads, numbers, writes, kept in self._pieces:
+        for turn, reads, numbers, writes, _, _ in self._pieces:
             if numbers is not None:
                 turn.start(self._numbers.take(numbers))
-            turn.forward([samples.take(reads, 0).T])
-            if turn._lost is not None:
-                lost |= turn._lost
+            turn.run(samples, reads)
             turn.values(samples[writes])
-            for array, moving in zip(kept, turn.moving):
-                np.copyto(array, moving)
+            if (some := turn.lost()) is not None:
+                lost |= some
         self._lost = lost if lost.any() else None
         self._of_tile = nan if self._lost is not None else float(self._objective().sum())
 
@@ -166,23 +219,24 @@ class RolledBound(Bound):
 
     def _carry(self, finite: Mask | None) -> None:
         """The same; of `finite` (B,) those samples remain all of whose gradients are finite."""
-        grads, number_grads = self._grads, self._number_grads
-        grads.fill(0.0)
+        samples, grads, number_grads = self._samples, self._grads, self._number_grads
+        grads[0 if self.wanted & FROM_INPUTS else self._inputs_to[-1] :] = 0.0
         place = self._rows[0]
         if self._batched[0]:
             grads[place, : self.count] = 1.0
         else:
             number_grads[place] += self.count
-        for turn, reads, numbers, writes, kept in reversed(self._pieces):
-            if not kept:
+        for k, (turn, reads, numbers, writes, targets, sources) in enumerate(self._pieces[::-1]):
+            if targets is None:
                 continue
             if numbers is not None:
                 turn.start(self._numbers.take(numbers))
-            for array, moving in zip(kept, turn.moving):
-                np.copyto(moving, array)
+            if k or numbers is not None:  # the last piece's values are still there
+                turn.run(samples, reads)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
-            grads[reads] += turn.sample_gradients()
+            if len(targets):
+                grads[targets] += turn._gradients[sources]
             if numbers is not None:
                 number_grads[numbers] += turn.number_gradients()
             if finite is not None:
@@ -196,9 +250,7 @@ class RolledBound(Bound):
                 gradient[numbers] += turn.number_gradients()
         total = gradient[: self._parameter_count]
         if self._alone is not None:
-            self._alone.seeds[:] = gradient[len(gradient) - len(self._alone.seeds) :]
-            self._alone.backward()
-            total = total + self._alone.number_gradients()
+            total = total + self._back(gradient[self._results :])
         return self._value / divisor, total * (1.0 / divisor)
 
     def _objective(self) -> Array:

@@ -55,6 +55,14 @@ class Pieces(NamedTuple):
     forms: list[Form]
     leaving: Ints  # the nodes that are read from outside their pieces, in running order
 
+    def constants(self, graph: Graph) -> Ints:
+        """The constants that are read from outside, or are outputs, and not the same everywhere."""
+        read = np.zeros(len(graph), bool)
+        read[graph.outputs] = True
+        for form in self.forms:
+            read[form.outside[:, form.slots]] = True
+        return np.flatnonzero(read & (graph.op == ops.const.code))
+
     def running_order(self) -> list[tuple[int, int]]:
         """The pieces in running order, each as the number of its form and its own in that."""
         found = [

@@ -6,7 +6,7 @@ A NumPy call on three numbers costs a microsecond, Python's own arithmetic on on
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import nan
 from operator import itemgetter
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ops
 from ..arguments import Array
 from ..cached import cached_property
 from ..flat import (
@@ -72,8 +71,7 @@ class FloatSweep:
     @cached_property
     def _kept(self) -> Ints:
         """The nodes whose numbers are kept: parameters, inputs, constants, what leaves pieces."""
-        graph = self.graph
-        constants = np.flatnonzero(graph.op == ops.const.code)
+        graph, constants = self.graph, self._pieces.constants(self.graph)
         return np.concatenate([graph.parameters, graph.inputs, constants, self._pieces.leaving])
 
     @cached_property
@@ -103,11 +101,11 @@ class FloatSweep:
         answers: list[float] = self.graph.answers.reshape(-1).tolist()
         return answers
 
-    def _code(self, wanted: int) -> list[Step]:
-        """The pieces in running order, with gradients for what is computed from `wanted` leaves."""
+    def _code(self, wanted: int, of: int = 1) -> list[Step]:
+        """The pieces in running order, with gradients of the first outputs to `wanted` leaves."""
         if wanted not in self._steps:
             graph, place = self.graph, self._place
-            active = needed(graph, graph.outputs[:1])[:-1] & ((origins(graph)[:-1] & wanted) > 0)
+            active = needed(graph, graph.outputs[:of])[:-1] & ((origins(graph)[:-1] & wanted) > 0)
             steps: list[tuple[int, Step]] = []
             for form, text in zip(self._pieces.forms, self._texts):
                 backward, at, kept = None, [()] * len(form.nodes), None
@@ -156,10 +154,13 @@ class FloatSweep:
                 kept.append(part)
         return kept
 
-    def _backward(self, steps: list[Step], kept: list[Any], size: int) -> list[float]:
-        """The gradients of all that has a number, if that of output 0 is 1."""
+    def _backward(
+        self, steps: list[Step], kept: list[Any], size: int, seeds: Iterable[float] = (1.0,)
+    ) -> list[float]:
+        """The gradients of all that has a number, if those of the first outputs are `seeds`."""
         grads = [0.0] * size
-        grads[self._outputs[0]] = 1.0
+        for place, seed in zip(self._outputs, seeds):
+            grads[place] += seed
         for _, _, writes, backward, at in reversed(steps):
             if backward is not None:
                 backward(grads, kept.pop(), at, writes)
@@ -214,6 +215,25 @@ class FloatSweep:
                 grads = self._backward(steps, kept, len(numbers))[first : first + self._k]
                 result[:, k] = [numbers[places[0]], *grads, *(numbers[x] for x in asked)]
         return result
+
+    def pulled_back(self, theta: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """The outputs (M,) of a graph without inputs, and a function that takes gradients of these
+        back to theta (P,); all are nan where Python raises an error."""
+        steps, places = self._code(FROM_PARAMETERS, of=len(self._outputs)), self._outputs
+        (numbers,) = self._samples(theta, [], 1)
+        nothing = np.full(self._p, nan)
+        try:
+            kept = self._forward(steps, numbers)
+        except ERRORS:
+            return np.full(len(places), nan), lambda seeds: nothing
+
+        def back(seeds: Array) -> Array:
+            with suppress(*ERRORS):
+                grads = self._backward(steps, [*kept], len(numbers), seeds.tolist())
+                return np.array(grads[: self._p])
+            return nothing
+
+        return np.array([numbers[place] for place in places]), back
 
     # --- what else a sweep tells -----------------------------------------------------------------
 

@@ -13,10 +13,9 @@ import numpy as np
 from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
-from ..compiler import FusedSweep, Plan, RolledPlan, compile_plan, compile_rolled
+from ..compiler import FusedSweep, Plan, RolledPlan, compile_plan, compile_rolled, few
 from ..flat import Graph, PlainSweep, SweepSummary, part, slope, tangent
 from ..floats import FloatSweep
-from .choice import few
 
 
 @dataclass(eq=False, repr=False)

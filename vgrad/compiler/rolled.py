@@ -15,7 +15,7 @@ What no input reaches runs apart, once per call of the program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -160,9 +160,9 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
     place = np.full(len(graph), -1)
     for kept in (samples, numbers):
         place[kept] = np.arange(len(kept))
-    shared, none = None, results[:0]
+    shared = None
     if len(results):
-        part = _excerpt(graph, others, none, graph.parameters, results)
+        part = _without_inputs(graph, others, results)
         sweep = FloatSweep(part) if few(part) else compile_plan(part, dtype=dtype)
         shared = Shared(part, others[None], sweep)
     turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
@@ -170,16 +170,34 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
 
 
 def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[Any]) -> Turn:
-    """The plan of a form, from its first piece."""
-    slots = form.outside[:, form.slots]
-    batched = (origin[slots[0]] & FROM_INPUTS) > 0
-    samples, numbers = slots[:, batched], slots[:, ~batched]
-    leaving = form.nodes[:, form.leaving]
-    part = _excerpt(graph, form.nodes[0], samples[0], numbers[0], leaving[0])
-    leaves = np.concatenate([samples[0], numbers[0]])
-    marks = {bit: np.flatnonzero(origin[leaves] & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
+    """The plan of a form; its leaves are slots, even where some piece has one node in two."""
+    slots = np.array(form.slots, np.intp)
+    batched = (origin[form.outside[0, slots]] & FROM_INPUTS) > 0
+    leaves = [slots[batched], slots[~batched], np.array([*form.constants], np.intp)]
+    ends = np.cumsum([*map(len, leaves)]).tolist()
+    own, size = np.concatenate(leaves), len(form.op)
+    new = np.empty(form.outside.shape[1], np.intp)
+    new[own] = np.arange(len(own))
+    reads = np.array(form.reads)
+    parents = np.where(reads >= 0, reads + len(own), new[np.maximum(-2 - reads, -1)])
+    parents = np.where(reads == -1, -1, parents).astype(np.int32)
+    kinds = ops.input.code, ops.parameter.code, ops.const.code
+    part = Graph(
+        op=np.append(np.repeat(kinds, [*map(len, leaves)]), form.op).astype(np.uint8),
+        parents=np.pad(parents, ((len(own), 0), (0, 0)), constant_values=-1),
+        value=np.append(graph.value[form.outside[0, own]], np.zeros(size)),
+        level=np.append(np.zeros(len(own), np.int32), graph.level[form.nodes[0]]),
+        inputs=np.arange(ends[0], dtype=np.int32),
+        parameters=np.arange(*ends[:2], dtype=np.int32),
+        outputs=np.array(form.leaving, np.int32) + np.int32(len(own)),
+        input_shapes=((ends[0],),),
+        output_shapes=(len(form.leaving),),
+    )
+    bits = origin[form.outside[0, own[: ends[1]]]]
+    marks = {bit: np.flatnonzero(bits & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
+    samples, numbers, _ = (form.outside[:, x] for x in leaves)
     plan = compile_plan(part, dtype=dtype, marks=marks)
-    return Turn(plan, samples, numbers, leaving, form.nodes)
+    return Turn(plan, samples, numbers, form.nodes[:, form.leaving], form.nodes)
 
 
 def _everywhere(kernel: KernelSummary, size: int, nodes: Ints) -> KernelSummary:
@@ -194,29 +212,24 @@ def _everywhere(kernel: KernelSummary, size: int, nodes: Ints) -> KernelSummary:
     )
 
 
-def _excerpt(graph: Graph, nodes: Ints, inputs: Ints, parameters: Ints, outputs: Ints) -> Graph:
-    """The graph of some nodes, (n,), which read others as their inputs or parameters.
-
-    Leaves come first there: inputs, parameters, constants.
-    """
-    read = np.unique(graph.parents[nodes])
-    given = np.zeros(len(graph) + 1, bool)
-    given[[*inputs, *parameters, *nodes, -1]] = True
-    own = np.concatenate([inputs, parameters, read[~given[read]], nodes])
+def _without_inputs(graph: Graph, nodes: Ints, outputs: Ints) -> Graph:
+    """The graph of what no input reaches: its leaves, and then these nodes."""
+    leaves = np.unique(graph.parents[nodes])
+    leaves = np.setdiff1d(leaves[leaves >= 0], [*nodes, *graph.parameters])
+    own = np.concatenate([graph.parameters, leaves, nodes])
     new = np.full(len(graph) + 1, -1, np.int32)
     new[own] = np.arange(len(own))
-    first, some = len(own) - len(nodes), len(inputs) + len(parameters)
-    op, level, parents = graph.op[own], graph.level[own], new[graph.parents[own]]
-    op[: len(inputs)], op[len(inputs) : some] = ops.input.code, ops.parameter.code
-    level[:first], parents[:first] = 0, -1
-    return Graph(
-        op=op,
-        parents=parents,
+    return replace(
+        graph,
+        op=graph.op[own],
+        parents=new[graph.parents[own]],
         value=graph.value[own],
-        level=level,
-        inputs=new[inputs],
-        parameters=new[parameters],
+        level=graph.level[own],
+        inputs=graph.inputs[:0],
+        parameters=new[graph.parameters],
         outputs=new[outputs],
-        input_shapes=(inputs.shape,) if len(inputs) else (),
+        input_shapes=(),
         output_shapes=outputs.shape,
+        labels={},
+        lines={},
     )

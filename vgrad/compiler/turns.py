@@ -84,6 +84,14 @@ class TurnBound(Bound):
         return gradients
 
 
+def _add_to(sums: Array, rows: Ints, parts: Array) -> None:
+    """Add to rows that may be named more than once."""
+    if len({*rows.tolist()}) == len(rows):
+        sums[rows] += parts
+    else:
+        np.add.at(sums, rows, parts)
+
+
 # From theta (P,): outputs (M,), and what takes their gradients (M,) back to theta.
 PulledBack = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
 
@@ -226,19 +234,17 @@ class RolledBound(Bound):
             grads[place, : self.count] = 1.0
         else:
             number_grads[place] += self.count
-        for k, (turn, reads, numbers, writes, targets, sources) in enumerate(self._pieces[::-1]):
+        for turn, reads, numbers, writes, targets, sources in reversed(self._pieces):
             if targets is None:
                 continue
             if numbers is not None:
                 turn.start(self._numbers.take(numbers))
-            if k or numbers is not None:  # the last piece's values are still there
-                turn.run(samples, reads)
+            turn.run(samples, reads)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
-            if len(targets):
-                grads[targets] += turn._gradients[sources]
+            _add_to(grads, targets, turn._gradients[sources])
             if numbers is not None:
-                number_grads[numbers] += turn.number_gradients()
+                _add_to(number_grads, numbers, turn.number_gradients())
             if finite is not None:
                 finite &= np.isfinite(turn._gradients).all(axis=0)
 
@@ -247,7 +253,7 @@ class RolledBound(Bound):
         gradient = self._number_grads
         for turn, numbers in self._once:
             if turn.tiles:
-                gradient[numbers] += turn.number_gradients()
+                _add_to(gradient, numbers, turn.number_gradients())
         total = gradient[: self._parameter_count]
         if self._alone is not None:
             total = total + self._back(gradient[self._results :])

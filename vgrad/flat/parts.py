@@ -24,6 +24,8 @@ def needed(graph: Graph, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
     """
     bits = bytearray(len(graph) + 1)
     mask = np.frombuffer(bits, np.bool_)  # the same memory, for Python and for NumPy
+    if not len(nodes):
+        return mask
     mask[nodes] = True
     for node, (x, y, z) in zip(range(len(graph))[::-1], graph.parents[::-1].tolist()):
         if bits[node]:

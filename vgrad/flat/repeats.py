@@ -18,7 +18,7 @@ from .passes import hash64
 Ints = NDArray[np.intp]
 
 SAMPLE = 1 << 16  # nodes that are looked at to find a period, which is half as long at most
-FEW = 256  # nodes in which no period is looked for
+FEW = 64  # nodes; in fewer no period is looked for
 
 
 class Stretch(NamedTuple):
@@ -114,21 +114,22 @@ def _parts(start: int, size: int, stride: int, count: int, longest: int) -> list
 
 
 def _period(symbols: NDArray[np.uint64], first: int, last: int) -> tuple[int, int, int]:
-    """After how many nodes those in the middle of a stretch repeat, and from where to where.
+    """After how many nodes those of a stretch repeat, and from where to where.
 
-    Of a loop within a loop it is the outer one's period, as a wide sample is looked at first.
+    Its middle is looked at, its start and its end, at ever less: so of a loop within a loop it is
+    the outer one's period.
     """
-    size, middle = min(last - first, SAMPLE), (first + last) // 2
+    size = min(last - first, SAMPLE)
     while size >= FEW:
-        start = min(max(middle - size // 2, first), last - size)
-        period = _shortest(symbols[start : start + size])
-        if period:
-            same = symbols[first : last - period] == symbols[first + period : last]
-            breaks = np.flatnonzero(~same) + first
-            k = int(np.searchsorted(breaks, start))
-            low = int(breaks[k - 1]) + 1 if k else first
-            high = int(breaks[k]) if k < len(breaks) else last - period
-            return period, low, high + period
+        for start in ((first + last - size) // 2, first, last - size):
+            period = _shortest(symbols[start : start + size])
+            if period:
+                same = symbols[first : last - period] == symbols[first + period : last]
+                breaks = np.flatnonzero(~same) + first
+                k = int(np.searchsorted(breaks, start))
+                low = int(breaks[k - 1]) + 1 if k else first
+                high = int(breaks[k]) if k < len(breaks) else last - period
+                return period, low, high + period
         size //= 2
     return last - first, first, last
 

@@ -752,7 +752,7 @@ def new_paths(args: argparse.Namespace) -> None:
 
 def sequences(args: argparse.Namespace) -> None:
     peers = ["JAX, scan", "PyTorch, eager", "NumPy by hand"]
-    print("(k) sequences: vgrad's time for a gradient, and divided by that of each peer;")
+    print("(s) sequences: vgrad's time for a gradient, and divided by that of each peer;")
     print("    first calls, which record and compile, are apart")
     columns = "".join(f"{name:>16}" for name in [*peers, "vgrad, first", "JAX, first"])
     print(f"  {'':<10}{'steps':>7}{'samples':>9}{'vgrad':>14}{columns}")
@@ -812,7 +812,7 @@ CASES = {
     "h": language,
     "i": options_with_greeks,
     "j": branches,
-    "k": sequences,
+    "s": sequences,
 }
 
 

@@ -44,12 +44,12 @@ EXACT: dict[Any, str] = {
     np.sqrt: "sqrt({})",
     np.maximum: "{0} if {0} > {1} or {0} != {0} else {1}",
     np.minimum: "{0} if {0} < {1} or {0} != {0} else {1}",
-    np.greater: "1.0 if {} > {} else 0.0",
-    np.less: "1.0 if {} < {} else 0.0",
-    np.greater_equal: "1.0 if {} >= {} else 0.0",
-    np.less_equal: "1.0 if {} <= {} else 0.0",
-    np.equal: "1.0 if {} == {} else 0.0",
-    np.not_equal: "1.0 if {} != {} else 0.0",
+    np.greater: "{} > {}",
+    np.less: "{} < {}",
+    np.greater_equal: "{} >= {}",
+    np.less_equal: "{} <= {}",
+    np.equal: "{} == {}",
+    np.not_equal: "{} != {}",
 }
 # and but for a last bit. All of these raise an error where they are not finite.
 ROUNDED: dict[Any, str] = {
@@ -76,6 +76,7 @@ ROUNDED: dict[Any, str] = {
     np.arctanh: "atanh({})",
 }
 FUNCTIONS = {**vars(math), "abs": abs}  # what these texts call
+LITERAL = re.compile(r"\(?(-?[\d.e+-]+|inf|nan)\)?")  # as `literal` writes it
 NAMES = re.compile(r"\b[av]\d+\b")  # of a forward's numbers
 
 NODE, CALL = 60e-9, 5e-6  # seconds: some three statements, and a call of a row's forward
@@ -97,6 +98,7 @@ class Text:
         self.calls: dict[str, Any] = {}  # what the text calls besides FUNCTIONS
         self._lines: list[str] = []
         self._names: dict[str, str] = {}  # by expression
+        self._tests: set[str] = set()
         self._prefix = "v"
         self._at: list[str] = []  # by place
         self.exact: list[bool] = []  # whether a place has the scalar engine's number, to the bit
@@ -105,6 +107,8 @@ class Text:
             number, self._is_rounded = self._number(op, place), False
             self._at.append(self._computed(op, self._operands(place), number, exactly))
             self.exact.append(not (self._is_rounded or op.rounds(number)))
+        for place in form.leaving:
+            self._at[place] = self._float(self._at[place])
         self._forward, self._known = self._lines, self._names
         self._prefix = "t"
 
@@ -181,7 +185,10 @@ class Text:
         """The name of what an op gives: by a rule of other ops, its own text, or its forward."""
         if op is ops.where:
             condition, x, y = operands
-            return self._named(f"{x} if {condition} else {y}")
+            if (known := LITERAL.fullmatch(condition)) is not None:
+                return self._float(x if float(known[1]) else y)
+            return self._named(f"{self._float(x)} if {condition} else {self._float(y)}")
+        operands = [self._float(x) for x in operands]
         text = EXACT.get(op.ufunc) or (None if exactly else ROUNDED.get(op.ufunc))
         rule = None if exactly or (text and number is None) else _rule(op, number)
         if rule is not None:
@@ -190,7 +197,15 @@ class Text:
         if text is None:
             text = f"{op.name}_forward({', '.join(['{}'] * op.arity)})"
             self.calls[f"{op.name}_forward"] = partial(ops.evaluate, op.forward)
+        if op.is_condition:  # as it stands in a choice; elsewhere it becomes a number
+            test = text.format(*operands)
+            self._tests.add(test)
+            return test
         return self._named(text.format(*operands))
+
+    def _float(self, x: str) -> str:
+        """An operand as a number, if it is a test."""
+        return self._named(f"1.0 if {x} else 0.0") if x in self._tests else x
 
     def _ruled(self, rule: Graph, operands: list[str]) -> str:
         """The name of what a recorded rule gives."""

@@ -152,7 +152,8 @@ def lay_out(
     """
     layout = Layout(fused, _follows(fused, kernels))
     grids = [x for x in kernels if isinstance(x, Grid)]
-    grids.sort(key=lambda grid: -grid.buffer)  # what runs in every tile chooses first
+    # what runs in every tile chooses first, and then what would have to gather most
+    grids.sort(key=lambda grid: (-grid.buffer, -grid.u.size))
     constants = np.flatnonzero(fused.op == ops.const.code)
     layout.give(constants, SHARED)
     layout.begin_watched()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import nan
 from typing import Any, NamedTuple
 
@@ -27,14 +27,19 @@ from .kernels import Kernel
 from .plan import Plan
 from .rolled import RolledPlan
 
+KEPT_BYTES = 1 << 22  # which a cache can hold
+
 
 class TurnBound(Bound):
     """A plan bound for turns: gradients of all its outputs arrive in `seeds`, (m, B) or (m,)."""
 
     _of_tile = 0.0  # which is added up as the objective would be
+    computed: Sequence[Array] = ()  # what a forward leaves for the backward
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
         super()._bind_gradients(kernels, calls, Rows(objective.buffer, self.results))
+        others = [x.array for x in calls.kept.values() if not x.constant]
+        self.computed = [calls.values[BATCHED], *others]
 
     def _seed(self, calls: Calls, objective: Rows) -> Source:
         shape = objective.shape + calls.tail[objective.buffer]
@@ -126,15 +131,16 @@ class Piece(NamedTuple):
     numbers: Ints | None  # the numbers, if those of another piece of the turn differ,
     writes: slice  # and the rows that it writes
     targets: Ints | None  # where its gradients go, if the objective depends on it,
-    sources: Any  # and the turn's rows that they come from
+    sources: Any  # and the turn's rows that they come from,
+    kept: list[Array]  # what the turn has computed, if that is kept
 
 
 class RolledBound(Bound):
     """A rolled plan, bound to buffers; its methods are those of a bound plan.
 
     Of every number that pieces read from outside there is a row, of values and of gradients. What
-    a piece computes is not kept for its backward, but computed again: that takes a third of the
-    time of a gradient at most, and to keep it, where a cache cannot hold it, takes longer.
+    a piece computes is kept for its backward if a cache can hold that for all of them. Else it is
+    computed again, which takes a third of the time of a gradient at most, and to keep it longer.
     """
 
     def __init__(
@@ -161,6 +167,7 @@ class RolledBound(Bound):
             if (turn.numbers == turn.numbers[0]).all()
         ]
         needs = needed(graph, graph.outputs[:1])
+        keeps = width * dtype.itemsize * plan.rows <= KEPT_BYTES
         aims = [np.flatnonzero(origin[turn.samples[0]] & wanted) for turn in plan.turns]
         self._pieces = []
         for k, piece in plan.order:
@@ -177,12 +184,14 @@ class RolledBound(Bound):
                     slice(int(leaving[0]), int(leaving[0]) + len(leaving)),
                     reads[aims[k]] if is_wanted else None,
                     as_slice(bound.inputs[aims[k]]),
+                    [np.empty_like(x) for x in bound.computed] if is_wanted and keeps else [],
                 )
             )
         if wanted:
             self._grads = np.zeros_like(self._samples)
             self._number_grads = np.zeros_like(self._numbers)
         arrays = [self._samples, self._numbers] * (2 if wanted else 1)
+        arrays += [array for piece in self._pieces for array in piece.kept]
         self.nbytes = sum(x.nbytes for x in arrays) + sum(x.nbytes for x in self._turns)
 
     def start(self, theta: Array) -> None:
@@ -209,13 +218,15 @@ class RolledBound(Bound):
         for a, b, array in zip(self._inputs_to, self._inputs_to[1:], arrays):
             samples[a:b] = array.T
         lost = np.full(width, not self._is_sound)
-        for turn, reads, numbers, writes, _, _ in self._pieces:
+        for turn, reads, numbers, writes, _, _, kept in self._pieces:
             if numbers is not None:
                 turn.start(self._numbers.take(numbers))
             turn.run(samples, reads)
             turn.values(samples[writes])
             if (some := turn.lost()) is not None:
                 lost |= some
+            for array, computed in zip(kept, turn.computed):
+                np.copyto(array, computed)
         self._lost = lost if lost.any() else None
         self._of_tile = nan if self._lost is not None else float(self._objective().sum())
 
@@ -234,12 +245,16 @@ class RolledBound(Bound):
             grads[place, : self.count] = 1.0
         else:
             number_grads[place] += self.count
-        for turn, reads, numbers, writes, targets, sources in reversed(self._pieces):
+        for turn, reads, numbers, writes, targets, sources, kept in reversed(self._pieces):
             if targets is None:
                 continue
             if numbers is not None:
                 turn.start(self._numbers.take(numbers))
-            turn.run(samples, reads)
+            if kept:
+                for array, computed in zip(kept, turn.computed):
+                    np.copyto(computed, array)
+            else:
+                turn.run(samples, reads)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
             _add_to(grads, targets, turn._gradients[sources])

@@ -183,8 +183,10 @@ def compiled(fn: Callable[..., Any], **options: Any) -> tuple[vgrad.Program, np.
 # --- all sweeps ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 30], ids=["computed again", "kept"])
 @named
-def test_on_arrays_turn_by_turn(fn):
+def test_on_arrays_turn_by_turn(fn, kept, monkeypatch):
+    monkeypatch.setattr("vgrad.compiler.turns.KEPT_BYTES", kept)
     program, theta, data = compiled(fn)
     runner = runner_of(program) if program(theta, data) is not None else None
     assert isinstance(runner.plan, RolledPlan) and runner.few < SAMPLES

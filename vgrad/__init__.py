@@ -9,6 +9,7 @@ graph as arrays, in wings. Each has a door, its `__init__`, which says what the 
 data goes through it:
 
     flat        records a function as arrays, differentiates it, and sweeps it level by level
+    floats      generated Python, for few samples and narrow levels
     compiler    sums become matrix products, and levels lists of NumPy calls
     program     `compile`: arguments, batches, paths, executors, files
     checks      `gradcheck` and `verify`: are the results right?
@@ -19,7 +20,8 @@ Follow one call of `program.value_and_grad(theta, X, y)` through six rooms: `pro
 checks the arrays and finds the graph recorded for their shapes; `program/call.py` chooses the
 sweep; `compiler/sweep.py` goes through the batch tile by tile, and `compiler/bound.py` through a
 tile's list of NumPy calls. These were bound beforehand to the buffers of `compiler/calls.py`, by
-the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`.
+the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`. Few samples of a
+deep program go to `floats/sweep.py` instead, and many go turn by turn through `compiler/turns.py`.
 """
 
 # fmt: off

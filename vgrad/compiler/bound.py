@@ -262,7 +262,9 @@ def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
     for kernel in kernels:
         if kernel.buffer == buffer:
             calls.next_kernel()
+            before = len(calls.calls)
             kernel.forward(calls)
+            calls.forwards.append((kernel, calls.calls[before:]))
     return calls.calls
 
 

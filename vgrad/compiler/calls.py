@@ -49,6 +49,8 @@ class Calls:
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
+        self.forwards: list[tuple[Any, list[Callable[[], Any]]]] = []  # kernels, and their calls
+        self.values_read = np.zeros(rows[BATCHED], bool)  # batched rows that somebody asked for
         self._unsummed: dict[Any, tuple[Rows, Array]] = {}  # gradients of shared rows, by these
         self._slots: list[Array] = []
         self._used = 0
@@ -176,6 +178,8 @@ class Calls:
     def value(self, rows: Rows, like: int | None = None) -> Source:
         """The values of these rows, to be combined with those of buffer `like` or of their own."""
         like = rows.buffer if like is None else like
+        if rows.buffer == BATCHED:
+            self.values_read[rows.flat] = True
         operand = self._read(self.values, self.is_constant, rows, like)
         if operand.array.size == 1 and self.tail[like] and not self.tail[rows.buffer]:
             operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast

@@ -176,11 +176,13 @@ class Map(Kernel):
                 calls.contribute(operand, shape, partial(self._vjp, calls, vjp))
 
     def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
-        operands = [calls.value(x, self.buffer) for x in self.operands]
-        own = calls.value(self.out, self.buffer)
-        g = calls.grad(self.out)
-        rule = recorded(self.op, vjp, self.number, leading=2)
-        result = add_rule(calls, rule, [g, own, *operands], out, masks=not calls.exact)
+        g, rule = calls.grad(self.out), recorded(self.op, vjp, self.number, leading=2)
+        used = np.isin(rule.inputs[1:], [*rule.parents.flat, *rule.outputs]).tolist()
+        values = [  # to gather those that the rule does not use would take time
+            calls.value(x, self.buffer) if is_used else calls.zero
+            for x, is_used in zip((self.out, *self.operands), used)
+        ]
+        result = add_rule(calls, rule, [g, *values], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)
             return calls.compute(_choose_zero, zero, result, out=out)

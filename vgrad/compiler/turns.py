@@ -34,10 +34,13 @@ class TurnBound(Bound):
     """A plan bound for turns: gradients of all its outputs arrive in `seeds`, (m, B) or (m,)."""
 
     _of_tile = 0.0  # which is added up as the objective would be
-    computed: Sequence[Array] = ()  # what a forward leaves for the backward
+    computed: Sequence[Array] = ()  # what a forward leaves for the backward,
+    _again: Sequence[Callable[[], Any]] = ()  # and the calls that compute it again
 
     def _bind_gradients(self, kernels: list[Kernel], calls: Calls, objective: Rows) -> None:
+        calls.values_read[:] = False
         super()._bind_gradients(kernels, calls, Rows(objective.buffer, self.results))
+        self._again = _needed_calls(calls)
         others = [x.array for x in calls.kept.values() if not x.constant]
         self.computed = [calls.values[BATCHED], *others]
 
@@ -59,14 +62,17 @@ class TurnBound(Bound):
         rows: Ints = self._outputs[SHARED if self._is_shared else BATCHED][1]
         return rows
 
-    def run(self, samples: Array, reads: Ints) -> None:
-        """Read rows of the samples, (R, B), and compute what follows from them."""
+    def run(self, samples: Array, reads: Ints, again: bool = False) -> None:
+        """Read rows of the samples, (R, B), and compute what follows from them.
+
+        If it is computed `again`, only what the backward needs.
+        """
         (rows,) = self._inputs
         if isinstance(rows, slice):
             samples.take(reads, 0, self._batch[rows], "clip")
         else:
             self._batch[rows] = samples.take(reads, 0)
-        for call in self._forward:
+        for call in self._again if again else self._forward:
             call()
 
     def lost(self) -> Mask | None:
@@ -87,6 +93,18 @@ class TurnBound(Bound):
             call()
         gradients: Array = self._totals[self._parameters]
         return gradients
+
+
+def _needed_calls(calls: Calls) -> list[Callable[[], Any]]:
+    """The forward calls that compute the batched values that adjoints read."""
+    needed_rows, found = calls.values_read, []
+    for kernel, steps in reversed(calls.forwards):
+        if kernel.buffer == BATCHED and (kernel.lasting or needed_rows[kernel.out.flat].any()):
+            found.append(steps)
+            for rows in kernel.operands:
+                if rows.buffer == BATCHED:
+                    needed_rows[rows.flat] = True
+    return [call for steps in reversed(found) for call in steps]
 
 
 def _add_to(sums: Array, rows: Ints, parts: Array) -> None:
@@ -254,7 +272,7 @@ class RolledBound(Bound):
                 for array, computed in zip(kept, turn.computed):
                     np.copyto(computed, array)
             else:
-                turn.run(samples, reads)
+                turn.run(samples, reads, again=True)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
             _add_to(grads, targets, turn._gradients[sources])

@@ -265,6 +265,9 @@ def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
             before = len(calls.calls)
             kernel.forward(calls)
             calls.forwards.append((kernel, calls.calls[before:]))
+            for rows in kernel.operands:
+                if rows.buffer < buffer:
+                    calls.uses[rows.flat] += 1
     return calls.calls
 
 

@@ -49,6 +49,7 @@ class Calls:
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
+        self.uses = np.zeros(rows[SHARED], np.intp)  # how many batched kernels read a shared row
         self.forwards: list[tuple[Any, list[Callable[[], Any]]]] = []  # kernels, and their calls
         self.values_read = np.zeros(rows[BATCHED], bool)  # batched rows that somebody asked for
         self._unsummed: dict[Any, tuple[Rows, Array]] = {}  # gradients of shared rows, by these
@@ -240,7 +241,7 @@ class Calls:
         """
         tail = self.tail[BATCHED]
         few = rows.buffer == SHARED and rows.array.size <= FEW
-        if few and tail and shape == rows.shape + tail:
+        if few and tail and shape == rows.shape + tail and self.uses[rows.flat].min() > 1:
             self._add_unsummed(rows, shape, produce)
         else:
             self._add(rows, shape, produce)

@@ -55,7 +55,7 @@ class Call(NamedTuple):
         """
         runner, theta, arrays, batch, _, _, _ = self
         found: Total | None = None
-        first = next(runner.sweeps(theta, batch))
+        first = runner.first(theta, batch)
         if first != "plain" and not aux and batch <= (sweep := runner.sweep(first)).tile:
             # Hot path: the usual call in training skips shards and questions.
             with np.errstate(all="ignore"):
@@ -175,14 +175,13 @@ def _settled(question: _Columns | _Total) -> Any:
     whose gradient is not.
     """
     call = question.call
-    names = call.runner.sweeps(call.theta, call.batch)
-    first = next(names)
+    first = call.runner.first(call.theta, call.batch)
     doubtful = slice(None) if first == "plain" else None
     with np.errstate(all="ignore"):
         if question.answer is None:
             question.ask(first)
         question.name = first
-        for name in names:
+        for name in call.runner.others(call.theta, first):
             if question.is_settled():
                 break
             doubtful = question.left if doubtful is None else doubtful

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -98,18 +99,25 @@ class Runner:
         """The sweep of this name: "floats", "quick", "careful", "plain" or "strict"."""
         return getattr(self, name)
 
-    def sweeps(self, theta: Array, batch: int) -> Iterator[str]:
-        """The sweeps to ask until one finds what is finite.
+    def first(self, theta: Array, batch: int) -> str:
+        """The name of the sweep to ask first. Hot path.
 
         If products stand for choices, fused sweeps need a finite theta.
         """
         if batch <= self.few:
-            yield "floats"
-        if not self.fuse:
-            yield from ("quick", "plain")
-        elif not self.plan.picks or np.isfinite(theta).all():
-            yield from ("quick", "careful", "plain")
-        else:
+            return "floats"
+        if self.fuse and self.plan.picks and not np.isfinite(theta).all():
+            return "plain"
+        return "quick"
+
+    def others(self, theta: Array, first: str) -> Iterator[str]:
+        """Those to ask after it, until one finds what is finite."""
+        if self.fuse and first == "floats":
+            first = self.first(theta, sys.maxsize)
+            yield first
+        if self.fuse and first == "quick":
+            yield "careful"
+        if first != "plain":
             yield "plain"
 
     def summary(self, batch: int) -> SweepSummary:

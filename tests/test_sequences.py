@@ -19,7 +19,7 @@ from test_parity import batch_of, check_parity
 import vgrad
 from vgrad import Value
 from vgrad.compiler import RolledPlan
-from vgrad.flat import in_pieces, origins, program_order
+from vgrad.flat import in_pieces, in_turns, origins, program_order
 from vgrad.floats import FloatSweep
 
 STEPS, SAMPLES = 70, 60  # more samples than run on floats
@@ -281,17 +281,20 @@ def test_results_do_not_depend_on_what_ran_before(fn):
 def test_pieces_have_every_node_once_and_run_in_order(fn):
     graph = vgrad.trace(fn, (STEPS,), parameters=parameters_of(fn))
     order = program_order(graph)
-    for pieces in (in_pieces(graph, order), in_pieces(graph, order, origins(graph)[:-1])):
+    batched = order[origins(graph)[order] & 1 > 0]
+    turns = in_turns(graph, batched, origins(graph), np.ones(len(graph)))
+    for pieces, nodes_in_order in ((in_pieces(graph, order), order), (turns, batched)):
         nodes = [pieces.forms[k].nodes[piece] for k, piece in pieces.running_order()]
-        assert np.array_equal(np.concatenate(nodes), order)
-        done = graph.level == 0
+        assert np.array_equal(np.concatenate(nodes), nodes_in_order)
+        done = ~np.isin(np.arange(len(graph)), nodes_in_order)
         for k, piece in pieces.running_order():
             form = pieces.forms[k]
             assert done[form.outside[piece]].all()
             done[form.nodes[piece]] = True
             left = form.nodes[piece][form.leaving]
             assert np.isin(left, pieces.leaving).all()
-        assert np.isin(graph.outputs, [*pieces.leaving, *np.flatnonzero(graph.level == 0)]).all()
+        inside = graph.outputs[np.isin(graph.outputs, nodes_in_order)]
+        assert np.isin(inside, pieces.leaving).all()
 
 
 def test_a_period_is_found_wherever_it_begins():

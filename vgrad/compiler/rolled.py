@@ -30,7 +30,7 @@ from ..flat import (
     Graph,
     KernelSummary,
     SweepSummary,
-    in_pieces,
+    in_turns,
     origins,
     program_order,
 )
@@ -39,9 +39,9 @@ from .estimate import few, stands_alone
 from .fuse import Ints
 from .plan import Plan, compile_plan
 
-DEEP = 128  # levels; a graph of fewer has little to repeat
+DEEP = 128  # levels; a graph of fewer has little to repeat,
+WIDE = 100  # and one of more nodes to a level takes longer to compute than to plan
 MOVES = 2  # kernels that take as long as moving the numbers of a piece
-REPEATS = 4  # how many times larger a graph must be than its distinct pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,23 +130,20 @@ class RolledPlan:
 
 
 def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan | None:
-    """Plan a deep graph piece by piece; None if it is not deep, or repeats little.
+    """Plan a deep graph piece by piece; None if it is wide and not deep, or repeats little.
 
     What a question depends on must keep every bit, which is seen in the whole graph alone.
     """
     alone = stands_alone(graph)
     width = np.bincount(graph.level, alone)  # of each level, without what goes up in a sum
-    if graph.questions or np.count_nonzero(width) < DEEP:
+    levels = np.count_nonzero(width)
+    if graph.questions or levels < max(DEEP, alone.sum() / WIDE):
         return None
     weights = np.where(alone, 1 / np.maximum(width, 1)[graph.level], 0.0)
-    origin = origins(graph)[:-1]
-    order = program_order(graph)
+    origin, order = origins(graph), program_order(graph)
     batched = (origin[order] & FROM_INPUTS) > 0
-    for by_op in (False, True):
-        pieces = in_pieces(graph, order[batched], origin, weights, by_op)
-        if REPEATS * sum(len(form.op) for form in pieces.forms) <= batched.sum():
-            break
-    else:
+    pieces = in_turns(graph, order[batched], origin, weights)
+    if pieces is None or not pieces.forms:
         return None
     read = np.zeros(len(graph), bool)
     for form in pieces.forms:

@@ -12,13 +12,14 @@ from .. import ops
 from .graph import Graph
 from .parts import needed
 from .passes import hash64
-from .repeats import alike, cut
+from .repeats import Stretch, alike, cut
 
 Ints = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 # How many turns a piece has: longer code leaves the processor's cache, shorter has more borders.
 NODES, WEIGHT = 256, 64
+SHARE, REPEATS = 1 / 8, 4  # of a graph that is worth it: of one loop, and over all
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,49 +74,65 @@ class Pieces(NamedTuple):
         return [(k, piece) for _, k, piece in sorted(found)]
 
 
-def in_pieces(
-    graph: Graph,
-    order: Ints,
-    kinds: NDArray[np.uint8] | None = None,
-    weights: NDArray[np.float64] | None = None,
-    by_op: bool = True,
-) -> Pieces:
-    """Cut nodes, which come in running order, into pieces, and find those that are alike.
+def in_pieces(graph: Graph, order: Ints) -> Pieces:
+    """Cut nodes, which come in running order, into pieces of about 256, and find those alike."""
+    at = _positions(graph, order)
+    symbols = graph.op[order].astype(np.uint64)
+    stretches = cut(symbols, np.ones(len(order)), _live(at), NODES, 2 * NODES)
+    return _found(graph, order, at, stretches, np.zeros((len(graph) + 1), np.uint8))
 
-    These read nodes from outside that are of the same `kinds` (n,). A piece has about 256 nodes, or
-    so many that their `weights` (n,) come to 64. Turns are found by their ops alone, or if not
-    `by_op` by where they read from as well: then a network's are layers, and not neurons.
+
+def in_turns(
+    graph: Graph, order: Ints, kinds: NDArray[np.uint8], weights: NDArray[np.float64]
+) -> Pieces | None:
+    """Cut nodes into pieces that are as many turns of what repeats as have the `weights` of 64.
+
+    Those that are alike read nodes of the same `kinds`; both are (n + 1,), and (n,). None if less
+    than three quarters of the nodes repeat. Turns are told by where they read from, so that those
+    of a network are its layers and not its neurons, or else, where that differs, by ops alone.
     """
-    asked = needed(graph, _asked(graph))[order]
+    at = _positions(graph, order)
+    ops_alone = graph.op[order].astype(np.uint64)
+    distances = np.where(at < 0, 0, np.arange(len(order))[:, None] - at)
+    places = (hash64(distances) * hash64(np.arange(3))).sum(axis=1)
+    for symbols in (ops_alone + places, ops_alone):
+        limits = WEIGHT, len(order) + 1, SHARE
+        stretches = cut(symbols, weights[order], _live(at), *limits)
+        if REPEATS * sum(x.size for x in stretches) <= len(order):
+            pieces = _found(graph, order, at, stretches, kinds)
+            if REPEATS * sum(len(form.op) for form in pieces.forms) <= len(order):
+                return pieces
+    return None
+
+
+def _positions(graph: Graph, order: Ints) -> Ints:
+    """(m, 3) where in the order the parents are, -1 if they are not in it."""
     position = np.full(len(graph) + 1, -1)
     position[order] = np.arange(len(order))
-    parents = graph.parents[order]
-    at = position[parents]
-    symbols = graph.op[order].astype(np.uint64)
-    if not by_op:
-        distances = np.where(at < 0, 0, np.arange(len(order))[:, None] - at)
-        symbols += (hash64(distances) * hash64(np.arange(3))).sum(axis=1)
-    if weights is None:
-        limits = np.ones(len(order)), _live(at), NODES, 2 * NODES
-    else:
-        limits = weights[order], _live(at), WEIGHT, len(order) + 1
-    stretches = cut(symbols, *limits)
+    return position[graph.parents[order]]
+
+
+def _found(
+    graph: Graph, order: Ints, at: Ints, stretches: list[Stretch], kinds: NDArray[np.uint8]
+) -> Pieces:
+    """The pieces of these stretches, by form."""
+    asked, parents = needed(graph, _asked(graph))[order], graph.parents[order]
     indices = [x.starts[:, None] + np.arange(x.size) for x in stretches]
     first = np.empty(len(order), np.intp)  # of its piece
     for index in indices:
         first[index] = index[:, :1]
     inside = at >= first[:, None]
-    leaving = np.zeros(len(order) + 1, bool)
-    leaving[at[~inside]] = leaving[position[graph.outputs]] = True
+    is_output = np.zeros(len(graph), bool)
+    is_output[graph.outputs] = True
+    leaving = np.append(is_output[order], False)
+    leaving[at[~inside]] = True
     leaving = leaving[:-1]
     forms = []
     for index in indices:
         leaving[index] = leaving[index].any(axis=0)  # the same in all that may be alike
         reads = np.where(inside[index], at[index] - index[:, :1, None], -1)
-        facts = [graph.op[order[index]], reads.reshape(len(index), -1), asked[index]]
-        if kinds is not None:
-            facts.append(np.append(kinds, 0)[parents[index]].reshape(len(index), -1))
-        for some in alike(np.concatenate(facts, axis=1)):
+        facts = graph.op[order[index]], asked[index], reads, kinds[parents[index]]
+        for some in alike(np.concatenate([x.reshape(len(index), -1) for x in facts], axis=1)):
             own = index[some]
             outside = (parents[own[0]] >= 0) & ~inside[own[0]]
             slots, slot = _distinct(parents[own][:, outside])

@@ -69,13 +69,18 @@ def program_order(graph: Graph) -> Ints:
 
 
 def cut(
-    symbols: NDArray[np.uint64], weights: NDArray[np.float64], live: Ints, most: float, longest: int
+    symbols: NDArray[np.uint64],
+    weights: NDArray[np.float64],
+    live: Ints,
+    most: float,
+    longest: int,
+    share: float = 0.0,
 ) -> list[Stretch]:
     """The nodes (n,), told apart by their symbols, cut into pieces; each node is in one of them.
 
     A piece has as many turns as weigh `most` together; one of more than `longest` nodes is cut
     again. `live` (n + 1,) says how many numbers are needed later, before each node: turns begin
-    where these are few.
+    where these are few. What repeats for less than a `share` of all nodes is not looked for.
 
     >>> symbols, ones = np.tile(np.arange(200), 10), np.ones(2000)
     >>> cut(symbols, ones, np.ones(2001, int), 256, 512)
@@ -83,20 +88,22 @@ def cut(
     """
     total = np.append(0.0, np.cumsum(weights))
     found, waiting = [], [(0, len(symbols))][: len(symbols)]
+    least = share * len(symbols)
     while waiting:
         first, last = waiting.pop()
-        period, start, stop = _period(symbols, first, last)
+        period, start, stop = _period(symbols, first, last, max(FEW, least / 2))
         if stop - start >= 3 * period:
             start += int(live[start : start + period].argmin())
         weight = total[start + period] - total[start]
         turns = int(min(most / max(weight, 1e-9), (stop - start) / (2 * period)))
         turns = max(1, turns)
         count = (stop - start) // (turns * period)
-        if count < 2 and last - first > 8 * FEW:  # perhaps either half repeats
+        repeats = count > 1 and stop - start >= least
+        if not repeats and last - first > max(8 * FEW, 2 * least):  # perhaps either half does
             middle = (first + last) // 2
             waiting += [(first, middle), (middle, last)]
             continue
-        if count < 2:
+        if not repeats:
             found += _parts(first, last - first, 0, 1, longest)
             continue
         size = turns * period
@@ -113,14 +120,16 @@ def _parts(start: int, size: int, stride: int, count: int, longest: int) -> list
     return [Stretch(a, b - a, stride, count) for a, b in pairwise(ends)]
 
 
-def _period(symbols: NDArray[np.uint64], first: int, last: int) -> tuple[int, int, int]:
+def _period(
+    symbols: NDArray[np.uint64], first: int, last: int, least: float
+) -> tuple[int, int, int]:
     """After how many nodes those of a stretch repeat, and from where to where.
 
-    Its middle is looked at, its start and its end, at ever less: so of a loop within a loop it is
-    the outer one's period.
+    Its middle is looked at, its start and its end, at ever less down to `least` nodes: so of a
+    loop within a loop it is the outer one's period.
     """
     size = min(last - first, SAMPLE)
-    while size >= FEW:
+    while size >= least:
         for start in ((first + last - size) // 2, first, last - size):
             period = _shortest(symbols[start : start + size])
             if period:

@@ -67,12 +67,11 @@ def compile(
     they need not. With paths=1 a branch is a TraceError. A size of batch that is rare is filled up
     to a common one, with what weighs nothing; once it is regular, sums may differ in a last bit.
 
-    `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold, or more if
-    calls would else take longer than numbers. Where levels are narrow, as in a recurrence, a few
-    samples (`explain` says how many) run as generated Python on floats, unless a tile is given.
-    `executor` is anything with the interface of `concurrent.futures.Executor`. It gets batches of
-    more than two tiles, as tasks of two tiles each; the results are the same as without. A program
-    must not be called from within a task of its own executor, which might wait for itself.
+    `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold, or more
+    where calls would take too long. In a recurrence a few samples, `explain` says how many, run as
+    Python on floats, unless a tile is given; last bits may differ from those of more samples. An
+    `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of two;
+    results are the same as without. No task of it may call the program, and so wait for itself.
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, and
     its rounding errors are 5e8 times those of float64. With `check_finite` a call raises

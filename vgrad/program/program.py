@@ -70,8 +70,8 @@ def compile(
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold, or more
     where calls would take too long. In a recurrence a few samples, `explain` says how many, run as
     Python on floats, unless a tile is given; last bits may differ from those of more samples. An
-    `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of two;
-    results are the same as without. No task of it may call the program, and so wait for itself.
+    `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of two,
+    with the same results as without; no task may call the program, and so wait for itself.
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, and
     its rounding errors are 5e8 times those of float64. With `check_finite` a call raises

@@ -73,11 +73,10 @@ def compile(
     `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of two,
     with the same results as without; no task may call the program, and so wait for itself.
 
-    `dtype` is that of all numbers inside and of the results; float32 takes half the memory, and
-    its rounding errors are 5e8 times those of float64. With `check_finite` a call raises
-    NonFiniteError if a result, or the objective behind it, is infinite or nan, or if a gradient
-    would be but for the rule that 0 stays 0 (`vgrad.finite` has examples); the error names the op
-    where that began, its line and its sample. Recording then takes twice as long.
+    `dtype` is that of all numbers inside and of the results; float32 takes half the memory, with
+    5e8 times the rounding errors. With `check_finite` a call raises NonFiniteError if a result or
+    the objective is infinite or nan, or a gradient would be but for the rule that 0 stays 0 (see
+    `vgrad.finite`); it names the op, line and sample where that began. Recording takes twice as long.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)

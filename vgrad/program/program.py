@@ -76,7 +76,7 @@ def compile(
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, with
     5e8 times the rounding errors. With `check_finite` a call raises NonFiniteError if a result or
     the objective is infinite or nan, or a gradient would be but for the rule that 0 stays 0 (see
-    `vgrad.finite`); it names the op, line and sample where that began. Recording takes twice as long.
+    `vgrad.finite`); it names the op, line and sample where that began. Recording is twice as long.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)

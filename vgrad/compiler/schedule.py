@@ -7,6 +7,7 @@ kernel, which takes consecutive rows, in an order that lets kernels see their op
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -152,8 +153,9 @@ def lay_out(
     """
     layout = Layout(fused, _follows(fused, kernels))
     grids = [x for x in kernels if isinstance(x, Grid)]
-    # what runs in every tile chooses first, and then what would have to gather most
-    grids.sort(key=lambda grid: (-grid.buffer, -grid.u.size))
+    # what runs in every tile chooses first, and then the weights that most products share
+    times = Counter(grid.u.tobytes() for grid in grids)
+    grids.sort(key=lambda grid: (-grid.buffer, -times[grid.u.tobytes()]))
     constants = np.flatnonzero(fused.op == ops.const.code)
     layout.give(constants, SHARED)
     layout.begin_watched()

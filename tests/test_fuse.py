@@ -787,3 +787,25 @@ def test_gradients_of_inputs_are_computed_only_where_asked_for():
     sweep.gradient(np.ones(3), [np.ones((4, 3))], 4, 4, 1.0)
     (bound,) = sweep._free[4, vgrad.flat.graph.FROM_PARAMETERS, Bound]
     assert not bound._gradients[bound._inputs[0]].any()
+
+
+SHARED_TWICE = {
+    "a constant and a kink": lambda w, x: abs(x - w) - w,
+    "the larger": lambda w, x: vgrad.maximum(x, w) - w,
+    "a choice": lambda w, x: vgrad.where(x > w, w, x) - w,
+    "a square": lambda w, x: (x - w) ** 2 - w,
+    "a quotient": lambda w, x: x / w - w,
+    "three times": lambda w, x: vgrad.exp(w * x) + vgrad.sin(w + x) - w * w,
+}
+
+
+@pytest.mark.parametrize("tile", [None, 10])
+@pytest.mark.parametrize("name", SHARED_TWICE)
+def test_a_gradient_from_several_kernels_starts_anew_in_every_tile_and_call(name, tile):
+    """To 1e-14, as sums over 40 samples go in another order."""
+    w, x = Value(0.7), np.linspace(-1, 1, 40)
+    program = vgrad.compile(lambda x: SHARED_TWICE[name](w, x), parameters=[w], tile=tile)
+    for number in x.tolist():
+        (SHARED_TWICE[name](w, number) * (1 / 40)).backward()
+    for _ in range(3):
+        assert program.value_and_grad([0.7], x)[1][0] == pytest.approx(w.grad, rel=1e-14)

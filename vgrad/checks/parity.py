@@ -98,8 +98,9 @@ def verify(
     if not ops.is_count(samples):
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.sort(np.random.default_rng(seed).permutation(call.batch)[:samples])
-    gaps = []
-    for part in call.some(chosen).parts():
+    gaps, sizes = [], {id(part.runner): part.batch for part in call.parts()}
+    for few in call.some(chosen).parts():
+        part = few._replace(runner=few.runner.as_for(sizes.get(id(few.runner), few.batch)))
         numbers = (chosen if part.numbers is None else chosen[part.numbers]).tolist()
         _require_path(part, numbers)
         gaps += _gaps(part, numbers)

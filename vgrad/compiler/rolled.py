@@ -38,6 +38,7 @@ from ..floats import FloatSweep
 from .estimate import few, stands_alone
 from .fuse import Ints
 from .plan import Plan, compile_plan
+from .trees import LARGEST
 
 DEEP = 128  # levels; a graph of fewer has little to repeat,
 WIDE = 100  # and one of more nodes to a level takes longer to compute than to plan
@@ -163,7 +164,10 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
         sweep = FloatSweep(part) if few(part) else compile_plan(part, dtype=dtype)
         shared = Shared(part, others[None], sweep)
     turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
-    return RolledPlan(graph, shared, turns, pieces.running_order(), samples, numbers, place)
+    plan = RolledPlan(graph, shared, turns, pieces.running_order(), samples, numbers, place)
+    # a constant that stands for a parameter must be as finite as parameters are asked to be
+    is_finite = (np.abs(graph.value[constants]) <= LARGEST).all()
+    return plan if is_finite or not plan.picks else None
 
 
 def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[Any]) -> Turn:

@@ -24,7 +24,7 @@ from .bound import Bound
 from .calls import Calls, Source
 from .fuse import Ints, Mask
 from .kernels import Kernel
-from .plan import Plan
+from .plan import Plan, compile_plan
 from .rolled import RolledPlan
 
 KEPT_BYTES = 1 << 22  # which a cache can hold
@@ -124,7 +124,18 @@ def _pulled_back(
 ) -> PulledBack:
     """What runs a graph without inputs."""
     if isinstance(sweep, FloatSweep):
-        return sweep.pulled_back
+        floats, on_arrays = sweep, list[PulledBack]()
+
+        def first_floats(theta: Array) -> tuple[Array, Callable[[Array], Array]]:
+            found = floats.pulled_back(theta)
+            if found is not None:
+                return found
+            if not on_arrays:
+                plan = compile_plan(floats.graph, dtype=dtype)
+                on_arrays.append(_pulled_back(plan, wanted, careful, dtype))
+            return on_arrays[0](theta)
+
+        return first_floats
     bound = TurnBound(sweep, 1, wanted, careful, dtype)
 
     def run(theta: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -174,6 +185,7 @@ class RolledBound(Bound):
         self._numbers = graph.value[plan.numbers].astype(dtype)
         self._batched = (origin[graph.outputs] & FROM_INPUTS) > 0
         self._rows = place[graph.outputs]
+        self._picks = plan.picks
         self._results = len(plan.numbers) - (len(plan.shared.graph.outputs) if plan.shared else 0)
         self._turns = [TurnBound(x.plan, width, wanted, careful, dtype) for x in plan.turns]
         self._alone: PulledBack | None = None
@@ -220,7 +232,8 @@ class RolledBound(Bound):
         if self._alone is not None:
             results, self._back = self._alone(theta)
             self._numbers[self._results :] = results
-            self._is_sound = bool(np.isfinite(results).all())
+            bad = ~np.isfinite(results) if self._picks else np.isnan(results)
+            self._is_sound = not bad.any()
         for turn, numbers in self._once:
             turn.start(self._numbers[numbers])
         if self.wanted:

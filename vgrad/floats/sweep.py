@@ -20,6 +20,7 @@ from ..cached import cached_property
 from ..flat import (
     FROM_INPUTS,
     FROM_PARAMETERS,
+    Form,
     Graph,
     Pieces,
     SweepSummary,
@@ -29,23 +30,22 @@ from ..flat import (
     program_order,
     require_buffers,
 )
-from .text import FUNCTIONS, Text
+from .text import FUNCTIONS, Function, Text
 
 Inputs = Sequence[Array]
 Ints = NDArray[np.intp]
 
 ERRORS = ArithmeticError, ValueError  # what Python raises for 1 / 0, exp(1000), log(0)
 BYTES = 100  # of a node: its value, its gradient, and places for them
-Function = Callable[..., Any]
 
 
 class Step(NamedTuple):
     """One piece, ready to run."""
 
-    forward: Function
+    forward: Callable[..., Any]
     read: Callable[[list[float]], tuple[float, ...]]  # what it reads
     writes: slice
-    backward: Function | None
+    backward: Callable[..., Any] | None
     at: tuple[int, ...]  # where its gradients go
 
 
@@ -57,11 +57,11 @@ class FloatSweep:
     not finite, results are nan, and another sweep is to be asked.
     """
 
-    tile = sys.maxsize  # samples at a time
+    tile = sys.maxsize  # a batch of any size is one piece of work
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._steps: dict[int, list[Step]] = {}
+        self._steps: dict[tuple[int, int], list[Step]] = {}  # replaced by equal ones at worst
         self._p, self._k = len(graph.parameters), len(graph.inputs)
 
     @cached_property
@@ -103,34 +103,35 @@ class FloatSweep:
 
     def _code(self, wanted: int, of: int = 1) -> list[Step]:
         """The pieces in running order, with gradients of the first outputs to `wanted` leaves."""
-        if wanted not in self._steps:
-            graph, place = self.graph, self._place
-            active = needed(graph, graph.outputs[:of])[:-1] & ((origins(graph)[:-1] & wanted) > 0)
-            steps: list[tuple[int, Step]] = []
-            for form, text in zip(self._pieces.forms, self._texts):
-                backward, at, kept = None, [()] * len(form.nodes), None
-                if wanted and active[form.nodes].any():
-                    found = text.backward(
-                        np.logical_or.reduce(active[form.nodes]).tolist(),
-                        np.logical_or.reduce(active[form.outside]).tolist(),
-                    )
-                    kept, backward = found.kept, self._function("backward", found.text, text)
-                    at = list(map(tuple, place[form.outside[:, found.slots]].tolist()))
-                forward = self._function("forward", text.forward(kept), text)
-                reads = place[form.outside[:, form.slots]].tolist()
-                low = place[form.nodes[:, form.leaving[:1]]].tolist()
-                for order, read, (a,), into in zip(form.order.tolist(), reads, low, at):
-                    writes = slice(a, a + len(form.leaving))
-                    steps.append((order, Step(forward, _getter(read), writes, backward, into)))
-            steps.sort(key=lambda step: step[0])
-            self._steps[wanted] = [step for _, step in steps]
-        return self._steps[wanted]
+        if (wanted, of) not in self._steps:
+            active = np.zeros(len(self.graph), bool)
+            if wanted:
+                needs = needed(self.graph, self.graph.outputs[:of])[:-1]
+                active = needs & ((origins(self.graph)[:-1] & wanted) > 0)
+            pairs = zip(self._pieces.forms, self._texts)
+            steps = [step for form, text in pairs for step in self._of_form(form, text, active)]
+            self._steps[wanted, of] = [step for _, step in sorted(steps, key=itemgetter(0))]
+        return self._steps[wanted, of]
 
-    def _function(self, name: str, source: str, text: Text) -> Function:
-        names: dict[str, Any] = {**FUNCTIONS, **text.calls}
-        exec(compile(source, f"<vgrad floats {name}>", "exec"), names)
-        function: Function = names[name]
-        return function
+    def _of_form(
+        self, form: Form, text: Text, active: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, Step]]:
+        """The pieces of a form, each with its place in the running order."""
+        place, kept, backward = self._place, None, None
+        at: list[tuple[int, ...]] = [()] * len(form.nodes)
+        if active[form.nodes].any():
+            places, slots = (
+                np.logical_or.reduce(active[x]).tolist() for x in (form.nodes, form.outside)
+            )
+            found = text.backward(places, slots)
+            kept, backward = found.kept, _compiled("backward", found)
+            at = list(map(tuple, place[form.outside[:, found.slots]].tolist()))
+        forward = _compiled("forward", text.forward(kept))
+        reads = place[form.outside[:, form.slots]].tolist()
+        low = place[form.nodes[:, form.leaving[0]]].tolist()
+        for order, read, first, into in zip(form.order.tolist(), reads, low, at):
+            writes = slice(first, first + len(form.leaving))
+            yield order, Step(forward, _getter(read), writes, backward, into)
 
     # --- hot path --------------------------------------------------------------------------------
 
@@ -216,38 +217,29 @@ class FloatSweep:
                 result[:, k] = [numbers[places[0]], *grads, *(numbers[x] for x in asked)]
         return result
 
-    def pulled_back(self, theta: Array) -> tuple[Array, Callable[[Array], Array]]:
+    def pulled_back(self, theta: Array) -> tuple[Array, Callable[[Array], Array]] | None:
         """The outputs (M,) of a graph without inputs, and a function that takes gradients of these
-        back to theta (P,); all are nan where Python raises an error."""
+        back to theta (P,), where they are nan if Python raises an error; None if it does before."""
         steps, places = self._code(FROM_PARAMETERS, of=len(self._outputs)), self._outputs
         (numbers,) = self._samples(theta, [], 1)
-        nothing = np.full(self._p, nan)
         try:
             kept = self._forward(steps, numbers)
         except ERRORS:
-            return np.full(len(places), nan), lambda seeds: nothing
+            return None
 
         def back(seeds: Array) -> Array:
             with suppress(*ERRORS):
                 grads = self._backward(steps, [*kept], len(numbers), seeds.tolist())
                 return np.array(grads[: self._p])
-            return nothing
+            return np.full(self._p, nan)
 
         return np.array([numbers[place] for place in places]), back
 
     # --- what else a sweep tells -----------------------------------------------------------------
 
-    def width(self, batch: int) -> int:
-        """How many samples run at a time: one."""
-        return 1
-
     def tile_for(self, batch: int) -> int:
         """The whole batch, as samples are few."""
         return batch
-
-    def memory(self, width: int) -> int:
-        """The bytes that the numbers of a sample take."""
-        return BYTES * len(self.graph)
 
     def admit(self, width: int, wanted: int, workers: int = 1, taken: int = 0) -> None:
         """Raise OutOfMemoryError if a sample would take too much."""
@@ -257,6 +249,14 @@ class FloatSweep:
         """The ops of each form as kernels, which stand at the form's number in place of a level."""
         kernels = [x for k, text in enumerate(self._texts, start=1) for x in text.summary(k)]
         return SweepSummary(kernels, len(self.graph), self.graph.outputs)
+
+
+def _compiled(name: str, function: Function) -> Callable[..., Any]:
+    """A text as a function."""
+    names: dict[str, Any] = {**FUNCTIONS, **function.calls}
+    exec(compile(function.text, f"<vgrad floats {name}>", "exec"), names)
+    compiled: Callable[..., Any] = names[name]
+    return compiled
 
 
 def _getter(places: list[int]) -> Callable[[list[float]], tuple[float, ...]]:

@@ -1,23 +1,8 @@
 """The Python text of a form: ordinary arithmetic on floats, forward and backward.
 
-Every number has a name. For a piece of two nodes, tanh(a * x), which something outside reads:
-
-    def forward(a0, a1):
-        v0 = a0 * a1
-        v1 = tanh(v0)
-        return (v1,), (a0, a1, v1,)        what leaves the piece, and what its backward needs
-
-    def backward(G, kept, at, writes):
-        a0, a1, v1, = kept
-        g1, = G[writes]
-        t2 = v1 * v1
-        t3 = 1.0 - t2
-        t4 = g1 * t3
-        t5 = a1 * t4
-        t6 = a0 * t4
-        i0, i1, = at
-        G[i0] += t5
-        G[i1] += t6
+Every number has a name: `a0`, `a1` for what a piece reads from outside, `v0`, `v1` for what it
+computes, `g1` for gradients that arrive, `t5` for what is computed from them. `Text.forward` and
+`Text.backward` show a piece of two nodes.
 """
 
 from __future__ import annotations
@@ -51,7 +36,7 @@ EXACT: dict[Any, str] = {
     np.equal: "{} == {}",
     np.not_equal: "{} != {}",
 }
-# and but for a last bit. All of these raise an error where they are not finite.
+# and but for a last bit. Most raise an error where an operand is finite and the result is not.
 ROUNDED: dict[Any, str] = {
     np.exp: "exp({})",
     np.expm1: "expm1({})",
@@ -76,41 +61,95 @@ ROUNDED: dict[Any, str] = {
     np.arctanh: "atanh({})",
 }
 FUNCTIONS = {**vars(math), "abs": abs}  # what these texts call
-LITERAL = re.compile(r"\(?(-?[\d.e+-]+|inf|nan)\)?")  # as `literal` writes it
+LITERAL = re.compile(r"\(?(-?[\d.e+-]+|-?inf|nan)\)?")  # as `literal` writes it
 NAMES = re.compile(r"\b[av]\d+\b")  # of a forward's numbers
 
 NODE, CALL = 60e-9, 5e-6  # seconds: some three statements, and a call of a row's forward
 
 
-class Backward(NamedTuple):
-    """A function that carries gradients back through a piece."""
+class Writer:
+    """Statements that give numbers names. An expression that comes twice is computed once."""
+
+    def __init__(self, prefix: str, before: Writer | None = None) -> None:
+        self.prefix = prefix
+        self.lines: list[str] = []
+        self.names: dict[str, str] = dict(before.names) if before else {}  # by expression
+        self.tests: set[str] = set(before.tests) if before else set()  # what is true or false
+        self.calls: dict[str, Any] = dict(before.calls) if before else {}  # besides FUNCTIONS
+        self.rounded = 0  # how many ops may differ from the scalar engine's in a last bit
+
+    def named(self, expression: str) -> str:
+        """The name of an expression, which is computed now unless it is already."""
+        if expression not in self.names:
+            self.names[expression] = name = f"{self.prefix}{len(self.names)}"
+            self.lines.append(f"    {name} = {expression}")
+        return self.names[expression]
+
+    def total(self, parts: list[str]) -> str:
+        """The name of a sum."""
+        return parts[0] if len(parts) == 1 else self.named(" + ".join(parts))
+
+    def as_float(self, x: str) -> str:
+        """An operand as a number, if it is a test."""
+        return self.named(f"1.0 if {x} else 0.0") if x in self.tests else x
+
+    def ruled(self, rule: Graph, operands: list[str]) -> str:
+        """The name of what a recorded rule gives."""
+
+        def apply(op: ops.Op, xs: list[str], number: float | None, is_last: bool) -> str:
+            return self.computed(op, xs, number)
+
+        return interpret(rule, operands, literal, apply)
+
+    def computed(
+        self, op: ops.Op, operands: list[str], number: float | None, exactly: bool = False
+    ) -> str:
+        """The name of what an op gives: by a rule of other ops, its own text, or its forward."""
+        if op is ops.where:
+            condition, x, y = operands
+            if (known := LITERAL.fullmatch(condition)) is not None:
+                return self.as_float(x if float(known[1]) else y)
+            return self.named(f"{self.as_float(x)} if {condition} else {self.as_float(y)}")
+        operands = [self.as_float(x) for x in operands]
+        text = EXACT.get(op.ufunc) or (None if exactly else ROUNDED.get(op.ufunc))
+        rule = None if exactly or (text and number is None) else _rule(op, number)
+        if rule is not None:
+            return self.ruled(rule, operands)
+        self.rounded += text is not None and op.ufunc in ROUNDED
+        if text is None:
+            name = f"op{op.code}"
+            text = f"{name}({', '.join(['{}'] * op.arity)})"
+            self.calls[name] = partial(ops.evaluate, op.forward)
+        if op.is_condition:  # as it stands in a choice; elsewhere it becomes a number
+            test = text.format(*operands)
+            self.tests.add(test)
+            return test
+        return self.named(text.format(*operands))
+
+
+class Function(NamedTuple):
+    """A function of a piece as text, and what it calls besides FUNCTIONS."""
 
     text: str
-    kept: list[str]  # what of the forward it needs
-    slots: list[int]  # where gradients go
+    calls: dict[str, Any]
+    kept: list[str]  # of a backward: what it needs of the forward
+    slots: list[int]  # and where its gradients go
 
 
 class Text:
-    """Writes the functions of one form. An expression that comes twice is computed once."""
+    """The functions of one form, as text; nothing here changes once it is made."""
 
     def __init__(self, form: Form) -> None:
-        self.form = form
-        self.calls: dict[str, Any] = {}  # what the text calls besides FUNCTIONS
-        self._lines: list[str] = []
-        self._names: dict[str, str] = {}  # by expression
-        self._tests: set[str] = set()
-        self._prefix = "v"
-        self._at: list[str] = []  # by place
+        self.form, self._writer = form, Writer("v")
+        self._at: list[str] = []  # the name, by place
         self.exact: list[bool] = []  # whether a place has the scalar engine's number, to the bit
         for place, (code, exactly) in enumerate(zip(form.op, form.asked)):
-            op = ops.OPS[code]
-            number, self._is_rounded = self._number(op, place), False
-            self._at.append(self._computed(op, self._operands(place), number, exactly))
-            self.exact.append(not (self._is_rounded or op.rounds(number)))
+            op, before = ops.OPS[code], self._writer.rounded
+            number = self._number(op, place)
+            self._at.append(self._writer.computed(op, self._operands(place), number, exactly))
+            self.exact.append(self._writer.rounded == before and not op.rounds(number))
         for place in form.leaving:
-            self._at[place] = self._float(self._at[place])
-        self._forward, self._known = self._lines, self._names
-        self._prefix = "t"
+            self._at[place] = self._writer.as_float(self._at[place])
 
     def summary(self, number: int) -> list[KernelSummary]:
         """The ops of form `number`, each as one kernel, for all of its pieces."""
@@ -124,45 +163,66 @@ class Text:
             found.append(KernelSummary(*head, nodes, nodes[:0], read, [], kind[1], times))
         return found
 
-    def forward(self, kept: list[str] | None = None) -> str:
-        """The function that computes what leaves the piece, and if asked for, what is `kept`."""
+    def forward(self, kept: list[str] | None = None) -> Function:
+        """What computes the numbers that leave the piece, and if asked for, those that are `kept`.
+
+        Of a piece of two nodes, tanh(a * x), the second of which leaves it:
+
+            def forward(a0, a1):
+                v0 = a0 * a1
+                v1 = tanh(v0)
+                return (v1, ), (a0, a1, v1, )
+        """
         arguments = ", ".join(f"a{k}" for k in self.form.slots)
         leaving, more = (
             f"({''.join(f'{x}, ' for x in names)})"
             for names in ([self._at[place] for place in self.form.leaving], kept or [])
         )
         result = leaving if kept is None else f"{leaving}, {more}"
-        return "\n".join([f"def forward({arguments}):", *self._forward, f"    return {result}\n"])
+        lines = [f"def forward({arguments}):", *self._writer.lines, f"    return {result}\n"]
+        return Function("\n".join(lines), self._writer.calls, [], [])
 
-    def backward(self, places: list[bool], slots: list[bool]) -> Backward:
-        """The function that carries gradients back to some places and slots."""
-        self._lines, self._names = [], dict(self._known)
-        form = self.form
+    def backward(self, places: list[bool], slots: list[bool]) -> Function:
+        """What carries gradients back to some places and slots. Of the same piece:
+
+        def backward(G, kept, at, writes):
+            a0, a1, v1, = kept
+            g1, = G[writes]
+            i0, i1, = at
+            t2 = v1 * v1
+            t3 = 1.0 - t2
+            t4 = g1 * t3
+            t5 = a1 * t4
+            t6 = a0 * t4
+            G[i0] += t5
+            G[i1] += t6
+        """
+        form, writer = self.form, Writer("t", before=self._writer)
         parts: dict[int, list[str]] = {place: [f"g{place}"] for place in form.leaving}
         for place in reversed(range(len(form.op))):
             if not places[place] or place not in parts:
                 continue
             op, operands = ops.OPS[form.op[place]], self._operands(place)
-            g, number = self._sum(parts[place]), self._number(op, place)
+            g, number = writer.total(parts[place]), self._number(op, place)
             for vjp, read in zip(op.vjp, form.reads[place]):
                 if vjp is not None and (places[read] if read >= 0 else slots[-2 - read]):
                     rule = recorded(op, vjp, number, leading=2)
-                    part = self._ruled(rule, [g, self._at[place], *operands])
+                    part = writer.ruled(rule, [g, self._at[place], *operands])
                     parts.setdefault(read, []).append(part)
         at = [k for k in range(len(slots)) if slots[k] and -2 - k in parts]
         adds = [f"    G[i{k}] += {' + '.join(parts[-2 - k])}" for k in at]
-        names = NAMES.findall("\n".join([*self._lines, *adds]))
-        kept = [f"a{k}" for k in form.slots] + list(self._known.values())
+        names = NAMES.findall("\n".join([*writer.lines, *adds]))
+        kept = [f"a{k}" for k in form.slots] + list(self._writer.names.values())
         kept = sorted(set(kept).intersection(names))
-        head = ["def backward(G, kept, at, writes):"]
+        lines = ["def backward(G, kept, at, writes):"]
         for left, source in (
             (kept, "kept"),
             ([f"g{place}" for place in form.leaving], "G[writes]"),
             ([f"i{k}" for k in at], "at"),
         ):
-            head += [f"    {', '.join(left)}, = {source}"] * bool(left)
-        text = "\n".join([*head, *self._lines, *adds, "    return\n"])
-        return Backward(text, kept, at)
+            lines += [f"    {', '.join(left)}, = {source}"] * bool(left)
+        text = "\n".join([*lines, *writer.lines, *adds, "    return\n"])
+        return Function(text, writer.calls, kept, at)
 
     def _operands(self, place: int) -> list[str]:
         return [self._operand(x) for x in self.form.reads[place] if x != -1]
@@ -178,52 +238,6 @@ class Text:
         if op.static is None:
             return None
         return self.form.constants.get(-2 - self.form.reads[place][op.static])
-
-    def _computed(
-        self, op: ops.Op, operands: list[str], number: float | None, exactly: bool
-    ) -> str:
-        """The name of what an op gives: by a rule of other ops, its own text, or its forward."""
-        if op is ops.where:
-            condition, x, y = operands
-            if (known := LITERAL.fullmatch(condition)) is not None:
-                return self._float(x if float(known[1]) else y)
-            return self._named(f"{self._float(x)} if {condition} else {self._float(y)}")
-        operands = [self._float(x) for x in operands]
-        text = EXACT.get(op.ufunc) or (None if exactly else ROUNDED.get(op.ufunc))
-        rule = None if exactly or (text and number is None) else _rule(op, number)
-        if rule is not None:
-            return self._ruled(rule, operands)
-        self._is_rounded |= op.ufunc in ROUNDED and text is not None
-        if text is None:
-            text = f"{op.name}_forward({', '.join(['{}'] * op.arity)})"
-            self.calls[f"{op.name}_forward"] = partial(ops.evaluate, op.forward)
-        if op.is_condition:  # as it stands in a choice; elsewhere it becomes a number
-            test = text.format(*operands)
-            self._tests.add(test)
-            return test
-        return self._named(text.format(*operands))
-
-    def _float(self, x: str) -> str:
-        """An operand as a number, if it is a test."""
-        return self._named(f"1.0 if {x} else 0.0") if x in self._tests else x
-
-    def _ruled(self, rule: Graph, operands: list[str]) -> str:
-        """The name of what a recorded rule gives."""
-
-        def apply(op: ops.Op, xs: list[str], number: float | None, is_last: bool) -> str:
-            return self._computed(op, xs, number, exactly=False)
-
-        return interpret(rule, operands, literal, apply)
-
-    def _sum(self, parts: list[str]) -> str:
-        return parts[0] if len(parts) == 1 else self._named(" + ".join(parts))
-
-    def _named(self, expression: str) -> str:
-        """The name of an expression, which is computed now unless it is already."""
-        if expression not in self._names:
-            self._names[expression] = name = f"{self._prefix}{len(self._names)}"
-            self._lines.append(f"    {name} = {expression}")
-        return self._names[expression]
 
 
 def literal(x: float) -> str:

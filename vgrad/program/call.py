@@ -181,9 +181,8 @@ def _settled(question: _Columns | _Total) -> Any:
         if question.answer is None:
             question.ask(first)
         question.name = first
-        for name in call.runner.others(call.theta, first):
-            if question.is_settled():
-                break
+        others = call.runner.others(call.theta, first)
+        while not question.is_settled() and (name := next(others, None)):
             doubtful = question.left if doubtful is None else doubtful
             if name != "careful" or question.has_value():
                 question.ask(name)

@@ -106,19 +106,30 @@ class Runner:
         """
         if batch <= self.few:
             return "floats"
-        if self.fuse and self.plan.picks and not np.isfinite(theta).all():
-            return "plain"
-        return "quick"
+        return self._on_arrays(theta)
+
+    def _on_arrays(self, theta: Array) -> str:
+        can_fuse = not (self.fuse and self.plan.picks) or np.isfinite(theta).all()
+        return "quick" if can_fuse else "plain"
 
     def others(self, theta: Array, first: str) -> Iterator[str]:
-        """Those to ask after it, until one finds what is finite."""
-        if self.fuse and first == "floats":
-            first = self.first(theta, sys.maxsize)
+        """Those to ask after it, until one finds what is finite; asked for one by one."""
+        if first == "floats":
+            first = self._on_arrays(theta)
             yield first
         if self.fuse and first == "quick":
             yield "careful"
         if first != "plain":
             yield "plain"
+
+    def as_for(self, batch: int) -> Runner:
+        """The runner with the sweep that a batch of this size gets, for any number of samples."""
+        twin = replace(self)
+        vars(twin).update(vars(self))  # what is compiled already
+        vars(twin)["few"] = sys.maxsize if batch <= self.few else 0
+        if self.graph.parameters.size:
+            vars(twin)["per_sample"] = self.per_sample.as_for(batch)
+        return twin
 
     def summary(self, batch: int) -> SweepSummary:
         """The kernels of the sweep that runs first."""

@@ -860,13 +860,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well), i, j and, up to 1,000, k",
+        help="samples in b, e (there ten times as well), i, j and, up to 1,000, s",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
     add("--depth", type=positive, default=1000, help="of the chain in f")
-    add("--length", type=positive, help="steps in k; what suits each sequence when left out")
-    add("--sequences", nargs="+", choices=SEQUENCES, default=list(SEQUENCES), help="those in k")
+    add("--length", type=positive, help="steps in s; what suits each sequence when left out")
+    add("--sequences", nargs="+", choices=SEQUENCES, default=list(SEQUENCES), help="those in s")
     add("--repeats", type=positive, default=21, help="how often each peer runs")
     add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")
     add("--threads", choices=["one", "all"], help="for each peer; both when left out")

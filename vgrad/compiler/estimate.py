@@ -1,13 +1,11 @@
 """Which is quicker: arithmetic on floats, sample by sample, or calls on arrays; by an estimate.
 
-Floats cost 60 ns for each node and sample: some three statements of Python, forward and backward.
-Arrays cost 0.5 us for each call, and there are some six calls to a kernel, whatever the samples;
-numbers cost next to nothing while they are few. So up to some number of samples floats are quicker,
-if there are few nodes to a kernel: 3 to 20 samples in recurrences, none in networks. What has few
+Floats take a while for each node and sample, arrays for each kernel, whatever the samples; numbers
+cost next to nothing while they are few. So up to some number of samples floats are quicker, if
+there are few nodes to a kernel: some 3 to 20 samples in recurrences, none in networks. What has few
 kernels runs on arrays in any case, and so gives the same bits for any number of samples.
 
-All of this was measured on one machine, and is the same to a factor of 2 on others. How many
-kernels there will be takes a hundredth of the time to estimate that a plan takes.
+How many kernels there will be takes a hundredth of the time to estimate that a plan takes.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import numpy as np
 from .. import ops
 from ..flat import Graph
 from ..floats import seconds
+from .costs import CALL, CALLS, NUMBER
 from .fused import Mask, by_code
 
-CALL, CALLS = 0.5e-6, 6  # seconds for a call on arrays, and calls for a kernel
-NUMBER = 0.3e-9  # seconds for a number in a call
 WORTH = 32  # kernels; what has fewer takes little time either way
 
 
@@ -53,5 +50,6 @@ def few(graph: Graph) -> int:
     if count < WORTH:
         return 0
     times = np.bincount(graph.op[graph.level > 0]).tolist()
-    per_sample = sum(n * (seconds(op) - CALLS * NUMBER) for n, op in zip(times, ops.OPS))
+    number = CALLS * NUMBER[0][1]
+    per_sample = sum(n * (seconds(op) - number) for n, op in zip(times, ops.OPS))
     return int(CALL * CALLS * count / per_sample)

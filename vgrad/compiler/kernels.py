@@ -8,14 +8,14 @@ Nothing here runs during a sweep.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 
 import numpy as np
 
 from .. import ops
 from ..arguments import Array
-from ..flat import KernelSummary, ReadSummary, Rows, recorded
+from ..flat import Graph, KernelSummary, ReadSummary, Rows, recorded
 from .calls import Calls, Source
 from .fuse import Floats, Fused, Ints, Mask
 from .layout import Layout
@@ -177,16 +177,22 @@ class Map(Kernel):
 
     def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
         g, rule = calls.grad(self.out), recorded(self.op, vjp, self.number, leading=2)
-        used = np.isin(rule.inputs[1:], [*rule.parents.flat, *rule.outputs]).tolist()
         values = [  # to gather those that the rule does not use would take time
             calls.value(x, self.buffer) if is_used else calls.zero
-            for x, is_used in zip((self.out, *self.operands), used)
+            for x, is_used in zip((self.out, *self.operands), _used(rule)[1:])
         ]
         result = add_rule(calls, rule, [g, *values], out, masks=not calls.exact)
         if calls.exact and result.array is not g.array:
             zero = calls.compute(np.equal, g, calls.zero)
             return calls.compute(_choose_zero, zero, result, out=out)
         return result
+
+
+@lru_cache(maxsize=4096)
+def _used(rule: Graph) -> list[bool]:
+    """Which of its arguments a recorded rule uses."""
+    used: list[bool] = np.isin(rule.inputs, [*rule.parents.flat, *rule.outputs]).tolist()
+    return used
 
 
 def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:

@@ -21,6 +21,7 @@ from ..flat import (
     require_buffers,
 )
 from .bound import Bound, Filled
+from .costs import CALL, CALLS, COLD_CALL, HELD_CALLS, NUMBER
 from .fuse import Mask
 from .plan import Plan
 from .rolled import RolledPlan
@@ -37,10 +38,6 @@ Part = tuple[float, Array]  # of a sum over the batch, and of its gradient (P,)
 # not, as in a deep graph that has many calls of few rows, the tile is doubled as long as that saves
 # a tenth of the time and is no larger than MOST_BYTES.
 TILE_BYTES, WIDE, MOST_BYTES = 1 << 23, 2000, 1 << 29
-CALLS = 8  # of a kernel, forward and backward; each takes
-CALL, COLD = 0.3e-6, 1e-6  # seconds, or that if there are so many that a cache cannot hold them,
-HELD = 4000  # calls; and for each number
-NUMBER = ((1 << 20, 0.15e-9), (TILE_BYTES, 0.3e-9), (MOST_BYTES, 0.5e-9))  # by the tile's bytes
 MIN_TILE = 16  # samples
 SAFETY = 4  # times the estimate of a call's memory; if that is too much, it is measured
 KEPT_WIDTHS = 32  # of tiles that stay bound,
@@ -114,7 +111,7 @@ class FusedSweep:
 
     def _too_large(self, tile: int) -> bool:
         size = tile * self._bytes
-        return size > MOST_BYTES or exceeds_share(8 * size)
+        return size > MOST_BYTES or exceeds_share(8 * size)  # an eighth of what a call may take
 
     def seconds(self, width: int) -> tuple[float, float]:
         """About how long calls, and numbers, take for each sample of a tile, with gradients."""
@@ -122,7 +119,7 @@ class FusedSweep:
         calls = CALLS * plan.runs
         size = width * plan.busy * self.dtype.itemsize
         number = next((time for limit, time in NUMBER if size <= limit), NUMBER[-1][1])
-        call = CALL if CALLS * plan.held < HELD else COLD
+        call = CALL if CALLS * plan.held < HELD_CALLS else COLD_CALL
         return calls * call / width, CALLS * plan.rows * number
 
     def outputs(self, theta: Array, arrays: Inputs, batch: int, tile: int) -> Array:

@@ -64,7 +64,7 @@ FUNCTIONS = {**vars(math), "abs": abs}  # what these texts call
 LITERAL = re.compile(r"\(?(-?[\d.e+-]+|-?inf|nan)\)?")  # as `literal` writes it
 NAMES = re.compile(r"\b[av]\d+\b")  # of a forward's numbers
 
-NODE, CALL = 60e-9, 5e-6  # seconds: some three statements, and a call of a row's forward
+NODE, FORWARD = 60e-9, 5e-6  # seconds: some three statements, and a call of a row's forward
 
 
 class Writer:
@@ -250,7 +250,7 @@ def literal(x: float) -> str:
 def seconds(op: ops.Op) -> float:
     """About how long an op takes for one number, forward and backward."""
     is_text = op is ops.where or op.ufunc in EXACT or op.ufunc in ROUNDED
-    return NODE if not op.arity or is_text or _rule(op, None) else CALL
+    return NODE if not op.arity or is_text or _rule(op, None) else FORWARD
 
 
 def _rule(op: ops.Op, number: float | None) -> Graph | None:

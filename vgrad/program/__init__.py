@@ -6,10 +6,11 @@ these files and back:
     arrays      are the arrays numbers, and of one batch size?
     program     the paths for their shapes, the first recorded when it first meets them
     (branched)  if the function branches: which samples take which path; one call for each path
-    call        which sweep runs, quick, careful or plain, on which part of the batch, and where:
-                here, or as tasks of an executor
-    runner      the graph and the three sweeps
+    call        which sweep runs, on floats, quick, careful or plain, on which part of the batch,
+                and where: here, or as tasks of an executor
+    runner      the graph and the four sweeps
     (compiler)  tiles, and in each a list of NumPy calls
+    (floats)    or sample by sample, if there are few
 
 A function that asks about numbers has *paths* (`paths`): one list of answers, one graph, one runner
 for each. `branched` parts the samples of a call:
@@ -22,8 +23,8 @@ Besides, `options` checks those of `compile`, `replay` puts single samples throu
 to find the first number that is not finite, `explain` prints the plan, and `checkpoint` writes
 programs to files.
 
-This wing imports compiler, flat and the definition. Wings that it does not know verify and draw
-programs.
+This wing imports compiler, floats, flat and the definition. Wings that it does not know verify and
+draw programs.
 """
 
 from .arrays import split

@@ -212,13 +212,13 @@ class Program:
         """The plan of a call with these arrays, as a table.
 
         One line per kernel: its level and kind, how many nodes of the recorded graph it computes,
-        the shapes of its result and operands, whether these are views or gathered, and the
-        floating-point operations and bytes of a forward sweep over the batch, B. The last lines
-        have the totals, the tiles, and the memory that a gradient takes beyond its arrays. Kernels
-        whose result has no B are shared: they run once per call. If the function branches, the
-        questions that part the samples come first, each with its line and how many samples got
-        which answer at theta (P,), by default the parameters' present numbers; then the plan of
-        each path. Raises as a call does.
+        the shapes of its result and operands, whether these are views or gathered, and flops and
+        bytes of a forward sweep over the batch, B. The last lines have the totals, the tiles, the
+        memory that a gradient takes beyond its arrays, and its estimated time. Kernels whose result
+        has no B run once per call, those with × n run n times. So few samples that floats are
+        quicker have a table of ops instead. If the function branches, the questions that part the
+        samples come first, each with its line and how many samples got which answer at theta (P,),
+        by default the present one; then the plan of each path. Raises as a call does.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]

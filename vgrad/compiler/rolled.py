@@ -3,14 +3,13 @@
 A loop that was recorded without one, or a network of many layers, is cut into pieces; those that
 are alike share one plan, which is bound once (`turns`). Around it, numbers move:
 
-    forward     what the piece reads comes in, its calls run, what others read goes out, and its
-                buffer is copied to where the piece keeps its values
-    backward    the values come back, with the gradients of what went out; its calls run, and the
-                gradients of what came in are added up
+    forward     what the piece reads comes in, its calls run, what others read goes out
+    backward    what it computed is there again, kept or computed anew, with the gradients of what
+                went out; its calls run, and the gradients of what came in are added up
 
-Planning takes as long as for one turn, whatever the number of turns; memory is that of the values,
-while gradients, scratch arrays and calls exist once. A cache holds them, so calls are quicker too.
-What no input reaches runs apart, once per call of the program.
+Planning takes as long as for one piece, whatever their number. Of each there are only the numbers
+that it passes on; values, gradients, scratch arrays and calls exist once. A cache holds them, so
+calls are quicker too. What no input reaches runs apart, once per call of the program.
 """
 
 from __future__ import annotations

@@ -196,6 +196,7 @@ class RolledBound(Bound):
             for turn, bound in zip(plan.turns, self._turns)
             if (turn.numbers == turn.numbers[0]).all()
         ]
+        once = {bound for bound, _ in self._once}
         needs = needed(graph, graph.outputs[:1])
         keeps = width * dtype.itemsize * plan.rows <= KEPT_BYTES
         aims = [np.flatnonzero(origin[turn.samples[0]] & wanted) for turn in plan.turns]
@@ -210,7 +211,7 @@ class RolledBound(Bound):
                 Piece(
                     bound,
                     reads,
-                    None if bound in dict(self._once) else numbers,
+                    None if bound in once else numbers,
                     slice(int(leaving[0]), int(leaving[0]) + len(leaving)),
                     reads[aims[k]] if is_wanted else None,
                     as_slice(bound.inputs[aims[k]]),

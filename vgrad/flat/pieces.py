@@ -85,11 +85,11 @@ def in_pieces(graph: Graph, order: Ints) -> Pieces:
 def in_turns(
     graph: Graph, order: Ints, kinds: NDArray[np.uint8], weights: NDArray[np.float64]
 ) -> Pieces | None:
-    """Cut nodes into pieces that are as many turns of what repeats as have the `weights` of 64.
+    """Cut nodes into pieces, each of as many turns of a loop as have `weights` (n,) of 64 together.
 
-    Those that are alike read nodes of the same `kinds`; both are (n + 1,), and (n,). None if less
-    than three quarters of the nodes repeat. Turns are told by where they read from, so that those
-    of a network are its layers and not its neurons, or else, where that differs, by ops alone.
+    Pieces that are alike read nodes of the same `kinds` (n + 1,). None if less than three quarters
+    of the nodes repeat. Turns are told by where they read from, so that those of a network are its
+    layers and not its neurons, or else, where that differs, by ops alone.
     """
     at = _positions(graph, order)
     ops_alone = graph.op[order].astype(np.uint64)
@@ -171,7 +171,9 @@ def _distinct(read: Ints) -> tuple[Ints, Ints]:
     """The distinct columns of (n, k), (n, slots), and (k,) which of them each column is."""
     keys = (hash64(read) * (hash64(np.arange(len(read))) | np.uint64(1))[:, None]).sum(axis=0)
     _, first, slot = np.unique(keys, return_index=True, return_inverse=True)
-    return read[:, first], slot.reshape(-1)
+    distinct, slot = read[:, first], slot.reshape(-1)
+    assert (distinct[:, slot] == read).all(), "two columns have one key by chance"
+    return distinct, slot
 
 
 def _are_same(graph: Graph, slots: Ints) -> Mask:

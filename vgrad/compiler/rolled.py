@@ -40,7 +40,7 @@ from .plan import Plan, compile_plan
 from .trees import LARGEST
 
 DEEP = 128  # levels; a graph of fewer has little to repeat,
-WIDE = 100  # and one of more nodes to a level takes longer to compute than to plan
+WIDE = 50  # and one of more nodes to a level takes longer to compute than to plan
 MOVES = 2  # kernels that take as long as moving the numbers of a piece
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import FLOAT64
+from ..cached import cached_property
 from ..flat import (
     FROM_INPUTS,
     FROM_PARAMETERS,
@@ -30,12 +31,13 @@ from ..flat import (
     KernelSummary,
     SweepSummary,
     in_turns,
+    needed,
     origins,
     program_order,
 )
 from ..floats import FloatSweep
 from .estimate import few, stands_alone
-from .fuse import Ints
+from .fuse import Ints, Mask
 from .plan import Plan, compile_plan
 from .trees import LARGEST
 
@@ -75,20 +77,26 @@ class RolledPlan:
     samples: Ints  # the nodes that differ between samples, and are kept: inputs, then others
     numbers: Ints  # the nodes that do not: parameters, constants, then those of `shared`
     place: Ints  # (n,) where in one or the other each of them is
+    origin: NDArray[np.uint8]  # (n + 1,) FROM_... bits
 
-    @property
+    @cached_property
+    def needs(self) -> Mask:
+        """(n + 1,) what output 0 is computed from."""
+        return needed(self.graph, self.graph.outputs[:1])
+
+    @cached_property
     def picks(self) -> bool:
         """Whether parameters must be finite, and what is computed from them alone."""
         return any(plan.picks for plan in self._plans)
 
     unguarded = False  # as guards stay
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many rows are computed for each sample."""
         return sum(self.turns[k].plan.rows for k, _ in self.order)
 
-    @property
+    @cached_property
     def runs(self) -> int:
         """How many kernels run in every tile; moving the numbers of a piece counts as some."""
         return sum(self.turns[k].plan.runs + MOVES for k, _ in self.order)
@@ -105,7 +113,7 @@ class RolledPlan:
         totals = sizes[:, :, 0].sum(axis=0) + rows
         return list(zip(totals.tolist(), sizes[:, :, 1].max(axis=0).tolist()))
 
-    @property
+    @cached_property
     def busy(self) -> int:
         """How many numbers of a sample a cache should hold: those of one turn."""
         return max(plan.busy for plan in self._plans)
@@ -163,7 +171,8 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
         sweep = FloatSweep(part) if few(part) else compile_plan(part, dtype=dtype)
         shared = Shared(part, others[None], sweep)
     turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
-    plan = RolledPlan(graph, shared, turns, pieces.running_order(), samples, numbers, place)
+    order_of_pieces = pieces.running_order()
+    plan = RolledPlan(graph, shared, turns, order_of_pieces, samples, numbers, place, origin)
     # a constant that stands for a parameter must be as finite as parameters are asked to be
     is_finite = (np.abs(graph.value[constants]) <= LARGEST).all()
     return plan if is_finite or not plan.picks else None

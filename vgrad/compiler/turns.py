@@ -16,8 +16,6 @@ from ..flat import (
     SHARED,
     Rows,
     as_slice,
-    needed,
-    origins,
 )
 from ..floats import FloatSweep
 from .bound import Bound
@@ -107,12 +105,22 @@ def _needed_calls(calls: Calls) -> list[Callable[[], Any]]:
     return [call for steps in reversed(found) for call in steps]
 
 
-def _add_to(sums: Array, rows: Ints, parts: Array) -> None:
-    """Add to rows that may be named more than once."""
-    if len({*rows.tolist()}) == len(rows):
-        sums[rows] += parts
-    else:
-        np.add.at(sums, rows, parts)
+class Places(NamedTuple):
+    """Rows that are read, and whose gradients are added to; some may be named more than once."""
+
+    rows: Ints
+    distinct: bool
+
+    def add_to(self, sums: Array, parts: Array) -> None:
+        """Add to the rows. Hot path."""
+        if self.distinct:
+            sums[self.rows] += parts
+        else:
+            np.add.at(sums, self.rows, parts)
+
+
+def _places(rows: Ints) -> Places:
+    return Places(rows, len(np.unique(rows)) == len(rows))
 
 
 # From theta (P,): outputs (M,), and what takes their gradients (M,) back to theta.
@@ -157,9 +165,9 @@ class Piece(NamedTuple):
 
     turn: TurnBound
     reads: Ints  # the rows of samples that it reads,
-    numbers: Ints | None  # the numbers, if those of another piece of the turn differ,
+    numbers: Places | None  # the numbers, if those of another piece of the turn differ,
     writes: slice  # and the rows that it writes
-    targets: Ints | None  # where its gradients go, if the objective depends on it,
+    targets: Places | None  # where its gradients go, if the objective depends on it,
     sources: Any  # and the turn's rows that they come from,
     kept: list[Array]  # what the turn has computed, if that is kept
 
@@ -177,8 +185,7 @@ class RolledBound(Bound):
     ) -> None:
         self.width, self.wanted = width, wanted
         self.count, self.used, self.tiles = width, 0, 0
-        graph, place = plan.graph, plan.place
-        origin = origins(graph)
+        graph, place, origin = plan.graph, plan.place, plan.origin
         self._inputs_to = np.cumsum([0, *map(count, graph.input_shapes)]).tolist()
         self._parameter_count = len(graph.parameters)
         self._samples = np.zeros((len(plan.samples), width), dtype)
@@ -192,12 +199,11 @@ class RolledBound(Bound):
         if plan.shared is not None:
             self._alone = _pulled_back(plan.shared.sweep, wanted & FROM_PARAMETERS, careful, dtype)
         self._once = [  # turns whose numbers stay the same
-            (bound, place[turn.numbers[0]])
+            (bound, _places(place[turn.numbers[0]]))
             for turn, bound in zip(plan.turns, self._turns)
             if (turn.numbers == turn.numbers[0]).all()
         ]
         once = {bound for bound, _ in self._once}
-        needs = needed(graph, graph.outputs[:1])
         keeps = width * dtype.itemsize * plan.rows <= KEPT_BYTES
         aims = [np.flatnonzero(origin[turn.samples[0]] & wanted) for turn in plan.turns]
         self._pieces = []
@@ -206,14 +212,14 @@ class RolledBound(Bound):
             reads, numbers, leaving = (
                 place[x[piece]] for x in (turn.samples, turn.numbers, turn.leaving)
             )
-            is_wanted = wanted and needs[turn.nodes[piece]].any()
+            is_wanted = wanted and plan.needs[turn.nodes[piece]].any()
             self._pieces.append(
                 Piece(
                     bound,
                     reads,
-                    None if bound in once else numbers,
+                    None if bound in once else _places(numbers),
                     slice(int(leaving[0]), int(leaving[0]) + len(leaving)),
-                    reads[aims[k]] if is_wanted else None,
+                    _places(reads[aims[k]]) if is_wanted else None,
                     as_slice(bound.inputs[aims[k]]),
                     [np.empty_like(x) for x in bound.computed] if is_wanted and keeps else [],
                 )
@@ -236,7 +242,7 @@ class RolledBound(Bound):
             bad = ~np.isfinite(results) if self._picks else np.isnan(results)
             self._is_sound = not bad.any()
         for turn, numbers in self._once:
-            turn.start(self._numbers[numbers])
+            turn.start(self._numbers[numbers.rows])
         if self.wanted:
             self._number_grads.fill(0.0)
 
@@ -252,7 +258,7 @@ class RolledBound(Bound):
         lost = np.full(width, not self._is_sound)
         for turn, reads, numbers, writes, _, _, kept in self._pieces:
             if numbers is not None:
-                turn.start(self._numbers.take(numbers))
+                turn.start(self._numbers.take(numbers.rows))
             turn.run(samples, reads)
             turn.values(samples[writes])
             if (some := turn.lost()) is not None:
@@ -281,7 +287,7 @@ class RolledBound(Bound):
             if targets is None:
                 continue
             if numbers is not None:
-                turn.start(self._numbers.take(numbers))
+                turn.start(self._numbers.take(numbers.rows))
             if kept:
                 for array, computed in zip(kept, turn.computed):
                     np.copyto(computed, array)
@@ -289,9 +295,9 @@ class RolledBound(Bound):
                 turn.run(samples, reads, again=True)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
-            _add_to(grads, targets, turn._gradients[sources])
+            targets.add_to(grads, turn._gradients[sources])
             if numbers is not None:
-                _add_to(number_grads, numbers, turn.number_gradients())
+                numbers.add_to(number_grads, turn.number_gradients())
             if finite is not None:
                 finite &= np.isfinite(turn._gradients).all(axis=0)
 
@@ -300,7 +306,7 @@ class RolledBound(Bound):
         gradient = self._number_grads
         for turn, numbers in self._once:
             if turn.tiles:
-                _add_to(gradient, numbers, turn.number_gradients())
+                numbers.add_to(gradient, turn.number_gradients())
         total = gradient[: self._parameter_count]
         if self._alone is not None:
             total = total + self._back(gradient[self._results :])

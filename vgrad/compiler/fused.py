@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..cached import cached_property
-from ..flat import FROM_INPUTS, Graph, hash64, needed, origins, reached, span_lengths
+from ..flat import FROM_INPUTS, Graph, asked, hash64, origins, reached, span_lengths
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
@@ -112,17 +112,6 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         one_sign=np.zeros(len(graph) + 1, bool),
         asked=asked(graph),
     )
-
-
-def asked(graph: Graph) -> Mask:
-    """(n + 1,) the nodes that are asked about and all that they are computed from.
-
-    The last entry is for no parent, or the node 1. Of what a path's answers depend on every bit
-    counts, as some sample may lie on the very edge of a branch.
-    """
-    if not graph.questions:
-        return np.zeros(len(graph) + 1, bool)
-    return needed(graph, graph.outputs[-len(graph.questions) :])
 
 
 def replaced(fused: Fused, by: Ints) -> Fused:

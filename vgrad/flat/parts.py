@@ -34,6 +34,15 @@ def needed(graph: Graph, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
     return mask
 
 
+def asked(graph: Graph) -> NDArray[np.bool_]:
+    """(n + 1,) the nodes that are asked about and all that they are computed from.
+
+    Of what a path's answers depend on every bit counts, as some sample may lie on the very edge of
+    a branch.
+    """
+    return needed(graph, graph.outputs[len(graph.outputs) - len(graph.questions) :])
+
+
 def part(graph: Graph, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
     """The graph with these nodes as the only outputs, and without what they do not need.
 

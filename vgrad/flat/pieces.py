@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from .graph import Graph
-from .parts import needed
+from .parts import asked
 from .passes import hash64
 from .repeats import Stretch, alike, cut
 
@@ -92,12 +92,11 @@ def in_turns(
     layers and not its neurons, or else, where that differs, by ops alone.
     """
     at = _positions(graph, order)
-    ops_alone = graph.op[order].astype(np.uint64)
+    live, ops_alone = _live(at), graph.op[order].astype(np.uint64)
     distances = np.where(at < 0, 0, np.arange(len(order))[:, None] - at)
     places = (hash64(distances) * hash64(np.arange(3))).sum(axis=1)
     for symbols in (ops_alone + places, ops_alone):
-        limits = WEIGHT, len(order) + 1, SHARE
-        stretches = cut(symbols, weights[order], _live(at), *limits)
+        stretches = cut(symbols, weights[order], live, WEIGHT, len(order) + 1, SHARE)
         if REPEATS * sum(x.size for x in stretches) <= len(order):
             pieces = _found(graph, order, at, stretches, kinds)
             if REPEATS * sum(len(form.op) for form in pieces.forms) <= len(order):
@@ -116,7 +115,7 @@ def _found(
     graph: Graph, order: Ints, at: Ints, stretches: list[Stretch], kinds: NDArray[np.uint8]
 ) -> Pieces:
     """The pieces of these stretches, by form."""
-    asked, parents = needed(graph, _asked(graph))[order], graph.parents[order]
+    is_asked, parents = asked(graph)[order], graph.parents[order]
     indices = [x.starts[:, None] + np.arange(x.size) for x in stretches]
     first = np.empty(len(order), np.intp)  # of its piece
     for index in indices:
@@ -131,7 +130,7 @@ def _found(
     for index in indices:
         leaving[index] = leaving[index].any(axis=0)  # the same in all that may be alike
         reads = np.where(inside[index], at[index] - index[:, :1, None], -1)
-        facts = graph.op[order[index]], asked[index], reads, kinds[parents[index]]
+        facts = graph.op[order[index]], is_asked[index], reads, kinds[parents[index]]
         for some in alike(np.concatenate([x.reshape(len(index), -1) for x in facts], axis=1)):
             own = index[some]
             outside = (parents[own[0]] >= 0) & ~inside[own[0]]
@@ -145,17 +144,13 @@ def _found(
                     reads=local.tolist(),
                     constants=dict(zip(constants, graph.value[slots[0, constants]].tolist())),
                     leaving=np.flatnonzero(leaving[own[0]]).tolist(),
-                    asked=asked[own[0]].tolist(),
+                    asked=is_asked[own[0]].tolist(),
                     order=own[:, 0],
                     nodes=order[own],
                     outside=slots,
                 )
             )
     return Pieces(forms, order[leaving])
-
-
-def _asked(graph: Graph) -> NDArray[np.int32]:
-    return graph.outputs[len(graph.outputs) - len(graph.questions) :]
 
 
 def _live(at: Ints) -> Ints:

@@ -1,7 +1,7 @@
 """What repeats: a graph's nodes in the order of a program, cut into pieces of which many are alike.
 
 A loop that was recorded without one has the same ops over and over again, and so has a network of
-many layers. Their turns are found by their ops alone; `pieces` looks at what they read.
+many layers. Turns are found by symbols that stand for nodes; `pieces` looks at what these read.
 """
 
 from __future__ import annotations

@@ -578,7 +578,7 @@ def test_what_is_no_grid_is_no_matrix_product():
     found = kernels(NEAR_MISSES["a ring of pairs"][0], np.ones((2, 6, 6)))
     assert found[0] == "sum" and "einsum" not in found
     fn, parameters, shape = NEAR_MISSES["short sums of two kinds"]
-    assert kernels(fn, np.ones((2, *shape)), parameters=parameters)[0] == "chain"
+    assert kernels(fn, np.ones((2, *shape)), parameters=parameters)[:2] == ["mul", "matmul"]
 
 
 def test_what_is_shared_in_a_batched_sum_is_added_up_once():
@@ -590,10 +590,10 @@ def test_what_is_shared_in_a_batched_sum_is_added_up_once():
     ]
 
 
-def test_a_duplicate_is_no_reason_not_to_fuse():
+def test_a_duplicate_is_computed_once():
     fn, parameters, shape = NEAR_MISSES["a duplicate"]
     found = plan(fn, np.ones((2, *shape)), parameters=parameters)
-    assert found[0] == "matmul 5 x B = gather 5 x 3, view 3 x B"
+    assert found[:2] == ["matmul 4 x B = view 4 x 3, view 3 x B", "tanh 4 x B = view 4 x B"]
 
 
 def test_nodes_a_level_apart_share_a_kernel():
@@ -786,7 +786,8 @@ def test_gradients_of_inputs_are_computed_only_where_asked_for():
     sweep = Runner(graph, True, None).quick
     sweep.gradient(np.ones(3), [np.ones((4, 3))], 4, 4, 1.0)
     (bound,) = sweep._free[4, vgrad.flat.graph.FROM_PARAMETERS, Bound]
-    assert not bound._gradients[bound._inputs[0]].any()
+    rows = sweep.plan.layout.row[graph.inputs]
+    assert (bound._gradient_rows[rows] == -1).all()  # there is no place for them
 
 
 SHARED_TWICE = {

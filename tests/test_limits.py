@@ -59,7 +59,7 @@ def call(program, name: str, data: np.ndarray):
 @mostly_fused
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tile_that_is_too_large_is_refused_with_one_that_fits(name, fuse, small_machine):
-    data = np.resize(X, (7_500 if name == "per_sample_grads" else 80_000, 3))
+    data = np.resize(X, (7_500 if name == "per_sample_grads" else 160_000, 3))
     with pytest.raises(
         OutOfMemoryError, match=r"no more than 75% .*, 30 MB \(got tiles of"
     ) as error:
@@ -126,12 +126,13 @@ def test_the_forecast_is_what_is_taken(monkeypatch):
 
 
 def test_workers_and_results_count(small_machine):
-    data = np.resize(X, (80_000, 3))
-    compiled(tile=20_000).value_and_grad(MODEL_THETA, data)
+    data = np.resize(X, (240_000, 3))
+    compiled(tile=40_000).value_and_grad(MODEL_THETA, data)
     with ThreadPoolExecutor(4) as pool:
-        program = compiled(tile=20_000, executor=pool)
-        with pytest.raises(OutOfMemoryError, match="tiles of 20,000 samples for 2 workers"):
+        program = compiled(tile=40_000, executor=pool)
+        with pytest.raises(OutOfMemoryError, match="tiles of 40,000 samples for 2 workers"):
             program.value_and_grad(MODEL_THETA, data)
+    data = data[:80_000]
     outputs = vgrad.compile(lambda x: np.array([x[0] * k for k in range(11)]), [], tile=80_000)
     with pytest.raises(OutOfMemoryError, match="compile with tile="):
         outputs([], data)  # 14 MB of results, twice, 9 of buffers, and as many for gradients
@@ -150,7 +151,7 @@ def test_inputs_that_must_be_converted_count(small_machine):
 
 def test_large_buffers_do_not_pile_up():
     program = compiled(tile=1_000_000)
-    for size in (60_000, 60_001, 60_002):
+    for size in (120_000, 120_001, 120_002):
         program.value_and_grad(MODEL_THETA, np.resize(X, (size, 3)))
     (runner,) = program.runners.values()
     kept = [bound for bounds in runner.quick._free.values() for bound in bounds]

@@ -257,7 +257,9 @@ def test_signs_of_zeros_are_those_of_the_formula():
 def test_of_equal_zeros_the_formula_says_which_is_larger(monkeypatch):
     """np.maximum may return either, and does not everywhere return the same one."""
 
-    def first(x, y, out):
+    def first(x, y, out=None):
+        if out is None:
+            return np.where(x >= y, x, y)
         np.copyto(out, np.where(x >= y, x, y))
 
     graph = asking(lambda x: [vgrad.maximum(*x), vgrad.relu(x[0])], [(2,)], 2)

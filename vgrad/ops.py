@@ -66,6 +66,7 @@ class Op:
     loose: bool | Rule = False  # `fast` or the ufunc may change a bit, or if `static` fits the rule
     nonnegative: bool | Rule = False  # no result is < 0, or not if the static operand fits the rule
     signs: tuple[int, ...] = ()  # of a sum: what it multiplies each operand with, before it adds
+    neutral: tuple[float | None, ...] = ()  # each operand's number that leaves the other as it is
     chooses: bool = False  # every result is an operand, perhaps with another sign, or 0
     exact: bool = False  # results may be as exact as operands, as those of floor and elu are
     bounded: bool = False  # no result is larger than 1, or than the largest operand
@@ -243,6 +244,7 @@ _FAST_POWERS: dict[float, Rule] = elementary.SHORT_CUTS | {  # these as rows of 
     0.0: lambda x: 1.0,
     0.5: lambda x: where(x == -np.inf, np.inf, sqrt(x + 0.0)),
     3.0: lambda x: x * x * x,
+    4.0: lambda x: (x * x) * (x * x),
 }
 
 
@@ -264,26 +266,24 @@ const     = Op("const", "", _leaf)
 input     = Op("input", "", _leaf)
 parameter = Op("parameter", "", _leaf)
 
-add = row(choices.add, TWO, (
-    lambda g, out, x, y: g,
-    lambda g, out, x, y: g), "+", operator.add, ufunc=np.add, signs=(1, 1))
-sub = row(choices.sub, TWO, (
-    lambda g, out, x, y: g,
-    lambda g, out, x, y: -g), "-", operator.sub, ufunc=np.subtract, signs=(1, -1))
+add = row(choices.add, TWO, (lambda g, out, x, y: g, lambda g, out, x, y: g),
+    "+", operator.add, ufunc=np.add, signs=(1, 1), neutral=(-0.0, -0.0))
+sub = row(choices.sub, TWO, (lambda g, out, x, y: g, lambda g, out, x, y: -g),
+    "-", operator.sub, ufunc=np.subtract, signs=(1, -1), neutral=(None, 0.0))
 mul = row(choices.mul, TWO, (
     lambda g, out, x, y: y * g,
-    lambda g, out, x, y: x * g), "*", operator.mul, ufunc=np.multiply)
+    lambda g, out, x, y: x * g), "*", operator.mul, ufunc=np.multiply, neutral=(1.0, 1.0))
 div = row(choices.div, (ANY, POSITIVE), (
     lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y), "/", operator.truediv, ufunc=np.divide)
+    lambda g, out, x, y: -g * out / y), "/", operator.truediv, ufunc=np.divide, neutral=(None, 1.0))
 neg = row(choices.neg, ONE, (lambda g, out, x: -g,), "-", operator.neg, ufunc=np.negative,
     signs=(-1,), chooses=True)
 pow = row(elementary.pow, (POSITIVE, ANY), (
     lambda g, out, x, y: where(y == 0, 0.0, g * y * pow(x, y - 1)),
     lambda g, out, x, y: where((x == 0) * (y >= 0), 0.0, g * out * log(x))), "**", ufunc=np.power,
     fast=lambda x, y: _FAST_POWERS[y](x) if is_number(y) and y in _FAST_POWERS else pow(x, y),
-    static=1, rounds=lambda y: y in (-0.5, 3.0), loose=lambda y: y not in elementary.SHORT_CUTS,
-    nonnegative=lambda y: y % 2 == 0)
+    static=1, rounds=lambda y: y in (-0.5, 3.0, 4.0), nonnegative=lambda y: y % 2 == 0,
+    loose=lambda y: y not in elementary.SHORT_CUTS, neutral=(None, 1.0))
 
 maximum = row(choices.maximum, TWO, (
     lambda g, out, x, y: where(x > y, g, where(x == y, 0.5 * g, 0.0)),

@@ -15,6 +15,7 @@ from ..flat import BATCHED, SHARED, Rows, as_slice
 from .calls import Calls, Source
 from .fuse import Mask
 from .kernels import Kernel
+from .layout import Places
 from .plan import Plan
 from .watch import Watch
 
@@ -43,13 +44,17 @@ class Bound:
         self.count = width  # of samples in a tile
         self.used = 0  # when it was: how many had been bound by then
         fused, layout, graph = plan.fused, plan.layout, plan.graph
-        calls = _calls(plan, width, careful, dtype)
+        places = plan.places(wanted)
+        calls = _calls(plan, places, width, careful, dtype)
         self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
         self._parameters = as_slice(layout.row[graph.parameters])
         ends = np.cumsum([count(shape) for shape in graph.input_shapes])
-        self._inputs = [as_slice(layout.row[x]) for x in np.split(graph.inputs, ends[:-1])]
-        rows, batched = layout.row[fused.outputs], fused.batched[fused.outputs]
+        inputs = np.split(layout.row[graph.inputs], ends[:-1])
+        self._inputs = [as_slice(places.values[x]) for x in inputs]
+        objective, batched = layout.row[fused.outputs[:1]], fused.batched[fused.outputs]
+        rows = layout.row[fused.outputs]
+        rows[batched] = places.values[rows[batched]]
         self._outputs = [
             (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
         ]
@@ -63,7 +68,7 @@ class Bound:
         self._objective = (self._shared[:, None] if self._is_shared else self._batch)[rows[0]]
         self._sum = partial(np.add.reduce, self._objective)
         self._watches = [
-            Watch(calls.values[b], layout.watched[b], plan.watched_sums(b))
+            Watch(calls.values[b], calls.value_at[b], layout.watched[b], plan.watched_sums(b))
             for b in (SHARED, BATCHED)
         ]
         self._start = _forwards(calls, plan.kernels, SHARED)
@@ -72,7 +77,9 @@ class Bound:
             for watch, steps in zip(self._watches, (self._start, self._forward)):
                 steps.append(watch.look)
         if wanted:
-            self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), rows[:1]))
+            self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), objective))
+            self._gradient_rows = calls.grad_at[BATCHED]
+            self._gradients = [as_slice(self._gradient_rows[x]) for x in inputs]
         self.nbytes = calls.nbytes
         self._lost: Mask | None = None  # (width,) samples in which a sum may have overflowed
 
@@ -80,7 +87,6 @@ class Bound:
         seed = self._seed(calls, objective)
         adjoints = partial(_adjoints, calls, kernels, objective, seed, self.wanted)
         self._backward = adjoints(BATCHED)
-        self._gradients = calls.grads[BATCHED].reshape(-1, self.width)
         # Gradients of the shared rows that batched nodes read: from one tile, and the total so far.
         given = np.flatnonzero(calls.has_grad[SHARED])
         rows = slice(0, given[-1] + 1 if len(given) else 0)
@@ -189,13 +195,18 @@ class Bound:
         last = len(result) - self._questions
         self._read_answers(result[last:])
         result[0] = self._objective
-        np.concatenate([self._gradients[rows] for rows in self._inputs], out=result[1:last])
+        np.concatenate([self._batch[rows] for rows in self._gradients], out=result[1:last])
         if self._lost is not None:
             result[:last, self._lost] = nan
 
+    def finite_gradients(self) -> Mask:
+        """(width,) for which samples all gradients are finite, if none has died."""
+        finite: Mask = np.isfinite(self._batch[self._gradient_rows]).all(axis=0)
+        return finite
+
     def doubtful(self) -> Mask:
-        """(count,) for which samples output 0, or any gradient, is not finite."""
-        finite: Mask = np.isfinite(self._gradients).all(axis=0) & np.isfinite(self._objective)
+        """(count,) for which samples output 0, or any gradient, is not finite; if none has died."""
+        finite = self.finite_gradients() & np.isfinite(self._objective)
         return ~finite if self._lost is None else ~finite | self._lost
 
 
@@ -242,16 +253,16 @@ class Filled(Bound):
         return super().doubtful()[: self.count]
 
 
-def _calls(plan: Plan, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
+def _calls(plan: Plan, places: Places, width: int, careful: bool, dtype: np.dtype[Any]) -> Calls:
     """New buffers with the constants in their rows."""
     fused, layout = plan.fused, plan.layout
-    calls = Calls(layout.sizes, width, careful, dtype)
+    calls = Calls(layout.sizes, places, width, careful, dtype)
     constants = np.flatnonzero(fused.op == ops.const.code)
     rows = layout.row[constants]
     calls.values[SHARED][rows] = fused.value[constants]
     calls.is_constant[SHARED][rows] = True
     for buffer, ones in zip((SHARED, BATCHED), layout.ones):
-        calls.values[buffer][ones] = 1.0
+        calls.values[buffer][calls.value_at[buffer][ones]] = 1.0
         calls.is_constant[buffer][ones] = True
     return calls
 
@@ -280,7 +291,7 @@ def _adjoints(
         calls.contribute(objective, seed.array.shape, lambda out: seed)
     for kernel in reversed(kernels):
         if kernel.buffer == buffer and kernel.out.origin & wanted and calls.any_grad(kernel.out):
-            calls.next_kernel()
+            calls.begin_adjoint(kernel.out)
             kernel.adjoint(calls, wanted)
     calls.sum_up()
     return calls.calls

@@ -12,6 +12,7 @@ import numpy as np
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED, Rows
 from .fuse import Ints, Mask
+from .layout import Places
 
 
 class Source(NamedTuple):
@@ -36,15 +37,22 @@ class Calls:
     has to be filled with zeros first; a row without a gradient keeps the 0 it was created with.
     """
 
-    def __init__(self, rows: list[int], width: int, exact: bool, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, rows: list[int], places: Places, width: int, exact: bool, dtype: np.dtype[Any]
+    ) -> None:
         self.dtype = dtype  # of all numbers; masks are booleans
         self.zero, self.one = self.constant(0.0), self.constant(1.0)
         self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan
         self.calls: list[Callable[[], Any]] = []
         # A batch of one sample has no axis: its kernels work on matrices, not on stacks of them.
         self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())
-        self.values = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
-        self.grads = [np.zeros((rows[b], *self.tail[b]), dtype) for b in (SHARED, BATCHED)]
+        shared = np.arange(rows[SHARED])
+        memory = np.zeros((places.size, *self.tail[BATCHED]), dtype)
+        self.values = [np.zeros(rows[SHARED], dtype), memory]
+        self.grads = [np.zeros(rows[SHARED], dtype), memory]
+        self.value_at = [shared, places.values]  # where in these arrays the rows are
+        self.grad_at = [shared, places.gradients]
+        self.places = places
         self.is_constant = [np.zeros(n, bool) for n in rows]  # rows whose value is constant
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
@@ -60,7 +68,7 @@ class Calls:
     @property
     def nbytes(self) -> int:
         """How many bytes the buffers and the scratch arrays take."""
-        arrays = (*self.values, *self.grads, *self._slots)
+        arrays = (*self.values, self.grads[SHARED], *self._slots)
         return self._lasting_bytes + sum(array.nbytes for array in arrays)
 
     def constant(self, numbers: Any) -> Source:
@@ -181,14 +189,14 @@ class Calls:
         like = rows.buffer if like is None else like
         if rows.buffer == BATCHED:
             self.values_read[rows.flat] = True
-        operand = self._read(self.values, self.is_constant, rows, like)
+        operand = self._read(self.values, self.value_at, self.is_constant, rows, like)
         if operand.array.size == 1 and self.tail[like] and not self.tail[rows.buffer]:
             operand = operand._replace(array=operand.array.reshape(()))  # quicker to broadcast
         return operand
 
     def grad(self, rows: Rows) -> Source:
         """The gradients of these rows."""
-        return self._read(self.grads, self.grad_is_constant, rows, rows.buffer)
+        return self._read(self.grads, self.grad_at, self.grad_is_constant, rows, rows.buffer)
 
     def any_grad(self, rows: Rows) -> bool:
         """Whether any of these rows has a gradient."""
@@ -196,23 +204,35 @@ class Calls:
 
     def store(self, rows: Rows, produce: Produce) -> None:
         """Make what `produce(out)` puts into `out`, or returns, the values of these rows."""
-        values = self.values[rows.buffer]
-        view = self._view(values, rows)
+        values, at = self.values[rows.buffer], self.value_at[rows.buffer]
+        view = self._view(values, at, rows)
         result = produce(view)
+        if result.constant and rows.buffer == BATCHED and self.places.values_die[rows.flat].any():
+            result = Source(result.array.copy())  # to be written anew in every sweep
         if view is None:
-            self.call(partial(values.__setitem__, rows.array, result.array), result.constant)
+            self.call(partial(values.__setitem__, at[rows.array], result.array), result.constant)
         elif result.array is not view:
             self.call(partial(np.copyto, view, result.array), result.constant)
         self.is_constant[rows.buffer][rows.flat] = result.constant
 
-    def _read(self, buffers: list[Array], constants: list[Mask], rows: Rows, like: int) -> Source:
+    def _read(
+        self,
+        buffers: list[Array],
+        at: list[Ints],
+        constants: list[Mask],
+        rows: Rows,
+        like: int,
+    ) -> Source:
         memory = Source(buffers[rows.buffer], bool(constants[rows.buffer][rows.flat].all()))
-        view = self._view(memory.array, rows)
-        operand = self.take(memory, rows.array) if view is None else Source(view, memory.constant)
+        view = self._view(memory.array, at[rows.buffer], rows)
+        if view is None:
+            operand = self.take(memory, at[rows.buffer][rows.array])
+        else:
+            operand = Source(view, memory.constant)
         lacks_batch = len(self.tail[like]) > len(self.tail[rows.buffer])
         return operand._replace(array=operand.array[..., None]) if lacks_batch else operand
 
-    def _view(self, memory: Array, rows: Rows) -> Array | None:
+    def _view(self, memory: Array, at: Ints, rows: Rows) -> Array | None:
         """These rows of a buffer without a copy; None if they are not affine.
 
         Nor are single numbers read backwards: NumPy then computes in another way, to other bits.
@@ -223,7 +243,7 @@ class Calls:
             rows.shape + memory.shape[1:],
             self.dtype,
             memory.data if memory.size else memory,
-            int(rows.flat[0]) * memory.strides[0],
+            int(at[rows.flat[0]]) * memory.strides[0],
             tuple(step * memory.strides[0] for step in rows.strides) + memory.strides[1:],
         )
 
@@ -250,10 +270,13 @@ class Calls:
         # Slowly, once it has the shape of the rows: np.add.at(grads, rows.array, result)
         grads, where = self.grads[rows.buffer], rows.flat
         own = rows.shape + self.tail[rows.buffer]
-        view = self._view(grads, rows) if rows.duplicates is None else None
         is_first = not self.any_grad(rows)
+        at = self.grad_at[rows.buffer]
+        view = self._view(grads, at, rows) if rows.duplicates is None else None
         out = view if is_first else None  # where the result can go directly
         result = produce(out) if shape == own else self._reduced(produce(None), shape, own, out)
+        if result.constant and rows.buffer == BATCHED and self.places.gradients_die[where].any():
+            result = Source(result.array.copy())  # to be written anew in every sweep
         if view is None:
             where, result = self._distinct(rows, result)
         in_a_row = view is not None and len(rows.shape) == 1
@@ -266,14 +289,25 @@ class Calls:
             return
         if not is_first:
             self._restart(rows.buffer, where)
-            before = self.take(Source(grads), where) if view is None else Source(view)
+            before = self.take(Source(grads), at[where]) if view is None else Source(view)
             result = self._added(before, result)
         if view is None:
-            self.call(partial(grads.__setitem__, where, result.array), result.constant)
+            self.call(partial(grads.__setitem__, at[where], result.array), result.constant)
         elif result.array is not view:
             self.call(partial(np.copyto, view, result.array), result.constant)
         self.has_grad[rows.buffer][where] = True
         self.grad_is_constant[rows.buffer][where] = result.constant
+
+    def begin_adjoint(self, rows: Rows) -> None:
+        """Let gradients of a kernel's rows be 0 where there are none; it is about to read them."""
+        self.next_kernel()
+        if rows.buffer == BATCHED:
+            none = rows.flat[~self.has_grad[BATCHED][rows.flat]]
+            none = none[self.places.gradients_die[none]]
+            if len(none):
+                self.call(
+                    partial(self.grads[BATCHED].__setitem__, self.grad_at[BATCHED][none], 0.0)
+                )
 
     def _add_unsummed(self, rows: Rows, shape: Shape, produce: Produce) -> None:
         """Add to the gradient of a few shared rows, before it is summed along the batch.
@@ -343,7 +377,8 @@ class Calls:
         Any other first gradient is written in every sweep anyway.
         """
         grads, is_new = self.grads[buffer], ~self.has_grad[buffer][rows]
-        fixed, new = rows[self.grad_is_constant[buffer][rows]], rows[is_new]
+        at = self.grad_at[buffer][rows]
+        fixed, new = at[self.grad_is_constant[buffer][rows]], at[is_new]
         if len(fixed):
             self.call(partial(grads.__setitem__, fixed, grads[fixed]))
         if len(new):

@@ -25,6 +25,7 @@ from ..flat import Graph, hash64, reached, span_lengths
 from .fused import (
     CONTRACTION,
     GONE,
+    SMALL_SUM,
     Floats,
     Fused,
     Ints,
@@ -38,21 +39,9 @@ from .trees import named, whole_forest
 
 __all__ = [
     "CONTRACTION", "GONE", "SMALL_SUM", "Floats", "Fused", "Ints", "Mask", "Terms",
-    "contract_sums", "drop_guards", "merge_constants", "split_mixed", "split_residuals",
+    "contract_sums", "drop_guards", "split_mixed", "split_residuals",
     "split_shared", "unfused",
 ]  # fmt: skip
-
-SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds
-
-
-def merge_constants(fused: Fused) -> Fused:
-    """Keep one constant of those with the same bits; for ones, that is the node 1."""
-    constants = np.flatnonzero(fused.op == ops.const.code)[::-1]  # the node 1 comes first
-    bits = fused.value[constants].view(np.int64)
-    _, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
-    by = np.arange(len(fused.op))
-    by[constants] = constants[first][inverse.reshape(-1)]
-    return replaced(fused, by)
 
 
 def drop_guards(fused: Fused, graph: Graph) -> Fused:
@@ -61,7 +50,7 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     Where y is nan and the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
     and the plain sweep takes over, which has all guards. Those that a question depends on stay.
     """
-    guards = np.flatnonzero((graph.op == ops.guard.code) & ~fused.asked[:-1])
+    guards = np.flatnonzero((fused.op == ops.guard.code) & ~fused.asked)
     if fused.alone or not len(guards):
         return fused
     behind = reached(graph, {1: guards})[graph.parents] > 0

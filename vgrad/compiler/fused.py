@@ -18,6 +18,7 @@ Ints = NDArray[np.signedinteger[Any]]
 Mask = NDArray[np.bool_]
 
 CONTRACTION, GONE = 255, 254  # in `Fused.op`: no op has these codes
+SMALL_SUM = 4  # terms; as they run one after the other, they may be of several kinds
 STEPS = 4  # of depth between levels of the graph, to have room for new nodes
 
 
@@ -82,6 +83,7 @@ class Fused:
     exact: Mask  # (m,) and which then give what the graph does, to the bit
     one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
     asked: Mask  # (m,) which nodes a question depends on: no bit of them may change
+    merged: bool = False  # whether nodes that were recorded apart are computed once
     picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
     unguarded: bool = False  # whether nan may come out where the graph has a guard
 

@@ -7,6 +7,7 @@ Nothing here runs during a sweep.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import inf
@@ -88,6 +89,14 @@ class Kernel:
     def adjoint(self, calls: Calls, wanted: int) -> None:
         """Add the calls that pass its gradient on to operands computed from the wanted leaves."""
         raise NotImplementedError
+
+    def saved(self, wanted: int) -> list[Rows]:
+        """Those of its rows, and of its operands', whose values the adjoint reads."""
+        raise NotImplementedError
+
+    def linear(self, wanted: int) -> list[Rows]:
+        """The operands whose gradients depend on its own alone, and are constant if that is."""
+        return []
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
         raise NotImplementedError
@@ -175,8 +184,27 @@ class Map(Kernel):
             if vjp is not None and operand.origin & wanted:
                 calls.contribute(operand, shape, partial(self._vjp, calls, vjp))
 
+    def saved(self, wanted: int) -> list[Rows]:
+        return [x for _, read in self._rules(wanted) for x in read]
+
+    def linear(self, wanted: int) -> list[Rows]:
+        return [x for x, read in self._rules(wanted) if not any(y.origin for y in read)]
+
+    def _rules(self, wanted: int) -> Iterator[tuple[Rows, list[Rows]]]:
+        """The operands that get gradients, and the rows that the rule for each reads."""
+        for vjp, operand in zip(self.op.vjp, self.operands):
+            if vjp is not None and operand.origin & wanted:
+                used = _used(self._rule(vjp))[1:]
+                yield (
+                    operand,
+                    [x for x, is_used in zip((self.out, *self.operands), used) if is_used],
+                )
+
+    def _rule(self, vjp: ops.Rule) -> Graph:
+        return recorded(self.op, vjp, self.number, leading=2)
+
     def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
-        g, rule = calls.grad(self.out), recorded(self.op, vjp, self.number, leading=2)
+        g, rule = calls.grad(self.out), self._rule(vjp)
         values = [  # to gather those that the rule does not use would take time
             calls.value(x, self.buffer) if is_used else calls.zero
             for x, is_used in zip((self.out, *self.operands), _used(rule)[1:])

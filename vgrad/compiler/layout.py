@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,3 +83,21 @@ class Layout:
         lies_behind = self.follows[before] & (before != self.fused.one)
         other = self.ones[BATCHED][-1] if buffer == BATCHED else rows
         return np.where(lies_behind, self.row[before] + 1, other)
+
+
+class Places(NamedTuple):
+    """Where the values and gradients of batched rows lie, in one memory for both."""
+
+    values: Ints  # (rows,)
+    gradients: Ints  # (rows,)
+    block: Ints  # (rows,) which rows stay side by side
+    values_die: Mask  # (rows,) whether other numbers may lie there at other times
+    gradients_die: Mask
+    size: int  # rows of memory
+
+
+def undying(rows: int) -> Places:
+    """Places of their own for all values and gradients."""
+    values = np.arange(rows)
+    lasting = np.zeros(rows, bool)
+    return Places(values, rows + values, np.zeros_like(values), lasting, lasting, 2 * rows)

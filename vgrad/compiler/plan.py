@@ -9,22 +9,31 @@ import numpy as np
 
 from ..arguments import FLOAT64
 from ..cached import cached_property
-from ..flat import BATCHED, Graph, SweepSummary
+from ..flat import (
+    BATCHED,
+    FROM_INPUTS,
+    FROM_PARAMETERS,
+    SHARED,
+    Graph,
+    Rows,
+    SweepSummary,
+)
 from .fuse import (
     Fused,
     Ints,
     contract_sums,
     drop_guards,
-    merge_constants,
     split_mixed,
     split_residuals,
     split_shared,
     unfused,
 )
 from .kernels import Kernel
-from .layout import Layout
+from .layout import Layout, Places, undying
 from .levels import find_kinds, find_levels
+from .lifetimes import EVER, KEEP, Lifetimes
 from .schedule import find_kernels, lay_out
+from .simplify import drop_dead, drop_identities, fold_constants, merge_constants, merge_equal
 from .watch import largest_exponent
 
 
@@ -41,6 +50,11 @@ class Plan:
     def picks(self) -> bool:
         """Whether parameters must be finite."""
         return self.fused.picks
+
+    @property
+    def merged(self) -> bool:
+        """Whether nodes that were recorded apart are computed once."""
+        return self.fused.merged
 
     @property
     def unguarded(self) -> bool:
@@ -70,11 +84,41 @@ class Plan:
     def sizes(self) -> list[tuple[int, int]]:
         """Of both buffers: about how many numbers the rows take, and the largest scratch."""
         sizes = []
-        for buffer, rows in enumerate(self.layout.sizes):
+        memory = 2 * self.layout.sizes[SHARED], self.places(FROM_PARAMETERS).size
+        for buffer, rows in enumerate(memory):
             kernels = [x for x in self.kernels if x.buffer == buffer]
             scratch = max((x.scratch for x in kernels), default=0)
-            sizes.append((2 * rows + sum(x.lasting for x in kernels), scratch))
+            sizes.append((rows + sum(x.lasting for x in kernels), scratch))
         return sizes
+
+    def places(self, wanted: int) -> Places:
+        """Where the batched rows lie, if gradients go to the wanted leaves."""
+        if wanted not in self._places:
+            self._places[wanted] = self._placed(wanted)
+        return self._places[wanted]
+
+    @cached_property
+    def _places(self) -> dict[int, Places]:
+        return {}
+
+    def _placed(self, wanted: int) -> Places:
+        rows, row, batched = self.rows, self.layout.row, self.fused.batched
+        if wanted & KEEP:
+            return undying(rows)
+        watched, ones = self.layout.watched[BATCHED], self.layout.ones[BATCHED]
+        inputs, outputs = row[self.graph.inputs], self.fused.outputs
+        found = Lifetimes(rows, self.kernels, [Rows(BATCHED, watched)])
+        found.lives(0, found.of(inputs), 0, 0)
+        found.lives(0, found.of(np.array(ones)), 0, EVER)
+        found.lives(0, found.of(np.arange(rows)[watched]), 0, found.last)
+        found.lives(0, found.of(self.watched_sums(BATCHED)), found.last, found.last)
+        found.lives(0, found.of(row[outputs[batched[outputs]]]), found.last, EVER)
+        found.run(wanted)
+        if wanted and batched[outputs[0]]:
+            found.fix_constants(Rows(BATCHED, row[outputs[:1]]), wanted)
+        if wanted & FROM_INPUTS:
+            found.lives(1, found.of(inputs), 0, EVER)
+        return found.places()
 
     def watched_sums(self, buffer: int) -> Ints:
         """The rows of the sums that may overflow where the graph's do not."""
@@ -94,6 +138,7 @@ def compile_plan(
     alone: bool = False,
     dtype: np.dtype[Any] = FLOAT64,
     marks: dict[int, Ints] | None = None,
+    merge: bool = True,
 ) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
@@ -109,7 +154,8 @@ def compile_plan(
     ...     return vgrad.tanh(sums[0]) + vgrad.tanh(sums[1])
     >>> plan = compile_plan(vgrad.trace(layer, (2,), parameters=w))
 
-    merge_constants    Constants of the same bits become one node. Here there are none.
+    fold_constants,    What is known is not computed, and what is equal is computed once, if nodes
+    ..., drop_dead     may `merge`. Here there is nothing of the kind.
     drop_guards        Guards go where the plain sweep would notice. Here there are none.
     contract_sums      Additions and products become *terms*, c * u * v, of contractions; a bias is
                        a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and
@@ -139,7 +185,8 @@ def compile_plan(
     and v, into the rows of the neurons, np.tanh and np.add; and backward np.add.reduce and so on.
     """
     fused = unfused(graph, alone, marks)
-    fused = merge_constants(fused)
+    fused = drop_identities(merge_constants(fold_constants(fused, dtype)))
+    fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     fused = contract_sums(fused)
     fused = split_residuals(split_mixed(split_shared(fused)))

@@ -195,9 +195,9 @@ class Stack(Sum):
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""
         if part.places is None:
-            return calls.value(part.rows, self.buffer)
+            return calls.value(part.rows)
         if part not in calls.kept:
-            calls.kept[part] = part.whole(calls, calls.value(part.rows, self.buffer))
+            calls.kept[part] = part.whole(calls, calls.value(part.rows))
         return calls.kept[part]
 
     def _produce(self, calls: Calls, out: Array | None) -> Source:
@@ -209,7 +209,7 @@ class Stack(Sum):
         g = self.result.whole(calls, calls.grad(self.out))
         for factor, x, y in zip(self.factors, (_turned(g), g), (v, u)):
             if factor.rows.origin & wanted:
-                shape = factor.rows.shape + calls.tail[self.buffer]
+                shape = factor.rows.shape + calls.tail[factor.rows.buffer]
                 calls.contribute(factor.rows, shape, partial(_stacked, calls, factor, x, y))
 
 
@@ -219,13 +219,34 @@ def _turned(x: Source) -> Source:
 
 
 def _stacked(calls: Calls, part: Part, x: Source, y: Source, out: Array | None) -> Source:
-    """The numbers of a part of x @ y, for every matrix of a stack and every sample.
+    """The numbers of a part of x @ y, (H, m, k) @ (H, k, n), for every matrix of a stack.
 
-    To have matmul step over the samples, which lie next to each other, takes half of einsum's time,
-    and copies nothing.
+    Samples (B,) of either are on another axis behind these. If both have them, each sample has its
+    own product, or where the part has none, their sum is wanted.
     """
-    tail = x.array.shape[3:]
+    of_x, of_y = x.array.shape[3:], y.array.shape[3:]
+    tail = calls.tail[part.rows.buffer]
+    if of_x and of_y and not tail:
+        return part.chosen(calls, _summed(calls, part, x, y), out)
     whole = calls.result(part.shape + tail, x, y, out=out if part.places is None else None)
-    arrays = (np.moveaxis(a, 3, 1) if tail else a for a in (x.array, y.array, whole.array))
-    calls.call(partial(np.matmul, *arrays), whole.constant)
+    a, b, result = x.array, y.array, whole.array
+    if of_x and of_y:  # to step over samples, which lie next to each other, takes half of einsum's
+        a, b, result = (np.moveaxis(z, 3, 1) for z in (a, b, result))  # time, and copies nothing
+    elif of_y:  # a column of y with all samples is a matrix
+        a, b, result = a[:, None], b.swapaxes(1, 2), result.swapaxes(1, 2)
+    elif of_x:
+        a, b = b.swapaxes(1, 2)[:, None], a
+    calls.call(partial(np.matmul, a, b, result), whole.constant)
     return part.chosen(calls, whole, out)
+
+
+def _summed(calls: Calls, part: Part, x: Source, y: Source) -> Source:
+    """The sum of x @ y over the samples."""
+    h, m, n = part.shape
+    k = x.array.shape[2]
+    each = calls.result((h, k, m, n), x, y)
+    a, b = x.array.swapaxes(1, 2), y.array.swapaxes(2, 3)
+    calls.call(partial(np.matmul, a, b, each.array), each.constant)
+    if k == 1:
+        return each._replace(array=each.array[:, 0])
+    return calls.sum(each, (1,), part.shape)

@@ -14,7 +14,9 @@ calls are quicker too. What no input reaches runs apart, once per call of the pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,11 @@ class RolledPlan:
         return max(plan.busy for plan in self._plans)
 
     @property
+    def merged(self) -> bool:
+        """Whether nodes that were recorded apart are computed once."""
+        return any(plan.merged for plan in self._plans)
+
+    @property
     def _plans(self) -> list[Plan]:
         plans = [turn.plan for turn in self.turns]
         alone = self.shared.sweep if self.shared else None
@@ -137,10 +144,13 @@ class RolledPlan:
         return SweepSummary(kernels, len(self.graph), self.graph.outputs)
 
 
-def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan | None:
+def compile_rolled(
+    graph: Graph, dtype: np.dtype[Any] = FLOAT64, merge: bool = True
+) -> RolledPlan | None:
     """Plan a deep graph piece by piece; None if it is wide and not deep, or repeats little.
 
-    What a question depends on must keep every bit, which is seen in the whole graph alone.
+    Nodes that are equal may `merge` within a piece. What a question depends on must keep every
+    bit, which is seen in the whole graph alone.
     """
     alone = stands_alone(graph)
     width = np.bincount(graph.level, alone)  # of each level, without what goes up in a sum
@@ -165,12 +175,12 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
     place = np.full(len(graph), -1)
     for kept in (samples, numbers):
         place[kept] = np.arange(len(kept))
-    shared = None
+    compiled, shared = partial(compile_plan, dtype=dtype, merge=merge), None
     if len(results):
         part = _without_inputs(graph, others, results)
-        sweep = FloatSweep(part) if few(part) else compile_plan(part, dtype=dtype)
+        sweep = FloatSweep(part) if few(part) else compiled(part)
         shared = Shared(part, others[None], sweep)
-    turns = [_turn(graph, form, origin, dtype) for form in pieces.forms]
+    turns = [_turn(graph, form, origin, compiled) for form in pieces.forms]
     order_of_pieces = pieces.running_order()
     plan = RolledPlan(graph, shared, turns, order_of_pieces, samples, numbers, place, origin)
     # a constant that stands for a parameter must be as finite as parameters are asked to be
@@ -178,7 +188,9 @@ def compile_rolled(graph: Graph, dtype: np.dtype[Any] = FLOAT64) -> RolledPlan |
     return plan if is_finite or not plan.picks else None
 
 
-def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[Any]) -> Turn:
+def _turn(
+    graph: Graph, form: Form, origin: NDArray[np.uint8], compiled: Callable[..., Plan]
+) -> Turn:
     """The plan of a form; its leaves are slots, even where some piece has one node in two."""
     slots = np.array(form.slots, np.intp)
     batched = (origin[form.outside[0, slots]] & FROM_INPUTS) > 0
@@ -205,7 +217,7 @@ def _turn(graph: Graph, form: Form, origin: NDArray[np.uint8], dtype: np.dtype[A
     bits = origin[form.outside[0, own[: ends[1]]]]
     marks = {bit: np.flatnonzero(bits & bit) for bit in (FROM_INPUTS, FROM_PARAMETERS)}
     samples, numbers, _ = (form.outside[:, x] for x in leaves)
-    plan = compile_plan(part, dtype=dtype, marks=marks)
+    plan = compiled(part, marks=marks)
     return Turn(plan, samples, numbers, form.nodes[:, form.leaving], form.nodes)
 
 

@@ -68,13 +68,12 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
 
 
 def _may_stack(fused: Fused, pool: Terms) -> bool:
-    """Whether all terms are products of two nodes in the same buffer."""
+    """Whether all terms are products of two nodes, those on either side in one buffer."""
     if fused.alone or len(pool.node) < SMALL_STACK:
         return False
-    batched = fused.batched
+    u, v = fused.batched[pool.u], fused.batched[pool.v]
     lone = (pool.u == fused.one) | (pool.v == fused.one)
-    other = (batched[pool.u] != batched[pool.v]) | (pool.coef != 1)
-    return not (lone | other).any()
+    return not (lone | (u != u[0]) | (v != v[0]) | (pool.coef != 1)).any()
 
 
 def _pool(fused: Fused, terms: Terms, place: tuple[int, int], uniform: bool) -> Iterator[Kernel]:

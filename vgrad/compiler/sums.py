@@ -60,6 +60,10 @@ class Sum(Kernel):
         largest = float(np.abs(self.coef).max())
         return sum(factors) + log2(largest) + log2(self._lengths().max())
 
+    def saved(self, wanted: int) -> list[Rows]:
+        u, v = self.operands  # each is read for the other's gradient
+        return [x for x, other in ((u, v), (v, u)) if other.origin & wanted]
+
     def _lengths(self) -> Ints:
         """How many terms the sums have; those of a grid or stack, one number for each row of u."""
         lengths: Ints = np.count_nonzero(self.u >= 0, axis=-1)
@@ -91,6 +95,12 @@ class Chain(Sum):
         found = iter(self.operands)
         # the coefficients of each term, and those of its factors that are not 1
         self.terms = [(coef, [*islice(found, len(x))]) for coef, x in zip(self.coef.T, given)]
+
+    def saved(self, wanted: int) -> list[Rows]:
+        return [x for _, factors in self.terms if len(factors) > 1 for x in factors]
+
+    def linear(self, wanted: int) -> list[Rows]:
+        return [factors[0] for _, factors in self.terms if len(factors) == 1]
 
     def _coef(self, calls: Calls, coef: Floats) -> Source:
         """One number if they are all equal, else a column."""
@@ -206,6 +216,12 @@ class Segments(Sum):
         self.operands = [narrow(layout.rows(x)) for x in factors]
         self.scaled = bool((self.coef != 1).any())
         self.coefs = self.coef[by].reshape(self.shape)
+
+    def saved(self, wanted: int) -> list[Rows]:
+        return self.operands if len(self.operands) > 1 else []
+
+    def linear(self, wanted: int) -> list[Rows]:
+        return self.operands if len(self.operands) == 1 else []
 
     def _values(self, calls: Calls, factors: list[Rows]) -> list[Source]:
         """The values of these factors, and the coefficients."""

@@ -23,6 +23,7 @@ from ..flat import (
 from .bound import Bound, Filled
 from .costs import CALL, CALLS, COLD_CALL, HELD_CALLS, NUMBER
 from .fuse import Mask
+from .lifetimes import KEEP
 from .plan import Plan
 from .rolled import RolledPlan
 from .turns import RolledBound
@@ -210,7 +211,7 @@ class FusedSweep:
         Samples that leave the path are not among them.
         """
         result, graph = np.empty(batch, bool), self.plan.graph
-        for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS):
+        for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_PARAMETERS | KEEP):
             bound.backward()
             result[samples] = bound.doubtful()
             if self._asks:

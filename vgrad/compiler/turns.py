@@ -22,6 +22,7 @@ from .bound import Bound
 from .calls import Calls, Source
 from .fuse import Ints, Mask
 from .kernels import Kernel
+from .lifetimes import KEEP
 from .plan import Plan, compile_plan
 from .rolled import RolledPlan
 
@@ -48,9 +49,9 @@ class TurnBound(Bound):
         return Source(self.seeds)
 
     @property
-    def inputs(self) -> Ints:
-        """The rows of the inputs."""
-        (rows,) = self._inputs
+    def input_gradients(self) -> Ints:
+        """Where the gradients of the inputs are."""
+        (rows,) = self._gradients
         found: Ints = np.arange(self._batch.shape[0])[rows]
         return found
 
@@ -144,7 +145,7 @@ def _pulled_back(
             return on_arrays[0](theta)
 
         return first_floats
-    bound = TurnBound(sweep, 1, wanted, careful, dtype)
+    bound = TurnBound(sweep, 1, wanted and wanted | KEEP, careful, dtype)
 
     def run(theta: Array) -> tuple[Array, Callable[[Array], Array]]:
         bound.start(theta)
@@ -194,7 +195,8 @@ class RolledBound(Bound):
         self._rows = place[graph.outputs]
         self._picks = plan.picks
         self._results = len(plan.numbers) - (len(plan.shared.graph.outputs) if plan.shared else 0)
-        self._turns = [TurnBound(x.plan, width, wanted, careful, dtype) for x in plan.turns]
+        kept = wanted and wanted | KEEP  # so that a backward finds what the forward computed
+        self._turns = [TurnBound(x.plan, width, kept, careful, dtype) for x in plan.turns]
         self._alone: PulledBack | None = None
         if plan.shared is not None:
             self._alone = _pulled_back(plan.shared.sweep, wanted & FROM_PARAMETERS, careful, dtype)
@@ -220,7 +222,7 @@ class RolledBound(Bound):
                     None if bound in once else _places(numbers),
                     slice(int(leaving[0]), int(leaving[0]) + len(leaving)),
                     _places(reads[aims[k]]) if is_wanted else None,
-                    as_slice(bound.inputs[aims[k]]),
+                    as_slice(bound.input_gradients[aims[k]]) if wanted else None,
                     [np.empty_like(x) for x in bound.computed] if is_wanted and keeps else [],
                 )
             )
@@ -295,11 +297,11 @@ class RolledBound(Bound):
                 turn.run(samples, reads, again=True)
             turn.seeds[...] = grads[writes].reshape(turn.seeds.shape)
             turn.backward()
-            targets.add_to(grads, turn._gradients[sources])
+            targets.add_to(grads, turn._batch[sources])
             if numbers is not None:
                 numbers.add_to(number_grads, turn.number_gradients())
             if finite is not None:
-                finite &= np.isfinite(turn._gradients).all(axis=0)
+                finite &= turn.finite_gradients()
 
     def finish(self, divisor: float) -> tuple[float, Array]:
         """The sum of output 0 over all tiles, by `divisor`, and its gradient to the parameters."""

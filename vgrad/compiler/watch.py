@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array
+from ..flat import as_slice
 from .fuse import Ints
 
 MANY = 8192  # numbers
@@ -23,13 +24,13 @@ SHARE = 8  # the exponents of leaves may be the largest one divided by this
 class Watch:
     """The numbers of one buffer that tell whether a sum may have overflowed.
 
-    `rows` are those of leaves, and of sums that may overflow even if those are not large; `sums`
-    are the rows of all sums that are watched.
+    Row k of the buffer is at[k] in memory. `rows` are those of leaves, and of sums that may
+    overflow even if those are not large; `sums` are the rows of all sums that are watched.
     """
 
-    def __init__(self, memory: Array, rows: slice, sums: Ints) -> None:
-        self.sums, self._memory = sums, memory
-        self._numbers = memory[rows].reshape(-1)
+    def __init__(self, memory: Array, at: Ints, rows: slice, sums: Ints) -> None:
+        self.sums, self._memory = at[sums], memory
+        self._numbers = memory[as_slice(at[rows])].reshape(-1)
         self._squares = np.zeros((), memory.dtype)
         self._limit = 2.0 ** (2 * largest_exponent(memory.dtype) // SHARE)
 

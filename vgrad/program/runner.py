@@ -59,8 +59,12 @@ class Runner:
 
     @cached_property
     def plan(self) -> Plan | RolledPlan:
-        """The compiled graph, which the quick and the careful sweep have in common."""
-        return compile_rolled(self.graph, self.dtype) or compile_plan(self.graph, dtype=self.dtype)
+        """The compiled graph, of the quick sweep and of the careful one, if nothing is merged."""
+        return self._compiled(merge=True)
+
+    def _compiled(self, merge: bool) -> Plan | RolledPlan:
+        rolled = compile_rolled(self.graph, self.dtype, merge)
+        return rolled or compile_plan(self.graph, dtype=self.dtype, merge=merge)
 
     @cached_property
     def few(self) -> int:
@@ -82,8 +86,9 @@ class Runner:
 
     @cached_property
     def careful(self) -> FusedSweep:
-        """The fused sweep that keeps gradients of 0 in maps."""
-        return FusedSweep(self.plan, self.tile, self.dtype, careful=True)
+        """The fused sweep that keeps gradients of 0 in maps, each node's own."""
+        plan = self._compiled(merge=False) if self.plan.merged else self.plan
+        return FusedSweep(plan, self.tile, self.dtype, careful=True)
 
     @cached_property
     def plain(self) -> PlainSweep:

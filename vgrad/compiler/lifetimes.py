@@ -1,0 +1,153 @@
+"""Buffers die: where the numbers of a batch lie, and for how long.
+
+A value is needed from the kernel that computes it to the last that reads it, forward or backward; a
+gradient from the first part that is added to it to the adjoint that passes it on. What is needed
+at different times may have the same place:
+
+    kernel            f0    f1    f2    f2'   f1'   f0'        f: forward, f': adjoint
+    values of f0      |=================|                      which f2' reads
+    values of f1            |=====|                            which no adjoint reads
+    gradients of f1                     |=====|                where the values were
+    gradients of f0                     |===========|
+
+Rows that a kernel reads or writes as a slice stay side by side. Those between two gaps are a
+*block*, which has one place and one life.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+from heapq import heappop, heappush
+
+import numpy as np
+
+from ..flat import BATCHED, Rows
+from .fuse import Ints
+from .kernels import Kernel
+from .layout import Places
+
+EVER = 1 << 40  # after all kernels
+KEEP = 4  # in `wanted`: nothing dies, so that all values and gradients can be looked at
+
+
+class Lifetimes:
+    """The lives of the blocks of a plan's batched rows, as its kernels run forward and backward.
+
+    At time 0 there are the leaves, then come the kernels, then outputs are read, then come the
+    adjoints. Some more rows may have to lie side by side.
+    """
+
+    def __init__(self, rows: int, kernels: Sequence[Kernel], side_by_side: Sequence[Rows]) -> None:
+        self.kernels = [x for x in kernels if x.buffer == BATCHED]
+        self.last = len(self.kernels) + 1
+        joints = np.zeros(rows + 1, np.intp)
+        reads = [y for x in self.kernels for y in (x.out, *x.operands) if y.buffer == BATCHED]
+        for x in (*reads, *side_by_side):
+            if x.strides is not None and x.array.size > 1:
+                joints[x.flat.min()] += 1
+                joints[x.flat.max()] -= 1
+        joined = np.cumsum(joints)[:-1] > 0  # whether the next row belongs to the same block
+        self.block: Ints = np.cumsum(np.append(0, ~joined[:-1]))[:rows]
+        blocks = int(self.block[-1]) + 1
+        self.births, self.deaths = np.full((2, 2, blocks), EVER)  # of values, and of gradients
+        self.deaths[:] = -1
+
+    def of(self, rows: Rows | Ints) -> Ints:
+        """The blocks of these rows."""
+        if isinstance(rows, Rows):
+            if rows.strides is not None:
+                return self.block[rows.flat[:1]]
+            rows = rows.flat
+        return np.unique(self.block[rows])
+
+    def lives(self, which: int, blocks: Ints, birth: int, death: int) -> None:
+        """Values (0) or gradients (1) of these blocks are needed from one time to the other."""
+        births, deaths = self.births[which], self.deaths[which]
+        births[blocks] = np.minimum(births[blocks], birth)
+        deaths[blocks] = np.maximum(deaths[blocks], death)
+
+    def run(self, wanted: int) -> None:
+        """Let all kernels compute, and pass gradients on to operands from the wanted leaves."""
+        for time, kernel in enumerate(self.kernels, start=1):
+            self.lives(0, self.of(kernel.out), time, time)
+            back = 2 * self.last - time
+            is_wanted = bool(kernel.out.origin & wanted)
+            for x in kernel.operands:
+                if x.buffer == BATCHED:
+                    self.lives(0, self.of(x), time, time)
+                    if x.origin & wanted:
+                        self.lives(1, self.of(x), back, back)
+            if is_wanted:
+                self.lives(1, self.of(kernel.out), back, back)
+                for x in kernel.saved(wanted):
+                    if x.buffer == BATCHED:
+                        self.lives(0, self.of(x), back, back)
+
+    def fix_constants(self, objective: Rows, wanted: int) -> None:
+        """Let gradients that are constant, as that of output 0 is, be there before all else."""
+        constant = np.zeros(self.births.shape[1], bool)
+        constant[self.of(objective)] = True
+        for kernel in reversed(self.kernels):
+            if kernel.out.origin & wanted and constant[self.of(kernel.out)].all():
+                for x in kernel.linear(wanted):
+                    if x.buffer == BATCHED and x.origin & wanted:
+                        constant[self.of(x)] = True
+        self.lives(1, np.flatnonzero(constant), 0, EVER)
+
+    def places(self) -> Places:
+        """Places for all blocks, which no two have at one time."""
+        count = np.bincount(self.block, minlength=self.births.shape[1])
+        first = np.cumsum(count) - count
+        there, memory = np.full(self.births.shape, -1), _Memory()
+        needed = self.deaths >= 0
+        times = np.nonzero(needed)
+        births, deaths = self.births[times], self.deaths[times]
+        # the longest lives that begin at a time come first, and so lie at the beginning
+        for k in np.lexsort((-deaths, births)).tolist():
+            which, block = times[0][k], times[1][k]
+            there[which, block] = memory.give(int(count[block]), int(births[k]), int(deaths[k]))
+        within = np.arange(len(self.block)) - first[self.block]
+        values, gradients = (
+            np.where(x[self.block] >= 0, x[self.block] + within, -1) for x in there
+        )
+        values_die, gradients_die = (self.births > 0) | (self.deaths < EVER)
+        dies = values_die[self.block], gradients_die[self.block]
+        return Places(values, gradients, self.block, *dies, memory.size)
+
+
+class _Memory:
+    """Rows of memory, given for a time: always the first that are free."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int]] = []  # from where to where, in order
+        self._taken: list[tuple[int, int, int]] = []  # a heap: until when, from where to where
+
+    def give(self, count: int, birth: int, death: int) -> int:
+        """The first of `count` rows that are free from birth to death; births never go back."""
+        while self._taken and self._taken[0][0] < birth:
+            _, start, stop = heappop(self._taken)
+            self._release(start, stop)
+        for k, (start, stop) in enumerate(self._free):
+            if stop - start >= count:
+                self._free[k : k + 1] = [(start + count, stop)] if stop - start > count else []
+                break
+        else:
+            start = self._end()
+            self.size = start + count
+        heappush(self._taken, (death, start, start + count))
+        return start
+
+    def _end(self) -> int:
+        """Where the last free rows begin, which more can follow."""
+        at_end = self._free and self._free[-1][1] == self.size
+        return self._free.pop()[0] if at_end else self.size
+
+    def _release(self, start: int, stop: int) -> None:
+        k = bisect(self._free, (start, stop))
+        if k < len(self._free) and self._free[k][0] == stop:
+            stop = self._free.pop(k)[1]
+        if k and self._free[k - 1][1] == start:
+            k, start = k - 1, self._free.pop(k - 1)[0]
+        self._free.insert(k, (start, stop))

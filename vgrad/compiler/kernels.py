@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,18 @@ from .lowering import add_forward, add_op, add_rule
 # A kernel that reads the results of several kernels is cut into this many parts at most, and only
 # if it reads this many numbers.
 FEW_PARTS, WORTH_A_PART = 2, 256
+FEW_KEYS = 6  # or parts of a map that all read slices,
+RUNS = 2  # or parts of a map that take as long as gathering one of its operands
+
+
+class Links(NamedTuple):
+    """(m,) of each node the number of the kernel that computes it, and of the first that reads it.
+
+    Those of leaves, of results that none reads, and of kernels that have no rows yet are -1.
+    """
+
+    made_by: Ints
+    used_by: Ints
 
 
 @dataclass(eq=False)
@@ -50,11 +63,11 @@ class Kernel:
         """What it computes, as in "16 × dot of 3, matmul"; `one` is the node that is 1."""
         raise NotImplementedError
 
-    def parts(self, made_by: Ints) -> list[Kernel]:
+    def parts(self, links: Links, layout: Layout) -> list[Kernel]:
         """The kernel cut so that each part reads the results of one kernel, and so reads slices.
 
-        `made_by` tells which kernel computes a node. If parts would be many or small, gathering
-        is as quick, and the kernel stays whole.
+        All that it reads has rows. If parts would be many or small, gathering is as quick, and the
+        kernel stays whole.
         """
         return [self]
 
@@ -153,9 +166,49 @@ class Map(Kernel):
     def is_watched(self, fused: Fused) -> bool:
         return False
 
-    def parts(self, made_by: Ints) -> list[Kernel]:
-        found = producers(self.parents[0], made_by, len(self.nodes))
-        return [self._some(part) for part in found] or [self]
+    def parts(self, links: Links, layout: Layout) -> list[Kernel]:
+        found = producers(self.parents[0], links.made_by, len(self.nodes))
+        return [x for part in self._cut(found) for x in part._in_slices(links, layout)]
+
+    def _cut(self, parts: list[Ints]) -> list[Map]:
+        return [self._some(part) for part in parts] or [self]
+
+    def _in_slices(self, links: Links, layout: Layout) -> list[Map]:
+        """The kernel cut by what it reads, by what reads it, or both, if it then reads slices."""
+        gathered = self._gathered(layout)
+        if not gathered:
+            return [self]
+        makers, users = links.made_by[self.parents[0]], links.used_by[self.nodes]
+        for key in (makers, users, makers * len(links.used_by) + users):
+            distinct = np.unique(key)
+            if 1 < len(distinct) <= FEW_KEYS:
+                parts = self._cut([np.flatnonzero(key == x) for x in distinct])
+                if not any(part._gathered(layout) for part in parts):
+                    return parts
+        return self._cut(self._in_runs(layout, gathered))
+
+    def _gathered(self, layout: Layout) -> int:
+        """How many operands would be no slices; constants are gathered for free."""
+        order = layout.order(self.parents, self.buffer)
+        rows = [Rows(0, layout.row[x[order]], 1) for x in self.parents if layout.varies(x)]
+        return sum(x.strides is None for x in folded(rows)) if rows else 0
+
+    def _in_runs(self, layout: Layout, gathered: int) -> list[Ints]:
+        """The places of nodes that would read slices; empty if they are too many.
+
+        Each takes some calls forward and backward, as does each operand that is gathered instead.
+        """
+        order = layout.order(self.parents, self.buffer)
+        columns = [layout.row[x[order]] for x in self.parents]
+        ends, steps = [0], None
+        for k, step in enumerate(np.diff(columns).T.tolist(), start=1):
+            if k - 1 == ends[-1]:
+                steps = step
+            elif step != steps:
+                ends.append(k)
+            if len(ends) > RUNS * gathered:
+                return []
+        return [order[a:b] for a, b in zip(ends, [*ends[1:], len(order)])]
 
     def in_order(self, layout: Layout) -> Kernel:
         return self._some(layout.order(self.parents, self.buffer))
@@ -180,6 +233,9 @@ class Map(Kernel):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
+        if self.op is ops.mul and np.array_equal(*self.parents):
+            calls.contribute(self.operands[0], shape, partial(self._vjp, calls, _of_square))
+            return
         for vjp, operand in zip(self.op.vjp, self.operands):
             if vjp is not None and operand.origin & wanted:
                 calls.contribute(operand, shape, partial(self._vjp, calls, vjp))
@@ -216,6 +272,11 @@ class Map(Kernel):
         return result
 
 
+def _of_square(g: Any, out: Any, x: Any, y: Any) -> Any:
+    """The gradient of x * x, in one part and not in two."""
+    return (g + g) * x
+
+
 @lru_cache(maxsize=4096)
 def _used(rule: Graph) -> list[bool]:
     """Which of its arguments a recorded rule uses."""
@@ -230,15 +291,27 @@ def _choose_zero(zero: Array, gradient: Array, out: Array) -> None:
 
 
 def folded(found: list[Rows]) -> list[Rows]:
-    """The same rows in the shape, (n,) or (a, n / a), that makes most of them views."""
+    """The same rows in the shape, (n,) or (a, n / a), that makes most of them views.
+
+    Those of operands that are constants count last, as they are gathered once.
+    """
+    shapes = [found]
     for x in found:
         if x.strides is None:
             step = np.diff(x.array)
             period = int((step != step[0]).argmax()) + 1
             if len(x.array) % period == 0:
-                found = [Rows(x.buffer, x.array.reshape(-1, period), x.origin) for x in found]
-                break
-    return [found[0], *map(narrow, found[1:])]
+                shapes.append(
+                    [Rows(y.buffer, y.array.reshape(-1, period), y.origin) for y in found]
+                )
+    best = max(
+        shapes,
+        key=lambda rows: [
+            sum(x.strides is not None for x in some)
+            for some in ([x for x in rows if x.origin], rows)
+        ],
+    )
+    return [best[0], *map(narrow, best[1:])]
 
 
 def narrow(rows: Rows) -> Rows:

@@ -67,6 +67,10 @@ class Layout:
         own = [self.row[x] for x in columns if self.fused.batched[x[0]] == buffer]
         return np.lexsort(own[::-1]) if own else np.arange(len(columns[0]))
 
+    def varies(self, nodes: Ints) -> bool:
+        """Whether any of these nodes is more than a constant."""
+        return bool(self.fused.origin[nodes].any())
+
     def rows(self, nodes: Ints) -> Rows:
         """The rows of these nodes, arranged as they are; each 1 gets a row of ones that fits."""
         origins, is_one, rows = self.fused.origin[nodes], nodes == self.fused.one, self.row[nodes]

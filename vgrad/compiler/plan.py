@@ -33,7 +33,14 @@ from .layout import Layout, Places, undying
 from .levels import find_kinds, find_levels
 from .lifetimes import EVER, KEEP, Lifetimes
 from .schedule import find_kernels, lay_out
-from .simplify import drop_dead, drop_identities, fold_constants, merge_constants, merge_equal
+from .simplify import (
+    drop_dead,
+    drop_identities,
+    fold_constants,
+    merge_constants,
+    merge_equal,
+    use_plain_ops,
+)
 from .watch import largest_exponent
 
 
@@ -185,7 +192,8 @@ def compile_plan(
     and v, into the rows of the neurons, np.tanh and np.add; and backward np.add.reduce and so on.
     """
     fused = unfused(graph, alone, marks)
-    fused = drop_identities(merge_constants(fold_constants(fused, dtype)))
+    fused = merge_constants(fold_constants(fused, dtype))
+    fused = use_plain_ops(drop_identities(fused))
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     fused = contract_sums(fused)

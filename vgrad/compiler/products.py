@@ -12,7 +12,7 @@ from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED
 from .calls import Calls, Source
 from .fuse import Fused, Ints, Mask
-from .kernels import Kernel, producers
+from .kernels import Kernel, Links, producers
 from .layout import Layout
 from .sums import Sum
 
@@ -30,8 +30,8 @@ class Grid(Sum):
     def is_watched(self, fused: Fused) -> bool:
         return not fused.one_sign[self.nodes].all()
 
-    def parts(self, made_by: Ints) -> list[Kernel]:
-        found = producers(self.v[:, 0], made_by, max(len(self.nodes), self.v.size))
+    def parts(self, links: Links, layout: Layout) -> list[Kernel]:
+        found = producers(self.v[:, 0], links.made_by, max(len(self.nodes), self.v.size))
         cells = self.nodes.reshape(len(self.v), -1)
         parts = [replace(self, nodes=cells[part].reshape(-1), v=self.v[part]) for part in found]
         return [*parts] or [self]

@@ -17,7 +17,7 @@ from .. import ops
 from ..flat import BATCHED, SHARED, span_lengths, spans
 from .fuse import CONTRACTION, SMALL_SUM, Fused, Ints, Mask, Terms
 from .grids import SMALL_STACK, find_grids, find_stacks
-from .kernels import Kernel, Map
+from .kernels import Kernel, Links, Map
 from .layout import Layout
 from .levels import Kinds
 from .products import Grid, Stack
@@ -164,14 +164,17 @@ def lay_out(
     bound[[*inputs, *parameters]] = largest / SHARE
     with np.errstate(divide="ignore"):  # 0 is 2.0**-inf
         bound[constants] = np.log2(np.abs(fused.value[constants]))
-    made_by, placed = np.full(len(fused.op), -1), list[Kernel]()
+    links, placed = Links(*np.full((2, len(fused.op)), -1)), list[Kernel]()
+    for k, kernel in reversed([*enumerate(kernels)]):
+        for nodes in kernel.reads():
+            links.used_by[nodes] = k
     for whole in kernels:
-        for part in whole.parts(made_by):
+        for part in whole.parts(links, layout):
             kernel = part.in_order(layout)
             rows = kernel.row_order(before_ones)
             bound[kernel.nodes] = size = kernel.exponent(bound)
             layout.give(rows, kernel.buffer, last=size < largest or not kernel.is_watched(fused))
-            made_by[kernel.nodes] = len(placed)
+            links.made_by[kernel.nodes] = len(placed)
             placed.append(kernel)
     layout.settle()
     return placed, layout

@@ -6,6 +6,7 @@ In x + 1 * (x + (2 - 1)), which has six nodes besides x,
     fold_constants     2 - 1 becomes 1
     merge_constants    of constants of the same bits one is kept
     drop_identities    1 * (x + 1) becomes x + 1
+    use_plain_ops      x ** 2 becomes x * x
     merge_equal        of nodes with the same op and operands one is kept
     drop_dead          what no output needs any more is left out
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import by_level, hash64
+from ..flat import by_level, hash64, recorded
 from .fused import GONE, SMALL_SUM, Fused, Ints, by_code, replaced
 from .trees import whole_forest
 
@@ -88,17 +89,40 @@ def _with_constant(fused: Fused, op: ops.Op, k: int) -> Ints:
     return constant
 
 
+def use_plain_ops(fused: Fused) -> Fused:
+    """Put x * x in the place of x ** 2, and 1 / x of x ** -1: they are the same, to the bit."""
+    op, parents = fused.op.copy(), fused.parents.copy()
+    for row in ops.OPS:
+        if row.static is None or not callable(row.loose) or row.fast is None:
+            continue
+        nodes = _with_constant(fused, row, row.static)
+        numbers = fused.value[fused.parents[nodes, row.static]]
+        for number in np.unique(numbers).tolist():
+            rule = recorded(row, row.fast, number)
+            last = int(rule.outputs[0])
+            reads = rule.parents[last].tolist()
+            some = nodes[numbers == number]
+            known = {int(k): fused.parents[some, i] for i, k in enumerate(rule.inputs)} | {-1: -1}
+            known |= dict.fromkeys(np.flatnonzero(rule.value == 1).tolist(), fused.one)
+            if not row.loose(number) and rule.level[last] == 1 and known.keys() >= {*reads}:
+                op[some] = rule.op[last]
+                for k, read in enumerate(reads):
+                    parents[some, k] = known[read]
+    return replace(fused, op=op, parents=parents)
+
+
 def merge_equal(fused: Fused) -> Fused:
     """Keep one node of those with the same op and the same operands, or operands that are merged.
 
-    What goes up in a long sum stays apart, unless the sums are equal: it costs next to nothing
-    there, and as a node of its own would keep the sum from being part of a matrix product.
+    Products in a long sum stay apart, unless the sums are equal: they cost next to nothing there,
+    and as nodes of their own would keep the sum from being part of a matrix product.
     """
     if not _may_merge(fused):
         return fused
     by, forest = _first_equal(fused), whole_forest(fused)
     terms = np.bincount(forest.terms.node, minlength=len(by))
-    free = np.flatnonzero(~forest.inner | (terms[forest.root] <= SMALL_SUM))
+    products = forest.inner & ~forest.is_sum
+    free = np.flatnonzero(~products | (terms[forest.root] <= SMALL_SUM))
     first = np.full(len(by), len(by))
     np.minimum.at(first, by[free], free)
     merged = np.arange(len(by))

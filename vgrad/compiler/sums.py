@@ -132,6 +132,8 @@ class Chain(Sum):
                 calls.contribute(aims[0], shape, scaled)
             elif aims:
                 values = [scaled(None)]
+                if _are_same(factors):
+                    values, aims = [calls.compute(np.add, *values, *values)], aims[:1]
                 for x in aims:
                     others = [calls.value(y, self.buffer) for y in factors if y is not x]
                     calls.contribute(x, shape, partial(_product, calls, values + others))
@@ -143,6 +145,13 @@ class Chain(Sum):
         if (column == -1).all():
             return calls.compute(np.negative, g, out=out)
         return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
+
+
+def _are_same(factors: list[Rows]) -> bool:
+    """Whether the terms are squares, whose gradient is the same to both factors."""
+    if len(factors) != 2 or factors[0].buffer != factors[1].buffer:
+        return False
+    return np.array_equal(factors[0].array, factors[1].array)
 
 
 def _plus(calls: Calls, total: Signed, term: Signed, out: Array | None) -> Signed:
@@ -249,7 +258,9 @@ class Segments(Sum):
         shape = self.shape + calls.tail[self.buffer]
         g = calls.grad(self.out)
         g = g._replace(array=g.array[:, None]) if self.even else calls.take(g, self.owner)
-        for x in self.operands:
-            if x.origin & wanted:
-                others = self._values(calls, [y for y in self.operands if y is not x])
-                calls.contribute(x, shape, partial(_product, calls, [g, *others]))
+        aims = [x for x in self.operands if x.origin & wanted]
+        if _are_same(self.operands):
+            g, aims = calls.compute(np.add, g, g), aims[:1]
+        for x in aims:
+            others = self._values(calls, [y for y in self.operands if y is not x])
+            calls.contribute(x, shape, partial(_product, calls, [g, *others]))

@@ -333,7 +333,8 @@ NEAR_MISSES = {
 def test_what_cannot_cancel_is_a_matrix_product_as_before(name):
     fn, parameters = NEAR_MISSES[name], [*ROWS.flat, *W]
     program, data = vgrad.compile(fn, parameters), rng.normal(size=(5, 8))
-    assert "matmul" in program.explain(data) or "einsum" in program.explain(data)
+    kind = "sum" if name == "losses" else "matmul"  # products of what differs between samples
+    assert kind in program.explain(data) or "einsum" in program.explain(data)
     program.verify(program.theta(), data)
     got, want = (
         vgrad.compile(fn, parameters, fuse=fuse)(program.theta(), data) for fuse in (True, False)

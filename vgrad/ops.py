@@ -274,8 +274,8 @@ mul = row(choices.mul, TWO, (
     lambda g, out, x, y: y * g,
     lambda g, out, x, y: x * g), "*", operator.mul, ufunc=np.multiply, neutral=(1.0, 1.0))
 div = row(choices.div, (ANY, POSITIVE), (
-    lambda g, out, x, y: g / y,
-    lambda g, out, x, y: -g * out / y), "/", operator.truediv, ufunc=np.divide, neutral=(None, 1.0))
+    lambda g, out, x, y: g / y, lambda g, out, x, y: -(g * out / y)),
+    "/", operator.truediv, ufunc=np.divide, neutral=(None, 1.0))
 neg = row(choices.neg, ONE, (lambda g, out, x: -g,), "-", operator.neg, ufunc=np.negative,
     signs=(-1,), chooses=True)
 pow = row(elementary.pow, (POSITIVE, ANY), (
@@ -320,10 +320,10 @@ rint  = row(choices.rint,  ONE, (None,), exact=True)
 floor_divide = row(choices.floor_divide, (ANY, POSITIVE), (None, None), "//", exact=True)
 remainder = row(choices.remainder, (ANY, POSITIVE), (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g * rint((x - out) / y)), "%", exact=True, bounded=True)
+    lambda g, out, x, y: -(g * rint((x - out) / y))), "%", exact=True, bounded=True)
 fmod = row(choices.fmod, (ANY, POSITIVE), (
     lambda g, out, x, y: g,
-    lambda g, out, x, y: -g * rint((x - out) / y)), exact=True, bounded=True)
+    lambda g, out, x, y: -(g * rint((x - out) / y))), exact=True, bounded=True)
 
 exp   = row(elementary.exp,   ONE, (lambda g, out, x: g * out,), nonnegative=True)
 exp2  = row(elementary.exp2,  ONE, (lambda g, out, x: g * out * LN2,), nonnegative=True)
@@ -341,11 +341,11 @@ logaddexp = row(elementary.logaddexp, TWO, (
     fast=lambda x, y: where(x == y, x + LN2, maximum(x, y) + log1p(exp(-abs(x - y)))))
 
 sin = row(elementary.sin, ONE, (lambda g, out, x: g * cos(x),), bounded=True)
-cos = row(elementary.cos, ONE, (lambda g, out, x: -g * sin(x),), bounded=True)
+cos = row(elementary.cos, ONE, (lambda g, out, x: -(g * sin(x)),), bounded=True)
 tan = row(elementary.tan, ((-1.2, 1.2),), (lambda g, out, x: g * (1 + out * out),))
 arcsin = row(elementary.arcsin, (UNIT,), (lambda g, out, x: g / sqrt((1 - x) * (1 + x)),))
 arccos = row(elementary.arccos, (UNIT,), (
-    lambda g, out, x: -g / sqrt((1 - x) * (1 + x)),), nonnegative=True)
+    lambda g, out, x: -(g / sqrt((1 - x) * (1 + x))),), nonnegative=True)
 arctan = row(elementary.arctan, ONE, (lambda g, out, x: g / (1 + x * x),), bounded=True)
 arctan2 = row(elementary.arctan2, (ANY, POSITIVE), (
     lambda g, out, y, x: _turn(g, x, y),
@@ -364,7 +364,7 @@ arctanh = row(elementary.arctanh, (UNIT,), (lambda g, out, x: g / ((1 - x) * (1 
 
 erf = row(special.erf, ONE, (lambda g, out, x: g * (TWO_BY_ROOT_PI * exp(-x * x)),), bounded=True)
 erfc = row(special.erfc, ONE, (
-    lambda g, out, x: -g * (TWO_BY_ROOT_PI * exp(-x * x)),), nonnegative=True)
+    lambda g, out, x: -(g * (TWO_BY_ROOT_PI * exp(-x * x))),), nonnegative=True)
 erfcx = row(special.erfcx, ONE, (lambda g, out, x: -2.0 * g * ierfcx(1.0, x),), nonnegative=True)
 ierfcx = row(special.ierfcx, ((1.0, 1.0), ANY), (  # for derivatives of erfcx
     None, lambda g, out, n, x: -2.0 * g * (n + 1) * ierfcx(n + 1, x)), nonnegative=True)

@@ -12,7 +12,8 @@ import numpy as np
 from .. import ops
 from ..arguments import Array, count
 from ..flat import BATCHED, SHARED, Rows, as_slice
-from .calls import Calls, Source
+from .arithmetic import Source
+from .calls import Calls
 from .fuse import Mask
 from .kernels import Kernel
 from .layout import Places
@@ -275,6 +276,7 @@ def _forwards(calls: Calls, kernels: list[Kernel], buffer: int) -> Steps:
             calls.next_kernel()
             before = len(calls.calls)
             kernel.forward(calls)
+            calls.computed[buffer][kernel.out.flat] = True
             calls.forwards.append((kernel, calls.calls[before:]))
             for rows in kernel.operands:
                 if rows.buffer < buffer:
@@ -286,7 +288,7 @@ def _adjoints(
     calls: Calls, kernels: list[Kernel], objective: Rows, seed: Source, wanted: int, buffer: int
 ) -> Steps:
     """The calls that carry gradients back through the kernels of a buffer, from output 0 on."""
-    calls.calls = []
+    calls.calls, calls.is_turned = [], False
     if objective.buffer == buffer:
         calls.contribute(objective, seed.array.shape, lambda out: seed)
     for kernel in reversed(kernels):

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED, Rows
+from .arithmetic import Arithmetic, Source
 from .fuse import Ints, Mask
 from .layout import Places
-
-
-class Source(NamedTuple):
-    """An array that a call reads, and whether its numbers are the same in every sweep."""
-
-    array: Array  # of the plan's dtype, or a mask of booleans
-    constant: bool = False
-
 
 FEW = 4  # rows whose gradients are added up before they are summed along the batch
 
@@ -28,22 +20,20 @@ FEW = 4  # rows whose gradients are added up before they are summed along the ba
 Produce = Callable[[Array | None], Source]
 
 
-class Calls:
+class Calls(Arithmetic):
     """Buffers of values and gradients for batches of one width, and calls that work on them.
 
-    Kernels add to `calls`. These are the hot path of a sweep, so each is, where it can be, a
-    function of NumPy itself with its arguments bound. What depends on constants alone is computed
-    here and now instead. A row's first gradient is written and later ones are added, so nothing
-    has to be filled with zeros first; a row without a gradient keeps the 0 it was created with.
+    Kernels add to `calls`, the hot path of a sweep. A row's first gradient is written and later
+    ones are added, so nothing has to be filled with zeros first. A minus is not written: what is
+    to be subtracted first leaves its row with the sign turned, and so does all that follows from
+    it, until it meets a row with the other sign, or a leaf.
     """
 
     def __init__(
         self, rows: list[int], places: Places, width: int, exact: bool, dtype: np.dtype[Any]
     ) -> None:
-        self.dtype = dtype  # of all numbers; masks are booleans
-        self.zero, self.one = self.constant(0.0), self.constant(1.0)
+        super().__init__(dtype)
         self.exact = exact  # whether maps keep a gradient of 0, even times inf or nan
-        self.calls: list[Callable[[], Any]] = []
         # A batch of one sample has no axis: its kernels work on matrices, not on stacks of them.
         self.tail: tuple[Shape, Shape] = ((), (width,) if width > 1 else ())
         shared = np.arange(rows[SHARED])
@@ -56,133 +46,20 @@ class Calls:
         self.is_constant = [np.zeros(n, bool) for n in rows]  # rows whose value is constant
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
+        self.turned = [np.zeros(n, bool) for n in rows]  # rows whose gradient has its sign turned,
+        self.computed = [np.zeros(n, bool) for n in rows]  # as those of leaves must not have
+        self.is_turned = False  # whether what an adjoint reads has
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
         self.uses = np.zeros(rows[SHARED], np.intp)  # how many batched kernels read a shared row
         self.forwards: list[tuple[Any, list[Callable[[], Any]]]] = []  # kernels, and their calls
         self.values_read = np.zeros(rows[BATCHED], bool)  # batched rows that somebody asked for
         self._unsummed: dict[Any, tuple[Rows, Array]] = {}  # gradients of shared rows, by these
-        self._slots: list[Array] = []
-        self._used = 0
-        self._lasting_bytes = 0
 
     @property
     def nbytes(self) -> int:
         """How many bytes the buffers and the scratch arrays take."""
         arrays = (*self.values, self.grads[SHARED], *self._slots)
         return self._lasting_bytes + sum(array.nbytes for array in arrays)
-
-    def constant(self, numbers: Any) -> Source:
-        """A number or array that is the same in every sweep."""
-        return Source(np.asarray(numbers, self.dtype), True)
-
-    def lasting(self, shape: Shape, number: float) -> Array:
-        """An array whose numbers stay the same in all sweeps unless a call sets them."""
-        array = np.full(shape, number, self.dtype)
-        self._lasting_bytes += array.nbytes
-        return array
-
-    def scratch(self, shape: Shape, constant: bool, dtype: Any = None) -> Array:
-        """An array that the next kernel may use again, or one that lasts, for a constant."""
-        size, dtype = prod(shape) * self.dtype.itemsize, dtype or self.dtype
-        if constant:
-            self._lasting_bytes += size
-            return np.empty(shape, dtype)
-        if self._used == len(self._slots):
-            self._slots.append(np.empty(0, np.uint8))
-        if self._slots[self._used].nbytes < size:
-            self._slots[self._used] = np.empty(size, np.uint8)
-        slot = self._slots[self._used]
-        self._used += 1
-        return np.ndarray(shape, dtype, slot.data if size else slot)
-
-    def result(self, shape: Shape, *operands: Source, out: Array | None = None) -> Source:
-        """`out`, or a scratch array, for what a call will compute from these operands."""
-        constant = all(x.constant for x in operands)
-        return Source(self.scratch(shape, constant) if out is None else out, constant)
-
-    def next_kernel(self) -> None:
-        """Let scratch arrays be used again: a kernel needs none of another's."""
-        self._used = 0
-
-    def call(self, function: Callable[[], Any], constant: bool = False) -> None:
-        """Add a call to the list, or if its result is constant, call it at once."""
-        if constant:
-            function()
-        else:
-            self.calls.append(function)
-
-    def compute(
-        self, function: Callable[..., Any], *operands: Source, out: Array | None = None
-    ) -> Source:
-        """`function` of the operands, element by element, into `out` or a scratch array."""
-        if function is np.multiply and (same := self._times_one(*operands)) is not None:
-            if out is not None:
-                self.call(partial(np.copyto, out, same.array), same.constant)
-            return same if out is None else same._replace(array=out)
-        arrays = [x.array for x in operands]
-        constant = all(x.constant for x in operands)
-        if out is None:
-            shape = np.broadcast_shapes(*(x.shape for x in arrays))
-            out = self.scratch(shape, constant, _dtype(function, arrays))
-        by_name = function in _OUT_BY_NAME
-        bound = partial(function, *arrays, out=out) if by_name else partial(function, *arrays, out)
-        self.call(bound, constant)
-        return Source(out, constant)
-
-    def _times_one(self, x: Source, y: Source) -> Source | None:
-        """One of two factors, if the other is constant and 1, as the objective's gradient is."""
-        shape = np.broadcast_shapes(x.array.shape, y.array.shape)
-        for one, same in ((x, y), (y, x)):
-            fits = same.array.shape == shape and same.array.dtype == self.dtype
-            if fits and one.constant and (one.array == 1).all():
-                return same
-        return None
-
-    def take(self, x: Source, rows: Ints, out: Array | None = None) -> Source:
-        """`x[rows]`, a copy."""
-        result = self.result(rows.shape + x.array.shape[1:], x, out=out)
-        bound = partial(x.array.take, rows, 0, result.array, "clip")  # "raise" would copy twice
-        self.call(bound, result.constant)
-        return result
-
-    def sum(self, x: Source, axes: Shape, shape: Shape, out: Array | None = None) -> Source:
-        """The sum along these axes, which `shape` either lacks or has with a length of 1."""
-        result = self.result(shape, x, out=out)
-        keepdims = len(shape) == x.array.ndim
-        bound = partial(np.add.reduce, x.array, axes, None, result.array, keepdims)
-        self.call(bound, result.constant)
-        return result
-
-    def sum_in_order(self, x: Source, out: Array | None = None) -> Source:
-        """The sums along axis 1 of (n, k) or (n, k, B), one term after the other.
-
-        A reduction adds in pairs where it goes along the last axis, and row to row elsewhere.
-        """
-        if x.array.ndim == 3:
-            return self.sum(x, (1,), (len(x.array), x.array.shape[2]), out)
-        so_far = self.result(x.array.shape, x)
-        self.call(partial(np.add.accumulate, x.array, 1, None, so_far.array), so_far.constant)
-        return so_far._replace(array=so_far.array[:, -1])
-
-    def sum_in_turns(
-        self, x: Source, turns: list[tuple[int, int]], out: Array | None = None
-    ) -> Source:
-        """The sums of as many rows of x, (t, ...), as the first turn has; each turn adds others.
-
-        A turn has one term for each of the first sums, and no more of them than the turn before.
-        """
-        result = self.result((turns[0][1], *x.array.shape[1:]), x, out=out)
-        for a, b in turns:
-            total, terms = result.array[: b - a], x.array[a:b]
-            add = partial(np.add, total, terms, total) if a else partial(np.copyto, total, terms)
-            self.call(add, result.constant)
-        return result
-
-    def sum_spans(self, x: Source, starts: Ints, out: Array | None = None) -> Source:
-        """The sums along axis 0 of the spans of rows that begin at `starts`."""
-        result = self.result((len(starts), *x.array.shape[1:]), x, out=out)
-        self.call(partial(np.add.reduceat, x.array, starts, 0, None, result.array), result.constant)
-        return result
 
     def value(self, rows: Rows, like: int | None = None) -> Source:
         """The values of these rows, to be combined with those of buffer `like` or of their own."""
@@ -247,11 +124,14 @@ class Calls:
             tuple(step * memory.strides[0] for step in rows.strides) + memory.strides[1:],
         )
 
-    def contribute(self, rows: Rows, shape: Shape, produce: Produce) -> None:
+    def contribute(
+        self, rows: Rows, shape: Shape, produce: Produce, negative: bool = False
+    ) -> None:
         """Add to the gradient of these rows what `produce(out)` puts into `out`, or returns.
 
-        That broadcasts to `shape`. The gradient of weights (c, k), for example, which B samples
-        share, takes these steps on its way, each if it is needed:
+        Or subtract it, if that is the `negative` of what to add. It broadcasts to `shape`. The
+        gradient of weights (c, k), for example, which B samples share, takes these steps on its
+        way, each if it is needed:
 
             (c, k, B)     as produced
             (c, k)        summed along the batch, and along axes on which the rows have length 1
@@ -259,14 +139,15 @@ class Calls:
             (n,)          summed where a row is named more than once, which leaves n
             grads[rows]   written if they have no gradient yet, else added
         """
+        negative ^= self.is_turned
         tail = self.tail[BATCHED]
         few = rows.buffer == SHARED and rows.array.size <= FEW
         if few and tail and shape == rows.shape + tail and self.uses[rows.flat].min() > 1:
-            self._add_unsummed(rows, shape, produce)
+            self._add_unsummed(rows, shape, produce, negative)
         else:
-            self._add(rows, shape, produce)
+            self._add(rows, shape, produce, negative)
 
-    def _add(self, rows: Rows, shape: Shape, produce: Produce) -> None:
+    def _add(self, rows: Rows, shape: Shape, produce: Produce, negative: bool = False) -> None:
         # Slowly, once it has the shape of the rows: np.add.at(grads, rows.array, result)
         grads, where = self.grads[rows.buffer], rows.flat
         own = rows.shape + self.tail[rows.buffer]
@@ -279,18 +160,28 @@ class Calls:
             result = Source(result.array.copy())  # to be written anew in every sweep
         if view is None:
             where, result = self._distinct(rows, result)
+        elif result.array.shape != own:
+            result = result._replace(array=np.broadcast_to(result.array, own))
         in_a_row = view is not None and len(rows.shape) == 1
         cut = self._only_some_are_new(rows.buffer, where) if in_a_row else 0
         if cut:  # of two parts one is written, the other added
             for part in (slice(0, cut), slice(cut, None)):
                 some = Rows(rows.buffer, where[part], rows.origin)
                 more = result._replace(array=result.array[part])
-                self._add(some, more.array.shape, partial(_given, more))
+                self._add(some, more.array.shape, partial(_given, more), negative)
             return
         if not is_first:
+            is_turned = self._in_one_sign(rows.buffer, where)
+            if is_turned and not self.computed[rows.buffer][where].all():
+                is_turned = self._turned_back(rows.buffer, where)
             self._restart(rows.buffer, where)
             before = self.take(Source(grads), at[where]) if view is None else Source(view)
-            result = self._added(before, result)
+            result = self._added(before, result, negative ^ is_turned)
+            self.turned[rows.buffer][where] = is_turned
+        elif negative and not self.computed[rows.buffer][where].all():
+            result = self.compute(np.negative, result, out=view)
+        else:
+            self.turned[rows.buffer][where] = negative
         if view is None:
             self.call(partial(grads.__setitem__, at[where], result.array), result.constant)
         elif result.array is not view:
@@ -299,36 +190,58 @@ class Calls:
         self.grad_is_constant[rows.buffer][where] = result.constant
 
     def begin_adjoint(self, rows: Rows) -> None:
-        """Let gradients of a kernel's rows be 0 where there are none; it is about to read them."""
-        self.next_kernel()
-        if rows.buffer == BATCHED:
-            none = rows.flat[~self.has_grad[BATCHED][rows.flat]]
-            none = none[self.places.gradients_die[none]]
-            if len(none):
-                self.call(
-                    partial(self.grads[BATCHED].__setitem__, self.grad_at[BATCHED][none], 0.0)
-                )
+        """Prepare the gradients of a kernel's rows, which it is about to read.
 
-    def _add_unsummed(self, rows: Rows, shape: Shape, produce: Produce) -> None:
+        Where there is none it is 0, and all have the same sign.
+        """
+        self.next_kernel()
+        buffer, where = rows.buffer, rows.flat
+        self.is_turned = self._in_one_sign(buffer, where)
+        none = where[~self.has_grad[buffer][where]]
+        if buffer == BATCHED and len(none := none[self.places.gradients_die[none]]):
+            self.call(partial(self.grads[buffer].__setitem__, self.grad_at[buffer][none], 0.0))
+
+    def _in_one_sign(self, buffer: int, rows: Ints) -> bool:
+        """Whether the gradients of these rows have their signs turned, once all or none have."""
+        turned = rows[self.turned[buffer][rows]]
+        if len(turned) in (0, self.has_grad[buffer][rows].sum()):
+            return bool(len(turned))
+        return self._turned_back(buffer, turned)
+
+    def _turned_back(self, buffer: int, rows: Ints) -> bool:
+        """False, once none of these gradients has its sign turned."""
+        turned = np.unique(rows[self.turned[buffer][rows]])
+        fixed = self.grad_is_constant[buffer][turned]
+        for some, constant in ((turned[fixed], True), (turned[~fixed], False)):
+            if len(some):
+                turn = partial(_turn, self.grads[buffer], self.grad_at[buffer][some])
+                self.call(turn, constant)
+        self.turned[buffer][turned] = False
+        return False
+
+    def _add_unsummed(self, rows: Rows, shape: Shape, produce: Produce, negative: bool) -> None:
         """Add to the gradient of a few shared rows, before it is summed along the batch.
 
         Where many kernels read a parameter that takes half the time of summing first.
         """
         key = rows.shape, rows.flat.tobytes()
         if key in self._unsummed:
-            self._added(Source(self._unsummed[key][1]), produce(None))
+            self._added(Source(self._unsummed[key][1]), produce(None), negative)
             return
         total = self.lasting(shape, 0.0)
         result = produce(total)
         if result.constant:  # so there is no call that would write it in every sweep
-            self._add(rows, shape, partial(_given, result))
+            self._add(rows, shape, partial(_given, result), negative)
             return
-        if result.array is not total:
+        if negative:
+            self.compute(np.negative, result, out=total)
+        elif result.array is not total:
             self.calls.append(partial(np.copyto, total, result.array))
         self._unsummed[key] = rows, total
 
     def sum_up(self) -> None:
         """Sum along the batch what is not summed yet."""
+        self.is_turned = False
         for rows, total in self._unsummed.values():
             self._add(rows, total.shape, partial(_given, Source(total)))
         self._unsummed.clear()
@@ -339,13 +252,9 @@ class Calls:
         ends = np.flatnonzero(has[1:] != has[:-1]) + 1
         return int(ends[0]) if len(ends) == 1 else 0
 
-    def _added(self, before: Source, part: Source) -> Source:
-        """before + part, in the place of `before`; if the last call made -x of x, before - x."""
-        last = self.calls[-1] if self.calls else None
-        if isinstance(last, partial) and last.func is np.negative and last.args[1] is part.array:
-            self.calls.pop()
-            return self.compute(np.subtract, before, Source(last.args[0]), out=before.array)
-        return self.compute(np.add, before, part, out=before.array)
+    def _added(self, before: Source, part: Source, negative: bool) -> Source:
+        """before + part, or before - part, in the place of `before`."""
+        return self.compute(np.subtract if negative else np.add, before, part, out=before.array)
 
     def _reduced(self, x: Source, shape: Shape, own: Shape, out: Array | None) -> Source:
         """The sum of x, as an array of `shape`, along what `own` lacks or has with length 1."""
@@ -385,14 +294,9 @@ class Calls:
             self.call(partial(grads.__setitem__, new, 0.0))
 
 
+def _turn(grads: Array, rows: Ints) -> None:
+    grads[rows] *= -1.0
+
+
 def _given(x: Source, out: Array | None) -> Source:
     return x
-
-
-_OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument
-
-
-def _dtype(function: Callable[..., Any], arrays: list[Array]) -> type | None:
-    """bool for comparisons, and for ops on masks; else None."""
-    signature = "".join(array.dtype.char for array in arrays) + "->?"
-    return bool if signature in getattr(function, "types", ()) else None

@@ -115,7 +115,7 @@ def _with_zeros(fused: Fused, zero: Ints) -> Fused:
     roots = np.flatnonzero(zero >= 0)
     if not len(roots):
         return fused
-    names = ("origin", "ordered", "exact", "one_sign", "asked")
+    names = ("origin", "aims", "ordered", "exact", "one_sign", "asked")
     columns: dict[str, Any] = {name: getattr(fused, name)[roots] for name in names}
     depth, sources = fused.depth[roots] - 1, fused.sources[roots] - 1
     by, new = np.arange(len(zero)), len(zero) + np.arange(len(roots))
@@ -229,6 +229,7 @@ def _split(fused: Fused, moved: Mask, below: int) -> Fused:
     fused = _grown(
         fused,
         origin=np.bitwise_or.reduceat(fused.origin[out.u] | fused.origin[out.v], starts),
+        aims=np.bitwise_or.reduceat(fused.aims[out.u] | fused.aims[out.v], starts),
         depth=fused.depth[roots] - below,
         sources=counts + products - 1,
         exact=np.zeros(n, bool),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..cached import cached_property
-from ..flat import FROM_INPUTS, Graph, asked, hash64, origins, reached, span_lengths
+from ..flat import FROM_INPUTS, FROM_PARAMETERS, Graph, asked, hash64, reached, span_lengths
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
@@ -72,7 +72,8 @@ class Fused:
     op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: replaced by another node
     parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
     value: Floats  # (m,) of constants
-    origin: NDArray[np.uint8]  # (m,) FROM_... bits
+    origin: NDArray[np.uint8]  # (m,) FROM_... bits: what each is computed from,
+    aims: NDArray[np.uint8]  # (m,) and where its gradient goes; not past a stop_gradient, or x > y
     depth: Ints  # (m,) grows from parents to children; 0 for leaves
     sources: Ints  # (m,) how many computed nodes of the graph each one stands for
     outputs: Ints
@@ -97,12 +98,14 @@ class Fused:
 def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> Fused:
     """The graph as it is, and the node 1. Of an excerpt, `marks` has FROM_... bits of leaves."""
     nothing = np.empty(0, np.intp)
+    marks = marks or {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters}
     return Fused(
         op=np.append(graph.op, np.uint8(ops.const.code)),
         parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
         value=np.append(graph.value, 1.0),
         # the last entry, for no parent, serves the node 1: from nothing
-        origin=origins(graph) if marks is None else reached(graph, marks),
+        origin=reached(graph, marks),
+        aims=reached(_differentiable(graph), marks),
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
         sources=np.append(graph.level > 0, 0),
         outputs=graph.outputs,
@@ -114,6 +117,14 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         one_sign=np.zeros(len(graph) + 1, bool),
         asked=asked(graph),
     )
+
+
+def _differentiable(graph: Graph) -> Graph:
+    """The graph without the operands that have no derivative."""
+    has_rule = np.zeros((256, ops.MAX_ARITY), bool)
+    for op in ops.OPS:
+        has_rule[op.code, : op.arity] = [vjp is not None for vjp in op.vjp]
+    return replace(graph, parents=np.where(has_rule[graph.op], graph.parents, -1))
 
 
 def replaced(fused: Fused, by: Ints) -> Fused:

@@ -18,7 +18,8 @@ import numpy as np
 from .. import ops
 from ..arguments import Array
 from ..flat import Graph, KernelSummary, ReadSummary, Rows, recorded
-from .calls import Calls, Source
+from .arithmetic import Source
+from .calls import Calls
 from .fuse import Floats, Fused, Ints, Mask
 from .layout import Layout
 from .lowering import add_forward, add_op, add_rule
@@ -238,7 +239,8 @@ class Map(Kernel):
             return
         for vjp, operand in zip(self.op.vjp, self.operands):
             if vjp is not None and operand.origin & wanted:
-                calls.contribute(operand, shape, partial(self._vjp, calls, vjp))
+                negative = _is_negative(self._rule(vjp))
+                calls.contribute(operand, shape, partial(self._vjp, calls, vjp), negative)
 
     def saved(self, wanted: int) -> list[Rows]:
         return [x for _, read in self._rules(wanted) for x in read]
@@ -260,7 +262,8 @@ class Map(Kernel):
         return recorded(self.op, vjp, self.number, leading=2)
 
     def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
-        g, rule = calls.grad(self.out), self._rule(vjp)
+        """The result of a rule or, if a minus stands in front of it, what that is the minus of."""
+        g, rule = calls.grad(self.out), _without_sign(self._rule(vjp))
         values = [  # to gather those that the rule does not use would take time
             calls.value(x, self.buffer) if is_used else calls.zero
             for x, is_used in zip((self.out, *self.operands), _used(rule)[1:])
@@ -270,6 +273,18 @@ class Map(Kernel):
             zero = calls.compute(np.equal, g, calls.zero)
             return calls.compute(_choose_zero, zero, result, out=out)
         return result
+
+
+def _is_negative(rule: Graph) -> bool:
+    """Whether a minus is what a recorded rule does last."""
+    return bool(rule.op[rule.outputs[0]] == ops.neg.code)
+
+
+@lru_cache(maxsize=4096)
+def _without_sign(rule: Graph) -> Graph:
+    """The rule without that minus."""
+    last = rule.outputs
+    return replace(rule, outputs=rule.parents[last, 0]) if _is_negative(rule) else rule
 
 
 def _of_square(g: Any, out: Any, x: Any, y: Any) -> Any:

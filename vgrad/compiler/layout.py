@@ -74,12 +74,12 @@ class Layout:
     def rows(self, nodes: Ints) -> Rows:
         """The rows of these nodes, arranged as they are; each 1 gets a row of ones that fits."""
         origins, is_one, rows = self.fused.origin[nodes], nodes == self.fused.one, self.row[nodes]
-        origin = int(np.bitwise_or.reduce(origins, axis=None))
-        buffer = origin & FROM_INPUTS
+        buffer = int(np.bitwise_or.reduce(origins, axis=None)) & FROM_INPUTS
+        aims = int(np.bitwise_or.reduce(self.fused.aims[nodes], axis=None))
         assert (is_one | (origins & FROM_INPUTS == buffer)).all(), "rows of both buffers"
         if is_one.any():
             rows = np.where(is_one, self._rows_of_ones(nodes, rows, buffer), rows)
-        return Rows(buffer, rows, origin)
+        return Rows(buffer, rows, aims)
 
     def _rows_of_ones(self, nodes: Ints, rows: Ints, buffer: int) -> Ints:
         """For a 1 at each place: the row behind that of the node before it, or any row of ones."""

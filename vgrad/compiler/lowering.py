@@ -9,7 +9,8 @@ import numpy as np
 from .. import ops
 from ..arguments import Array
 from ..flat import Graph, interpret, recorded
-from .calls import Calls, Source
+from .arithmetic import Source
+from .calls import Calls
 
 
 def add_forward(

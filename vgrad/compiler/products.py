@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import BATCHED, SHARED
-from .calls import Calls, Source
+from .arithmetic import Source
+from .calls import Calls
 from .fuse import Fused, Ints, Mask
 from .kernels import Kernel, Links, producers
 from .layout import Layout
@@ -183,14 +184,14 @@ class Stack(Sum):
     def locate(self, fused: Fused, layout: Layout) -> None:
         (h, c, k), a = self.u.shape, self.v.shape[1]
         self.flops = 2 * h * a * c * k
-        self.scratch = h * (a * c + c * k + a * k)
         self.result = Part(layout, self.nodes, self.cells, (h, a, c))
         self.factors = [
             Part(layout, x[x >= 0], np.flatnonzero(x >= 0), x.shape) for x in (self.u, self.v)
         ]
         self.out, self.operands = self.result.rows, [part.rows for part in self.factors]
-        parts = (self.result, *self.factors)
-        self.lasting = sum(prod(x.shape) for x in parts if x.places is not None)
+        own = [x for x in (self.result, *self.factors) if x.rows.buffer == self.buffer]
+        self.scratch = sum(prod(x.shape) for x in own)
+        self.lasting = sum(prod(x.shape) for x in own if x.places is not None)
 
     def _whole(self, calls: Calls, part: Part) -> Source:
         """The array of a factor; the adjoint finds what the forward has put together."""

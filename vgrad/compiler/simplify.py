@@ -114,15 +114,16 @@ def use_plain_ops(fused: Fused) -> Fused:
 def merge_equal(fused: Fused) -> Fused:
     """Keep one node of those with the same op and the same operands, or operands that are merged.
 
-    Products in a long sum stay apart, unless the sums are equal: they cost next to nothing there,
-    and as nodes of their own would keep the sum from being part of a matrix product.
+    In a long sum products stay apart, and what has been added up on their left, unless the whole
+    is equal: they cost next to nothing there. Products would keep the sum from being part of a
+    matrix product, and sums that go on from each other would wait for each other.
     """
     if not _may_merge(fused):
         return fused
     by, forest = _first_equal(fused), whole_forest(fused)
     terms = np.bincount(forest.terms.node, minlength=len(by))
-    products = forest.inner & ~forest.is_sum
-    free = np.flatnonzero(~products | (terms[forest.root] <= SMALL_SUM))
+    within = forest.inner & (~forest.is_sum | (forest.side == 0))
+    free = np.flatnonzero(~within | (terms[forest.root] <= SMALL_SUM))
     first = np.full(len(by), len(by))
     np.minimum.at(first, by[free], free)
     merged = np.arange(len(by))

@@ -21,7 +21,8 @@ import numpy as np
 
 from ..arguments import Array, Shape
 from ..flat import Rows
-from .calls import Calls, Source
+from .arithmetic import Source
+from .calls import Calls
 from .fuse import Floats, Fused, Ints, Mask
 from .kernels import Kernel, folded, narrow
 from .layout import Layout
@@ -127,23 +128,23 @@ class Chain(Sum):
         shape, g = self.out.shape + calls.tail[self.buffer], calls.grad(self.out)
         for column, factors in reversed(self.terms):  # as the scalar engine does
             aims = [x for x in factors if x.origin & wanted]
+            negative = bool((column == -1).all())
             scaled = partial(self._scaled, calls, column, g)
             if len(factors) == len(aims) == 1:  # a lone number: straight to its gradient
-                calls.contribute(aims[0], shape, scaled)
+                calls.contribute(aims[0], shape, scaled, negative)
             elif aims:
                 values = [scaled(None)]
                 if _are_same(factors):
                     values, aims = [calls.compute(np.add, *values, *values)], aims[:1]
                 for x in aims:
                     others = [calls.value(y, self.buffer) for y in factors if y is not x]
-                    calls.contribute(x, shape, partial(_product, calls, values + others))
+                    product = partial(_product, calls, values + others)
+                    calls.contribute(x, shape, product, negative)
 
     def _scaled(self, calls: Calls, column: Floats, g: Source, out: Array | None) -> Source:
-        """The gradient times the coefficients of a term."""
-        if (column == 1).all():
+        """The gradient times the coefficients of a term, without a sign that all have."""
+        if (np.abs(column) == 1).all() and (column == column[0]).all():
             return g
-        if (column == -1).all():
-            return calls.compute(np.negative, g, out=out)
         return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
 
 

@@ -18,8 +18,9 @@ from ..flat import (
     as_slice,
 )
 from ..floats import FloatSweep
+from .arithmetic import Source
 from .bound import Bound
-from .calls import Calls, Source
+from .calls import Calls
 from .fuse import Ints, Mask
 from .kernels import Kernel
 from .lifetimes import KEEP

@@ -27,7 +27,7 @@ class Rows:
     def __init__(self, buffer: int, rows: Index, origin: int = 0) -> None:
         self.buffer = buffer  # SHARED or BATCHED
         self.rows = rows  # the index that selects them
-        self.origin = origin  # FROM_... bits: where their nodes come from
+        self.origin = origin  # FROM_... bits: of the leaves to which their gradients go
         # by how much the numbers grow along each axis; None if they are not affine
         self.strides = (1,) if isinstance(rows, slice) else strides_of(rows)
 

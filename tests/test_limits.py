@@ -126,7 +126,7 @@ def test_the_forecast_is_what_is_taken(monkeypatch):
 
 
 def test_workers_and_results_count(small_machine):
-    data = np.resize(X, (240_000, 3))
+    data = np.resize(X, (160_000, 3))
     compiled(tile=40_000).value_and_grad(MODEL_THETA, data)
     with ThreadPoolExecutor(4) as pool:
         program = compiled(tile=40_000, executor=pool)

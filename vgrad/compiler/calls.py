@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array, Shape
-from ..flat import BATCHED, SHARED, Rows
+from ..flat import BATCHED, SHARED, Rows, as_slice
 from .arithmetic import Arithmetic, Source
 from .fuse import Ints, Mask
 from .layout import Places
@@ -214,7 +214,10 @@ class Calls(Arithmetic):
         fixed = self.grad_is_constant[buffer][turned]
         for some, constant in ((turned[fixed], True), (turned[~fixed], False)):
             if len(some):
-                turn = partial(_turn, self.grads[buffer], self.grad_at[buffer][some])
+                rows = as_slice(self.grad_at[buffer][some])
+                view = self.grads[buffer][rows]
+                is_view = isinstance(rows, slice)
+                turn = partial(np.negative, view, view) if is_view else partial(_turn, self.grads[buffer], rows)
                 self.call(turn, constant)
         self.turned[buffer][turned] = False
         return False

@@ -14,6 +14,9 @@ from .fuse import Fused, Ints, Mask, Terms
 from .fused import by_code
 
 
+LONG = 32  # calls of a special function, forward and backward
+
+
 @dataclass(frozen=True, eq=False)
 class Kinds:
     """Which nodes may run as one kernel: those of one family.
@@ -31,11 +34,14 @@ class Kinds:
     factors: Ints  # (m,) which sums have the same factors besides the weights; 0 for other nodes
     terms: Terms  # of the sums, factors in an order that lets equal weights meet
     uniform: Mask  # (m,) whether the terms of a sum are batched alike
+    long: Mask  # (m,) which nodes take many calls, as special functions do
 
-    def families(self, level: Ints) -> int:
-        """How many families all levels have together: about as many kernels run."""
+    def calls(self, level: Ints) -> int:
+        """About how many calls run, if nodes of one family and level are one kernel."""
         nodes = self.computed
-        return len(np.unique(level[nodes] * len(self.family) + self.family[nodes]))
+        keys = level[nodes] * len(self.family) + self.family[nodes]
+        _, first = np.unique(keys, return_index=True)
+        return len(first) + LONG * int(self.long[nodes[first]].sum())
 
 
 def find_kinds(fused: Fused) -> Kinds:
@@ -63,7 +69,8 @@ def find_kinds(fused: Fused) -> Kinds:
     keys[:, sums] = hash64(hash64(pattern) + apart)
     keys[1:, sums] += weights, factors
     family, weights_of, factors_of = map(_numbered, keys, (computed, computed, sums))
-    return Kinds(computed, family, weights_of, factors_of, terms, uniform)
+    long = by_code(lambda op: op.ufunc is None and op.fast is None)[fused.op]
+    return Kinds(computed, family, weights_of, factors_of, terms, uniform, long)
 
 
 def _families(fused: Fused, maps: Ints) -> Ints:
@@ -143,11 +150,11 @@ def find_levels(fused: Fused, kinds: Kinds) -> Ints:
     """
     steps = in_steps(fused, fused.depth)
     soon = as_soon_as_possible(fused, steps)
-    families = kinds.families(soon)
-    if families > len(np.unique(soon[kinds.computed])):
+    calls = kinds.calls(soon)
+    if calls > len(np.unique(soon[kinds.computed])):
         late = as_late_as_possible(fused, steps, int(soon.max()))
         met = pull_together(kinds, in_steps(fused, late), late)
-        if kinds.families(met) < families:
+        if kinds.calls(met) < calls:
             return met
     return soon
 

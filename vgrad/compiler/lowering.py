@@ -61,7 +61,10 @@ def add_rule(
 
 def _evaluate(forward: ops.Rule, *arrays: Array) -> None:
     *operands, out = arrays
-    np.copyto(out, forward(*operands))
+    if out.size == 1:  # a number takes a tenth of the time that an array does
+        out[...] = ops.evaluate(forward, *(x.item() for x in operands))
+    else:
+        np.copyto(out, forward(*operands))
 
 
 def _select(calls: Calls, operands: list[Source], out: Array | None, masks: bool = False) -> Source:

@@ -199,7 +199,7 @@ class FusedSweep:
         questions of a path, (1 + K + Q, B)."""
         graph = self.plan.graph
         rows = 1 + len(graph.inputs) + len(graph.questions)
-        result = np.empty((rows, batch), self.dtype)
+        result: Array = np.empty((rows, batch), self.dtype)
         for bound, samples, _ in self._forward(theta, arrays, batch, tile, FROM_INPUTS):
             bound.backward()
             bound.read_gradients(result[:, samples])

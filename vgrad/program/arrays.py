@@ -53,6 +53,10 @@ def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
     """Cut rows, (K, B), into one array (B, *shape) per argument."""
     start = 0
     for shape in shapes:
-        stop = start + count(shape)
-        yield rows[start:stop].T.reshape(rows.shape[1], *shape)
+        if shape:
+            stop = start + count(shape)
+            yield rows[start:stop].T.reshape(rows.shape[1], *shape)
+        else:
+            stop = start + 1
+            yield rows[start]
         start = stop

@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import branch_peers
+import formula_peers
 import gpt
 import gpt_peers
 import numpy as np
 import sequence_peers
+from formulas import FORMULAS
 from sequences import SEQUENCES
 from terminal import Progress, positive, several, write
 
@@ -49,6 +51,7 @@ class Peer(NamedTuple):
     expected: float | None = None  # what it returns then
     tolerance: float = 1e-9  # 100 steps pass on the roundings of sums in other orders, about 1e-13
     slow: bool = False  # whether fewer repeats must do
+    loops: int = 1  # how often it runs in each repeat
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,8 +101,10 @@ def measured(peers: list[Peer], args: argparse.Namespace) -> dict[str, float]:
                 if not (peer.slow or peer.share < 1.0) or k < args.slow_repeats:
                     progress(f"repeat {k + 1} of {args.repeats}: {peer.name}")
                     start = time.perf_counter()
-                    peer.run()
-                    seconds[peer.name].append((time.perf_counter() - start) / peer.share)
+                    for _ in range(peer.loops):
+                        peer.run()
+                    work = peer.share * peer.loops
+                    seconds[peer.name].append((time.perf_counter() - start) / work)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -788,17 +793,104 @@ def compare_gradients(
             runs["PyTorch, ctc_loss"] = sequence_peers.torch_ctc_loss(torch, *arrays)
     if name in sequence_peers.BY_HAND:
         runs["NumPy by hand"] = partial(sequence_peers.BY_HAND[name], theta, *arrays)
+    return measured_gradients(runs, args)
+
+
+def measured_gradients(
+    runs: dict[str, Callable[[], Any]], args: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The seconds of what gives a value and gradient, or gradients; and those of first calls.
+
+    What is quick runs for a hundredth of a second in each repeat.
+    """
     peers, first = [], {}
     for peer, run in runs.items():
         times = []
-        for _ in range(2):
+        for _ in range(3):
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
         first[peer] = times[0]
         total = lambda run=run: sum(float(np.abs(x).sum()) for x in run())  # noqa: E731
-        peers.append(Peer(peer, total, slow=times[1] > 0.5))
+        loops = max(1, int(0.01 / times[2]))
+        peers.append(Peer(peer, total, slow=times[1] > 0.5, loops=loops))
     return measured(peers, args), first
+
+
+# --- formulas ------------------------------------------------------------------------------------
+
+
+def formulas(args: argparse.Namespace) -> None:
+    peers = ["JAX, jit", "PyTorch, eager", "NumPy by hand"]
+    print("(k) formulas: vgrad's time for a gradient, and divided by that of each peer;")
+    print("    first calls, which record and compile, are apart")
+    columns = "".join(f"{name:>16}" for name in [*peers, "vgrad, first", "JAX, first"])
+    for samples in sorted({min(1000, args.batch), args.batch}):
+        print(f"  {f'{samples:,} samples':<18}{'vgrad':>14}{'a sample':>13}{columns}")
+        ratios: dict[str, list[float]] = {name: [] for name in peers}
+        for name in args.formulas:
+            (medians, first), size = compare_formula(name, samples, args)
+            ours = medians["vgrad"]
+            for peer in peers & medians.keys():
+                ratios[peer].append(ours / medians[peer])
+            cells = [f"{ours / medians[x]:.3g}" if x in medians else "-" for x in peers]
+            cells += [f"{first[x]:.2f} s" if x in first else "-" for x in ("vgrad", peers[0])]
+            row = "".join(f"{cell:>16}" for cell in cells)
+            print(f"  {name:<18}{1e3 * ours:11.3f} ms{size:7,.0f} bytes{row}", flush=True)
+        means = [f"{statistics.geometric_mean(x):.3g}" if x else "-" for x in ratios.values()]
+        print(f"  {'geometric mean':<45}{''.join(f'{mean:>16}' for mean in means)}")
+    print(flush=True)
+    stacked_products(args)
+
+
+def compare_formula(
+    name: str, samples: int, args: argparse.Namespace
+) -> tuple[tuple[dict[str, float], dict[str, float]], float]:
+    """The peers' seconds, and those of their first calls; and vgrad's bytes per sample."""
+    formula = FORMULAS[name]
+    theta, arrays = formula.theta, formula.arrays(samples)
+    program = formula.program()
+    gradient = program.input_grads if name == "options" else program.value_and_grad
+    jax, torch = installed("jax", "torch")
+    runs: dict[str, Callable[[], Any]] = {"vgrad": lambda: gradient(theta, *arrays)}
+    if jax is not None:
+        runs["JAX, jit"] = formula_peers.jax_gradient(jax, name, *arrays)
+    if torch is not None:
+        use_threads(torch)
+        runs["PyTorch, eager"] = formula_peers.torch_gradient(torch, name, *arrays)
+    if name in formula_peers.BY_HAND:
+        runs["NumPy by hand"] = partial(formula_peers.BY_HAND[name], theta, *arrays)
+    return measured_gradients(runs, args), bytes_per_sample(program, *arrays)
+
+
+def bytes_per_sample(program: vgrad.Program, *arrays: Any) -> float:
+    """How much more the buffers of a gradient take for each sample more in a tile."""
+    program.theta(*arrays)
+    (runner,) = program.runners.values()
+    return (runner.quick.memory(300) - runner.quick.memory(200)) / 100
+
+
+def stacked_products(args: argparse.Namespace) -> None:
+    """The squares of M[k] @ x[k], for 25 matrices of 10 x 10, and their gradient to all M."""
+    k, d = 25, 10
+    rng = np.random.default_rng(1337)
+    matrices, X = rng.normal(size=(k, d, d)), rng.normal(size=(min(10_000, args.batch), k, d))
+    w = np.array([vgrad.Value(x) for x in matrices.ravel()]).reshape(k, d, d)
+    program = vgrad.compile(lambda x: sum(z**2 for i in range(k) for z in w[i] @ x[i]), [*w.flat])
+    theta = program.theta()
+
+    def by_hand() -> float:
+        x = np.ascontiguousarray(X.transpose(1, 2, 0))
+        z = matrices @ x
+        gradient = (2 / len(X)) * (z @ x.swapaxes(1, 2))
+        return float(np.vdot(z, z) / len(X) + gradient.sum())
+
+    def ours() -> float:
+        value, gradient = program.value_and_grad(theta, X)
+        return float(value + gradient.sum())
+
+    title = f"(k) {k} matrices, {d} x {d}, each times its own vectors: {len(X):,} samples"
+    compare(title, [Peer("NumPy, @", by_hand), Peer("vgrad", ours)], args)
 
 
 CASES = {
@@ -812,6 +904,7 @@ CASES = {
     "h": language,
     "i": options_with_greeks,
     "j": branches,
+    "k": formulas,
     "s": sequences,
 }
 
@@ -860,12 +953,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well), i, j and, up to 1,000, s",
+        help="samples in b, e (there ten times as well), i, j, k and, up to 1,000, s",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")
     add("--depth", type=positive, default=1000, help="of the chain in f")
     add("--length", type=positive, help="steps in s; what suits each sequence when left out")
+    add("--formulas", nargs="+", choices=FORMULAS, default=list(FORMULAS), help="those in k")
     add("--sequences", nargs="+", choices=SEQUENCES, default=list(SEQUENCES), help="those in s")
     add("--repeats", type=positive, default=21, help="how often each peer runs")
     add("--slow-repeats", type=positive, default=3, help="how often those that take seconds do")

@@ -15,7 +15,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import formulas
 import numpy as np
 from formulas import COMPONENTS, DIMENSIONS, EDGES, FORMULAS, HIDDEN, KNOTS, MIXED, ORDER, SPLINES
 from numpy.typing import NDArray
@@ -108,7 +107,7 @@ def jax_gradient(jax: Any, name: str, *arrays: Array) -> Gradient:
     jnp = jax.numpy
 
     def factors(diagonal: Any, below: Any) -> Any:
-        full = jnp.zeros((*diagonal.shape, DIMENSIONS)).at[:, *BELOW].set(below)
+        full = jnp.zeros((*diagonal.shape, DIMENSIONS)).at[:, BELOW[0], BELOW[1]].set(below)
         return full + diagonal[..., None] * jnp.eye(DIMENSIONS)
 
     m = SimpleNamespace(

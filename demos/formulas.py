@@ -1,4 +1,4 @@
-"""Formulas of several fields, as people write them: over single numbers, with what repeats repeated.
+"""Formulas of several fields, as people write them: over single numbers, parts of them repeated.
 
 Each function takes the functions of a module (`vgrad`, or another with `log`, `exp`, `where` ...),
 its parameters, a list `w`, and one sample. `FORMULAS[name]` has numbers for the parameters and
@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,7 +160,7 @@ def curve(m: Any, weights: Any, x: Any) -> Any:
 
 def splines(x: Any) -> list[Any]:
     """The values of all B-splines at x, by the recursion of Cox and de Boor."""
-    values = [(x >= a) * (x < b) for a, b in zip(KNOTS, KNOTS[1:])]
+    values = [(x >= a) * (x < b) for a, b in pairwise(KNOTS)]
     for k in range(1, ORDER + 1):
         values = [
             (x - KNOTS[i]) / (KNOTS[i + k] - KNOTS[i]) * values[i]
@@ -241,7 +242,5 @@ FORMULAS = {
     "mdn": Formula(mixture_density, normal(2 * HIDDEN + OUTPUTS * (HIDDEN + 1), 0.5), draw_curve),
     "glm": Formula(counts, [*normal(FEATURES, 0.3), 0.1, 0.5], draw_counts),
     "kan": Formula(spline_network, normal(EDGE_COUNT * (1 + SPLINES), 0.3), draw_surface),
-    "gmm": Formula(
-        gaussian_mixture, normal(COMPONENTS * (1 + PER_COMPONENT), 0.3), draw_points
-    ),
+    "gmm": Formula(gaussian_mixture, normal(COMPONENTS * (1 + PER_COMPONENT), 0.3), draw_points),
 }

@@ -132,10 +132,10 @@ def test_workers_and_results_count(small_machine):
         program = compiled(tile=40_000, executor=pool)
         with pytest.raises(OutOfMemoryError, match="tiles of 40,000 samples for 2 workers"):
             program.value_and_grad(MODEL_THETA, data)
-    data = data[:80_000]
-    outputs = vgrad.compile(lambda x: np.array([x[0] * k for k in range(11)]), [], tile=80_000)
+    data = data[:85_000]
+    outputs = vgrad.compile(lambda x: np.array([x[0] * k for k in range(11)]), [], tile=85_000)
     with pytest.raises(OutOfMemoryError, match="compile with tile="):
-        outputs([], data)  # 14 MB of results, twice, 9 of buffers, and as many for gradients
+        outputs([], data)  # 15 MB of results with copies, 8 of buffers, four times
 
 
 def test_inputs_that_must_be_converted_count(small_machine):

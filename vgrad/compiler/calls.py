@@ -214,10 +214,10 @@ class Calls(Arithmetic):
         fixed = self.grad_is_constant[buffer][turned]
         for some, constant in ((turned[fixed], True), (turned[~fixed], False)):
             if len(some):
-                rows = as_slice(self.grad_at[buffer][some])
-                view = self.grads[buffer][rows]
-                is_view = isinstance(rows, slice)
-                turn = partial(np.negative, view, view) if is_view else partial(_turn, self.grads[buffer], rows)
+                grads, rows = self.grads[buffer], as_slice(self.grad_at[buffer][some])
+                turn = partial(_turn, grads, rows)
+                if isinstance(rows, slice):
+                    turn = partial(np.negative, grads[rows], grads[rows])
                 self.call(turn, constant)
         self.turned[buffer][turned] = False
         return False

@@ -115,7 +115,7 @@ def _with_zeros(fused: Fused, zero: Ints) -> Fused:
     roots = np.flatnonzero(zero >= 0)
     if not len(roots):
         return fused
-    names = ("origin", "aims", "ordered", "exact", "one_sign", "asked")
+    names = ("origin", "aims", "ordered", "exact", "one_sign", "largest", "asked")
     columns: dict[str, Any] = {name: getattr(fused, name)[roots] for name in names}
     depth, sources = fused.depth[roots] - 1, fused.sources[roots] - 1
     by, new = np.arange(len(zero)), len(zero) + np.arange(len(roots))
@@ -130,7 +130,7 @@ def _with_zeros(fused: Fused, zero: Ints) -> Fused:
 def _grown(fused: Fused, **columns: Any) -> Fused:
     """The same with as many contractions behind its nodes as the columns are long."""
     n = len(columns["depth"])
-    columns = {name: np.zeros(n, bool) for name in ("ordered", "asked")} | columns
+    columns = {name: np.zeros(n, bool) for name in ("ordered", "largest", "asked")} | columns
     longer: dict[str, Any] = {
         name: np.append(getattr(fused, name), column) for name, column in columns.items()
     }

@@ -83,6 +83,7 @@ class Fused:
     ordered: Mask  # (m,) which contractions must add up their terms in order,
     exact: Mask  # (m,) and which then give what the graph does, to the bit
     one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
+    largest: Mask  # (m,) which contractions are not sums, but the largest of their terms
     asked: Mask  # (m,) which nodes a question depends on: no bit of them may change
     merged: bool = False  # whether nodes that were recorded apart are computed once
     picks: bool = False  # whether parameters must be finite, as products stand for where(c, w, 0)
@@ -115,6 +116,7 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         ordered=np.zeros(len(graph) + 1, bool),
         exact=np.ones(len(graph) + 1, bool),
         one_sign=np.zeros(len(graph) + 1, bool),
+        largest=np.zeros(len(graph) + 1, bool),
         asked=asked(graph),
     )
 

@@ -13,7 +13,7 @@ from ..flat import hash64, span_lengths, spans
 from .fuse import Fused, Ints, Mask, Terms
 from .fused import by_code
 
-
+FILLED = 32  # terms up to which maxima of any number are one family
 LONG = 32  # calls of a special function, forward and backward
 
 
@@ -66,6 +66,8 @@ def find_kinds(fused: Fused) -> Kinds:
     keys = np.zeros((3, len(fused.op)), np.uint64)
     keys[:, maps] = _families(fused, maps)
     apart = batched[sums] + 2 * fused.ordered[sums].astype(np.uint64)
+    size = 4 * (1 + (counts > FILLED) * np.frexp(counts)[1])  # as shorter ones are filled up
+    apart += np.where(fused.largest[sums], size, 0).astype(np.uint64)
     keys[:, sums] = hash64(hash64(pattern) + apart)
     keys[1:, sums] += weights, factors
     family, weights_of, factors_of = map(_numbered, keys, (computed, computed, sums))

@@ -32,6 +32,7 @@ from .kernels import Kernel
 from .layout import Layout, Places, undying
 from .levels import find_kinds, find_levels
 from .lifetimes import EVER, KEEP, Lifetimes
+from .maxima import join_maxima
 from .schedule import find_kernels, lay_out
 from .simplify import (
     drop_dead,
@@ -168,6 +169,7 @@ def compile_plan(
                        a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and
                        w2 * x0 + w3 * x1 + b1 * 1; a lone addition stays as it is. Sums whose
                        terms may cancel are contractions by themselves, and keep their order.
+    join_maxima        Trees of maxima that only stop_gradient reads become one node. Here none.
     split_...          Terms that no input reaches, and those that would keep others from being a
                        matrix product, get contractions of their own. Here none.
     find_kinds         Nodes that may run together are of one *family*: here the two neurons, the
@@ -196,7 +198,7 @@ def compile_plan(
     fused = use_plain_ops(drop_identities(fused))
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
-    fused = contract_sums(fused)
+    fused = join_maxima(contract_sums(fused))
     fused = split_residuals(split_mixed(split_shared(fused)))
     kinds = find_kinds(fused)
     levels = find_levels(fused, kinds)

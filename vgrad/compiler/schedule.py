@@ -20,6 +20,7 @@ from .grids import SMALL_STACK, find_grids, find_stacks
 from .kernels import Kernel, Links, Map
 from .layout import Layout
 from .levels import Kinds
+from .maxima import Largest
 from .products import Grid, Stack
 from .sums import SHORT, Chain, Segments
 from .watch import SHARE
@@ -56,6 +57,9 @@ def _sums(fused: Fused, kinds: Kinds, level: Ints) -> Iterator[Kernel]:
         pool = terms.take(slice(a, b))
         first = pool.node[0]
         place = int(level[first]), int(fused.batched[first])
+        if fused.largest[first]:
+            yield Largest.of(pool, fused.one, *place)
+            continue
         ordered = bool(fused.ordered[first])
         if not ordered and _may_stack(fused, pool):
             stacks, left = find_stacks(pool)

@@ -121,7 +121,7 @@ class Forest:
         self.above[node], self.side[node] = edges.user[joins], edges.side[joins]
         weight = np.ones(m)
         weight[node] = edges.weight[joins]
-        self.root, self.coef = _climb(self.above, weight, self.inner)
+        self.root, self.coef = climb(self.above, weight, self.inner)
 
     @cached_property
     def is_sum(self) -> Mask:
@@ -200,7 +200,7 @@ class Forest:
     def _place(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The addition above each node, past what only scales or negates, and its side there."""
         carried = self.inner & ~self.is_binary[self.above]
-        top: Ints = _climb(self.above, np.ones(len(carried)), carried)[0][nodes]
+        top: Ints = climb(self.above, np.ones(len(carried)), carried)[0][nodes]
         side: Ints = np.where(self.inner[top], self.side[top], 0)
         at: Ints = self.above[top]
         return at, side
@@ -263,7 +263,7 @@ class Forest:
         return self.spread(np.flatnonzero((sides == 2) & self.is_sum))
 
 
-def _climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
+def climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
     """(m,) for each inner node the first above it that is not, and what that multiplies it with.
 
     For any other node itself and 1. The loop does this for all of them, in rounds that double the

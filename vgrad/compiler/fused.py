@@ -132,9 +132,10 @@ def _differentiable(graph: Graph) -> Graph:
 def replaced(fused: Fused, by: Ints) -> Fused:
     """Put node by[i] in the place of every node i; what is replaced is gone."""
     gone = by != np.arange(len(by))
+    if not gone.any():
+        return fused
     parents = np.append(by, -1)[fused.parents]
     parents[gone] = -1
-    sources = np.zeros_like(fused.sources)
-    np.add.at(sources, by, fused.sources)
+    sources = np.bincount(by, fused.sources, len(by)).astype(np.intp)
     op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
     return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)

@@ -27,7 +27,7 @@ from .lowering import add_forward, add_op, add_rule
 # A kernel that reads the results of several kernels is cut into this many parts at most, and only
 # if it reads this many numbers.
 FEW_PARTS, WORTH_A_PART = 2, 256
-FEW_KEYS = 6  # or parts of a map that all read slices,
+FEW_KEYS, WORTH_A_KEY = 6, 8  # or parts of a map that all read slices, of so many nodes,
 RUNS = 2  # or parts of a map that take as long as gathering one of its operands
 
 
@@ -182,7 +182,7 @@ class Map(Kernel):
         makers, users = links.made_by[self.parents[0]], links.used_by[self.nodes]
         for key in (makers, users, makers * len(links.used_by) + users):
             distinct = np.unique(key)
-            if 1 < len(distinct) <= FEW_KEYS:
+            if 1 < len(distinct) <= max(RUNS * gathered, min(FEW_KEYS, len(key) // WORTH_A_KEY)):
                 parts = self._cut([np.flatnonzero(key == x) for x in distinct])
                 if not any(part._gathered(layout) for part in parts):
                     return parts

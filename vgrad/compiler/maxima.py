@@ -36,7 +36,10 @@ def join_maxima(fused: Fused) -> Fused:
     stops = np.flatnonzero(fused.op == ops.stop_gradient.code)
     if fused.alone or not len(stops) or not is_max.any():
         return fused
-    user, side = np.nonzero(fused.parents >= 0)
+    of_max = np.append(is_max, False)[fused.parents.T]
+    some = np.flatnonzero(is_max | of_max[0] | of_max[1] | of_max[2])
+    user, side = np.nonzero(fused.parents[some] >= 0)
+    user = some[user]
     used = fused.parents[user, side]
     elsewhere = named(np.concatenate([fused.outputs, fused.terms.u, fused.terms.v]), m)
     joins = is_max[user] & is_max[used] & ~elsewhere[used]

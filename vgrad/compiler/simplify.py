@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import by_level, hash64, recorded
-from .fused import GONE, SMALL_SUM, Fused, Ints, by_code, replaced
-from .trees import whole_forest
+from ..flat import hash64, recorded, span_lengths
+from .fused import GONE, SMALL_SUM, Fused, Ints, Mask, by_code, replaced
+from .trees import named, whole_forest
 
 
 def merge_constants(fused: Fused) -> Fused:
@@ -118,71 +118,89 @@ def merge_equal(fused: Fused) -> Fused:
     is equal: they cost next to nothing there. Products would keep the sum from being part of a
     matrix product, and sums that go on from each other would wait for each other.
     """
-    if not _may_merge(fused):
+    by = _first_equal(fused)
+    merged = np.flatnonzero(by != np.arange(len(by)))
+    if not len(merged):
         return fused
-    by, forest = _first_equal(fused), whole_forest(fused)
-    terms = np.bincount(forest.terms.node, minlength=len(by))
-    within = forest.inner & (~forest.is_sum | (forest.side == 0))
-    free = np.flatnonzero(~within | (terms[forest.root] <= SMALL_SUM))
+    free = np.arange(len(by))
+    if by_code(lambda op: bool(op.signs) or op is ops.mul)[fused.op[merged]].any():
+        forest = whole_forest(fused)
+        terms = forest.lengths
+        within = forest.inner & (~forest.is_sum | (forest.side == 0))
+        free = np.flatnonzero(~within | (terms[forest.root] <= SMALL_SUM))
     first = np.full(len(by), len(by))
     np.minimum.at(first, by[free], free)
-    merged = np.arange(len(by))
-    merged[free] = first[by[free]]
-    return replace(replaced(fused, merged), merged=bool((merged[free] != free).any()))
-
-
-def _may_merge(fused: Fused) -> bool:
-    """Whether any two nodes are equal as they are; if none are, merging makes none equal."""
-    nodes = np.flatnonzero(fused.parents[:, 0] >= 0)
-    return len(np.unique(_keys(fused, nodes, fused.parents[nodes]))) < len(nodes)
-
-
-def _keys(fused: Fused, nodes: Ints, parents: Ints) -> NDArray[np.uint64]:
-    """A number for each node's op and these operands (n, 3), whose order may not matter."""
-    first, last, z = _in_order(fused, nodes, parents)
-    key = hash64(fused.op[nodes]) + hash64(first)
-    return hash64(hash64(key + last.astype(np.uint64)) + z.astype(np.uint64))
-
-
-def _in_order(fused: Fused, nodes: Ints, parents: Ints) -> tuple[Ints, Ints, Ints]:
-    """The operands (n,) each of some nodes; of a sum or product the lower one comes first."""
-    x, y, z = parents.T
-    swap = _COMMUTES[fused.op[nodes]] & (x > y)
-    return np.where(swap, y, x), np.where(swap, x, y), z
-
-
-_COMMUTES = by_code(lambda op: op.signs == (1, 1) or op is ops.mul)
+    kept = np.arange(len(by))
+    kept[free] = first[by[free]]
+    return replace(replaced(fused, kept), merged=bool((kept[free] != free).any()))
 
 
 def _first_equal(fused: Fused) -> Ints:
     """(m,) the first node that is equal to each.
 
-    The loop does this for all nodes of a level at a time, if there are many:
+    The loop does this for all nodes in rounds, of which each looks at those that read what the
+    last one has merged:
 
         for node in nodes:
             key = op[node], *by[parents[node]]
             by[node] = seen.setdefault(key, node)
     """
-    by, op = np.arange(len(fused.op) + 1), fused.op
-    by[-1] = -1  # of no parent
-    is_computed = fused.parents[:, 0] >= 0
-    for nodes, wide in by_level(np.where(is_computed, fused.depth, 0)):
-        if wide:
-            columns = _in_order(fused, nodes, by[fused.parents[nodes]])
-            keys = _keys(fused, nodes, by[fused.parents[nodes]])
-            _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-            same = first[inverse.reshape(-1)]
-            if all((column[same] == column).all() for column in (op[nodes], *columns)):
-                by[nodes] = nodes[same]  # else two keys are equal by chance
-            continue
-        seen: dict[tuple[int, int, int, int], int] = {}
-        codes, parents = op[nodes].tolist(), fused.parents[nodes].tolist()
-        for node, code, (x, y, z) in zip(nodes.tolist(), codes, parents):
-            a, b = by.item(x), by.item(y)
-            if a > b and _COMMUTES[code]:
-                a, b = b, a
-            by[node] = seen.setdefault((code, a, b, by.item(z)), node)
-    return by[:-1]
+    m, op = len(fused.op), fused.op
+    by, parents = np.append(np.arange(m), -1), fused.parents.copy()  # the last, of no parent
+    nodes = np.flatnonzero(parents[:, 0] >= 0)
+    keys = _keys(op[nodes], parents[nodes])
+    order = np.argsort(keys)
+    starts, counts = span_lengths(keys[order])
+    if len(starts) == len(nodes):
+        return by[:-1]
+    known = keys[order[starts]]
+    found = np.minimum.reduceat(nodes[order], starts)  # of each key the first node
+    nodes, same = nodes[order], np.repeat(found, counts)
+    nodes, same = nodes[nodes != same], same[nodes != same]
+    while True:
+        alike = _are_alike(op, parents, nodes, same)  # else two keys are equal by chance
+        nodes, same = nodes[alike], same[alike]
+        if not len(nodes):
+            return by[:-1]
+        by[nodes] = same
+        is_merged = named(nodes, m + 1)
+        x, y, z = parents.T
+        nodes = np.flatnonzero(is_merged[x] | is_merged[y] | is_merged[z])
+        parents[nodes] = by[parents[nodes]]
+        keys = _keys(op[nodes], parents[nodes])
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        same = nodes[first][inverse.reshape(-1)]
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        older = (known[place] == keys) & (by[found[place]] == found[place]) & (found[place] < same)
+        same = np.where(older, found[place], same)
+        nodes, same = nodes[nodes != same], same[nodes != same]
+
+
+_COMMUTES = by_code(lambda op: op.signs == (1, 1) or op is ops.mul)
+_FACTORS = hash64(np.arange(ops.MAX_ARITY + 1)) | np.uint64(1)
+
+
+def _in_order(op: NDArray[np.uint8], parents: Ints) -> Ints:
+    """The operands (n, 3) of some nodes; of a sum or product the lower one comes first."""
+    x, y, z = parents.T
+    swap = _COMMUTES[op] & (x > y)
+    return np.stack([np.where(swap, y, x), np.where(swap, x, y), z], axis=1)
+
+
+def _keys(op: NDArray[np.uint8], parents: Ints) -> NDArray[np.uint64]:
+    """(n,) a number that stands for a node's op and operands, whose order may not matter."""
+    last, *others = _FACTORS
+    key = op * last
+    for column, factor in zip(_in_order(op, parents).T, others):
+        key += column.astype(np.uint64) * factor
+    return key
+
+
+def _are_alike(op: NDArray[np.uint8], parents: Ints, nodes: Ints, others: Ints) -> Mask:
+    """(n,) whether two nodes have the same op and operands."""
+    x, y = (_in_order(op[some], parents[some]) for some in (nodes, others))
+    alike: Mask = (op[nodes] == op[others]) & (x == y).all(axis=1)
+    return alike
 
 
 def drop_dead(fused: Fused) -> Fused:

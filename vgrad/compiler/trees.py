@@ -33,16 +33,20 @@ def edges_of(fused: Fused) -> Edges:
 
     x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
     """
-    user, side = np.nonzero(fused.parents >= 0)
-    used, other = fused.parents[user, side], fused.parents[user, 1 - side]
-    (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
-    scaled = (fused.op[user] == ops.mul.code) & (fused.op[other] == ops.const.code)
-    scaled &= not fused.alone  # where nobody would notice an overflow
-    weight = np.where(scaled & (low <= size) & (size <= high), fused.value[other], 0.0)
-    for op in (op for op in ops.OPS if op.signs):
-        of_op = fused.op[user] == op.code
-        weight[of_op] = np.take(op.signs, side[of_op])
-    return Edges(user, side, used, weight)
+    parents = fused.parents.reshape(-1)
+    place = np.flatnonzero(parents >= 0)
+    user, side = np.divmod(place, ops.MAX_ARITY)
+    signs = np.zeros((256, ops.MAX_ARITY))
+    for op in ops.OPS:
+        signs[op.code, : len(op.signs)] = op.signs
+    weight = signs.reshape(-1)[ops.MAX_ARITY * fused.op[user].astype(np.intp) + side]
+    if not fused.alone:  # where nobody would notice an overflow
+        product = np.flatnonzero(fused.op[user] == ops.mul.code)
+        other = parents[place[product] + 1 - 2 * side[product]]
+        (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
+        scaled = (fused.op[other] == ops.const.code) & (low <= size) & (size <= high)
+        weight[product[scaled]] = fused.value[other[scaled]]
+    return Edges(user, side, parents[place], weight)
 
 
 def _adds(op: ops.Op) -> bool:
@@ -178,6 +182,12 @@ class Forest:
         at = np.where(self.is_binary[own], own, self._place(own)[0])
         at = np.where(named(self.root[self.bends], len(self.root))[terms.node], own, at)
         return terms.take(np.lexsort((own, terms.v == self.fused.one, at, terms.node)))
+
+    @property
+    def lengths(self) -> Ints:
+        """(m,) how many terms the tree of each root has."""
+        own = np.append(self.edges.user[self.adds], self.products)
+        return np.bincount(self.root[own], minlength=len(self.root))
 
     @cached_property
     def numbers(self) -> Terms:

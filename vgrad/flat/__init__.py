@@ -33,7 +33,7 @@ from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import LoneSample, Question, SampleAnswers, path_of
 from .parts import asked, needed, part, with_parameters
 from .pieces import Form, Pieces, in_pieces, in_turns
-from .passes import by_level, duplicates, hash64, origins, reached, span_lengths, spans
+from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .repeats import program_order
 from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
 from .rows import Rows, as_slice, strides_of
@@ -45,7 +45,7 @@ __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Form", "Graph",
     "Header", "KernelSummary", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
     "ReadSummary", "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice",
-    "asked", "by_level", "capture", "duplicates", "exceeds_share", "expect", "from_stored",
+    "asked", "capture", "duplicates", "exceeds_share", "expect", "from_stored",
     "gradient", "hash64", "in_pieces", "in_turns", "interpret", "loading_arrays", "needed",
     "origins", "part", "path_of", "program_order", "reached", "record", "recorded",
     "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",

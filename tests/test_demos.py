@@ -16,6 +16,7 @@ import pytest
 from helpers import DEMOS, MOONS, central_difference, long
 from PIL import Image, ImageChops
 
+import vgrad
 from vgrad import Value
 
 # micrograd's published notebook: loss and accuracy in % at these steps
@@ -289,6 +290,68 @@ def test_a_library_agrees_on_a_sequence(name, library, load):
     assert_same(run(), scalars.gradient())
     if (name, library) == ("ctc", "torch"):
         assert_same(peers["torch_ctc_loss"](module, *scalars.arrays)(), scalars.gradient())
+
+
+# --- formulas ------------------------------------------------------------------------------------
+
+FORMULAS = ["options", "sabr", "cubic", "mdn", "glm", "kan", "gmm"]
+
+
+class FormulaOnScalars:
+    """A formula's mean over two samples, as a function of theta; of options, their sum."""
+
+    def __init__(self, name: str, peers: dict[str, Any]) -> None:
+        self.formula, self.is_options = peers["FORMULAS"][name], name == "options"
+        self.arrays = self.formula.arrays(2)
+        self.start = (np.array(self.arrays) if self.is_options else self.formula.theta).ravel()
+
+    def __call__(self, *numbers: Any) -> Any:
+        arrays, w = self.arrays, list(numbers)
+        if self.is_options:
+            arrays, w = np.reshape(numbers, (5, 2)), []
+        samples = [*zip(*(x.tolist() for x in arrays))]
+        total = sum(self.formula.fn(vgrad, w, *sample) for sample in samples)
+        return total if self.is_options else total / len(samples)
+
+    def gradient(self) -> tuple[Any, ...]:
+        """What the peers give."""
+        leaves = [Value(x) for x in self.start]
+        value = self(*leaves)
+        value.backward()
+        gradient = np.array([leaf.grad for leaf in leaves])
+        return (*gradient.reshape(5, 2),) if self.is_options else (value.data, gradient)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gradients_of_a_formula(name, load):
+    """Against the scalar engine, and central differences to 1e-6 of the largest: steps of 1e-6 of
+    a number leave 1e-12, or 1e-10 of the roundings.
+    """
+    peers = load("formula_peers")
+    scalars = FormulaOnScalars(name, peers)
+    program, arrays, theta = scalars.formula.program(), scalars.arrays, scalars.formula.theta
+    gradient = program.input_grads if name == "options" else program.value_and_grad
+    want = scalars.gradient()
+    assert_same(gradient(theta, *arrays), want)
+    if name in peers["BY_HAND"]:
+        assert_same(peers["BY_HAND"][name](theta, *arrays), want)
+    slopes = np.ravel(want if name == "options" else want[-1])
+    some = np.arange(0, len(slopes), 1 + len(slopes) // 8)
+    start = scalars.start.tolist()
+    steps = [1e-6 * max(abs(start[k]), 0.1) for k in some]
+    found = [central_difference(scalars, start, k, step) for k, step in zip(some, steps)]
+    np.testing.assert_allclose(slopes[some], found, rtol=1e-6, atol=1e-6 * abs(slopes).max())
+
+
+@long  # to import and to compile takes seconds
+@pytest.mark.parametrize("library", ["jax", "torch"])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_library_agrees_on_a_formula(name, library, load):
+    module = pytest.importorskip(library)
+    peers = load("formula_peers")
+    scalars = FormulaOnScalars(name, peers)
+    run = peers[f"{library}_gradient"](module, name, *scalars.arrays)
+    assert_same(run(), scalars.gradient())
 
 
 # --- balls ---------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def test_a_gradient_takes_a_third_less_memory():
     assert plan.places(0).size < plan.rows and plan.places(4).size == 2 * plan.rows
     text = vgrad.compile(network, parameters).explain(np.ones((100, 8)))
     size = Runner(plan.graph).quick.memory(100)
-    assert f"buffers: {size / 1000:.3g} k bytes" in text
+    assert f"peak: {size / 1000:.3g} k bytes" in text
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])

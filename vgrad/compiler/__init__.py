@@ -3,16 +3,17 @@
 `plan.py` is the page to read first: `compile_plan` lists the passes from a graph to a `Plan`, and
 follows a layer of two neurons through them. In short,
 
-    Graph -> contractions -> families -> levels -> kernels -> rows        once for each graph
-        fuse, trees, order   levels                schedule   layout
-    Plan  -> calls, bound to buffers                                      once for each tile width
-        bound, calls, lowering, watch
+    Graph -> fewer nodes -> contractions -> levels -> kernels -> rows     once for each graph
+          simplify   fuse, trees, order, maxima  levels   schedule  layout
+    Plan  -> places in memory -> calls, bound to them                     once for each tile width
+           lifetimes           bound, calls, arithmetic, lowering, watch
     Bound -> results                                                      once for each tile
              sweep
 
 A kernel is nodes that run together, one class per kind, with a forward and an adjoint: `kernels`
-has maps, `sums` what adds up term by term, `products` what is a matrix product. They never run in a
-sweep. They add calls to lists, once, and a `FusedSweep` goes through the lists.
+has maps, `sums` what adds up term by term, `products` what is a matrix product, `maxima` what a
+softmax takes off. They never run in a sweep. They add calls to lists, once, and a `FusedSweep` goes
+through the lists.
 
 Where a deep graph repeats, `rolled` plans a turn of it, once, and runs it time and again.
 

@@ -207,7 +207,7 @@ class Bound:
 
     def doubtful(self) -> Mask:
         """(count,) for which samples output 0, or any gradient, is not finite; if none has died."""
-        finite = self.finite_gradients() & np.isfinite(self._objective)
+        finite: Mask = self.finite_gradients() & np.isfinite(self._objective)
         return ~finite if self._lost is None else ~finite | self._lost
 
 

@@ -214,10 +214,10 @@ class Calls(Arithmetic):
         fixed = self.grad_is_constant[buffer][turned]
         for some, constant in ((turned[fixed], True), (turned[~fixed], False)):
             if len(some):
-                grads, rows = self.grads[buffer], as_slice(self.grad_at[buffer][some])
-                turn = partial(_turn, grads, rows)
-                if isinstance(rows, slice):
-                    turn = partial(np.negative, grads[rows], grads[rows])
+                grads, where = self.grads[buffer], as_slice(self.grad_at[buffer][some])
+                turn = partial(_turn, grads, where)
+                if isinstance(where, slice):
+                    turn = partial(np.negative, grads[where], grads[where])
                 self.call(turn, constant)
         self.turned[buffer][turned] = False
         return False
@@ -297,7 +297,7 @@ class Calls(Arithmetic):
             self.call(partial(grads.__setitem__, new, 0.0))
 
 
-def _turn(grads: Array, rows: Ints) -> None:
+def _turn(grads: Array, rows: Any) -> None:
     grads[rows] *= -1.0
 
 

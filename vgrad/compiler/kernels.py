@@ -214,7 +214,7 @@ class Map(Kernel):
     def in_order(self, layout: Layout) -> Kernel:
         return self._some(layout.order(self.parents, self.buffer))
 
-    def _some(self, order: Ints) -> Kernel:
+    def _some(self, order: Ints) -> Map:
         parents = tuple(x[order] for x in self.parents)
         return replace(self, nodes=self.nodes[order], parents=parents)
 
@@ -234,7 +234,7 @@ class Map(Kernel):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
-        if self.op is ops.mul and np.array_equal(*self.parents):
+        if self.op is ops.mul and np.array_equal(self.parents[0], self.parents[1]):
             calls.contribute(self.operands[0], shape, partial(self._vjp, calls, _of_square))
             return
         for vjp, operand in zip(self.op.vjp, self.operands):

@@ -56,10 +56,9 @@ class Lifetimes:
     def of(self, rows: Rows | Ints) -> Ints:
         """The blocks of these rows."""
         if isinstance(rows, Rows):
-            if rows.strides is not None:
-                return self.block[rows.flat[:1]]
-            rows = rows.flat
-        return np.unique(self.block[rows])
+            rows = rows.flat if rows.strides is None else rows.flat[:1]
+        blocks: Ints = np.unique(self.block[rows])
+        return blocks
 
     def lives(self, which: int, blocks: Ints, birth: int, death: int) -> None:
         """Values (0) or gradients (1) of these blocks are needed from one time to the other."""

@@ -190,7 +190,7 @@ def _in_order(op: NDArray[np.uint8], parents: Ints) -> Ints:
 def _keys(op: NDArray[np.uint8], parents: Ints) -> NDArray[np.uint64]:
     """(n,) a number that stands for a node's op and operands, whose order may not matter."""
     last, *others = _FACTORS
-    key = op * last
+    key: NDArray[np.uint64] = op * last
     for column, factor in zip(_in_order(op, parents).T, others):
         key += column.astype(np.uint64) * factor
     return key

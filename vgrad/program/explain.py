@@ -64,7 +64,7 @@ def _arrays(runner: Runner, batch: int) -> str:
         f"for {sum(x.sources for x in kernels):,} computed nodes; forward: "
         f"{short(sum(flops))} flops and {short(sum(sizes))} bytes\n"
         f"tiles: {-(-batch // tile):,} of {tile:,} samples; "
-        f"buffers: {short(sweep.memory(tile))} bytes"
+        f"peak: {short(sweep.memory(tile))} bytes"
     )
     if isinstance(sweep, FusedSweep):
         calls, numbers = (short(1e9 * x) for x in sweep.seconds(tile))

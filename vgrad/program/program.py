@@ -214,11 +214,12 @@ class Program:
         One line per kernel: its level and kind, how many nodes of the recorded graph it computes,
         the shapes of its result and operands, whether these are views or gathered, and flops and
         bytes of a forward sweep over the batch, B. The last lines have the totals, the tiles, the
-        memory that a gradient takes beyond its arrays, and its estimated time. Kernels whose result
-        has no B run once per call, those with × n run n times. So few samples that floats are
-        quicker have a table of ops instead. If the function branches, the questions that part the
-        samples come first, each with its line and how many samples got which answer at theta (P,),
-        by default the present one; then the plan of each path. Raises as a call does.
+        most memory that a gradient takes at a time, beyond its arrays, and its estimated time.
+        Kernels whose result has no B run once per call, those with × n run n times. So few samples
+        that floats are quicker have a table of ops instead. If the function branches, the questions
+        that part the samples come first, each with its line and how many samples got which answer
+        at theta (P,), by default the present one; then the plan of each path. Raises as a call
+        does.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]
@@ -228,7 +229,7 @@ class Program:
             1  matmul     15  1 x B = view 8, view 8 x B  1.6 k  7.26 k
             2  tanh        1  1 x B = view 1 x B            100   1.6 k
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
-        tiles: 1 of 100 samples; buffers: 19.3 k bytes; a sample: 48 ns of calls, 13.2 ns of numbers
+        tiles: 1 of 100 samples; peak: 11.3 k bytes; a sample: 48 ns of calls, 13.2 ns of numbers
         """
         call = self.prepared(self.theta(*arrays) if theta is None else theta, arrays)
         with np.errstate(all="ignore"):

@@ -98,9 +98,9 @@ class Call(NamedTuple):
             # Hot path: what fits into a tile, and is finite, skips shards and questions.
             with np.errstate(all="ignore"):
                 found = getattr(sweep, method)(theta, arrays, batch, sweep.tile_for(batch))
-        if found is None or not _are_finite(found.reshape(-1)):
-            found = _settled(_Columns(self, method, wanted, found))
-        answer: Array = found
+                if _are_finite(found.reshape(-1)):
+                    return found  # type: ignore[no-any-return]
+        answer: Array = _settled(_Columns(self, method, wanted, found))
         return answer
 
     def parameter_gradients(self, strict: bool = False) -> tuple[Array, Array]:

@@ -218,8 +218,7 @@ class Program:
         Kernels whose result has no B run once per call, those with × n run n times. So few samples
         that floats are quicker have a table of ops instead. If the function branches, the questions
         that part the samples come first, each with its line and how many samples got which answer
-        at theta (P,), by default the present one; then the plan of each path. Raises as a call
-        does.
+        at theta (P,), by default the present one; then the plan of each path. Raises as calls do.
 
         >>> import vgrad
         >>> w = [vgrad.Value(k) for k in range(8)]

@@ -83,7 +83,8 @@ def _middle(x: Any, base: Rule, pole: Rule) -> Any:
     out = base(x + near)
     if not isinstance(x, np.ndarray):
         return out - pole(x) if near else out
-    out[near] -= pole(x[near])
+    if near.any():
+        out[near] -= pole(x[near])
     return out
 
 

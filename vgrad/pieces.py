@@ -41,7 +41,7 @@ def elementwise(rule: Callable[P, Any]) -> Callable[P, Any]:
             else:
                 out = of_one(flat)
             out = out.reshape(x.shape)
-            return out.astype(x.dtype) if x.dtype.kind == "f" else out
+            return out.astype(x.dtype, copy=False) if x.dtype.kind == "f" else out
 
     return function  # type: ignore[return-value]
 
@@ -50,16 +50,19 @@ def pieces(x: Any, *pieces: tuple[float, Rule]) -> Any:
     """The rule of the first (bound, rule) with x >= bound, applied to each x; nan for nan."""
     if not isinstance(x, np.ndarray):
         return next((rule(x) for bound, rule in pieces if x >= bound), math.nan)
-    out, upper = np.full_like(x, math.nan), math.nan
+    out, left = None, None  # what is left is neither in a piece above nor nan
     for bound, rule in pieces:
-        hit = (x >= bound) & ~(x >= upper)
-        if hit.all():
+        above = x >= bound
+        hit = above if left is None else above & left
+        count = np.count_nonzero(hit)
+        if count == x.size:
             return rule(x)
-        where = hit.nonzero()[0]
-        if where.size:
-            out[where] = rule(x[where])
-        upper = bound
-    return out
+        if count:
+            out = np.full_like(x, math.nan) if out is None else out
+            where = hit.nonzero()[0]
+            out[where] = rule(x.take(where))
+        left = ~above
+    return np.full_like(x, math.nan) if out is None else out
 
 
 def least(x: Any, top: float) -> Any:
@@ -83,13 +86,18 @@ class Polynomial:
         self.arrays = [np.array(x) for x in coefficients]
 
     def __call__(self, t: Any) -> Any:
-        first, *middle, last = self.arrays if isinstance(t, np.ndarray) else self.numbers
-        p = t * first
-        for c in middle:
-            p += c
-            p *= t
-        p += last
-        return p
+        if not isinstance(t, np.ndarray):
+            first, *numbers, last = self.numbers
+            p = t * first
+            for number in numbers:
+                p = (p + number) * t
+            return p + last
+        top, *middle, bottom = self.arrays
+        p = t * top
+        for c in middle:  # a little quicker than p += c and p *= t
+            np.add(p, c, p)
+            np.multiply(p, t, p)
+        return np.add(p, bottom, p)
 
 
 def reflect(q: Any, x: Any, total: float) -> Any:

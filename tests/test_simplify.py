@@ -184,6 +184,40 @@ def test_what_no_output_needs_is_left_out():
     assert len(table) == 4 and "for 1 computed nodes" not in table[2]
 
 
+def test_what_is_chosen_by_a_constant_need_not_differ_between_samples():
+    """Though the other choice does: in a sum it lies among what is shared."""
+    w, never = [Value(1.0), Value(2.0)], Value(0.0, trainable=False)
+
+    def fn(a):
+        chosen = where(never, a, w[0])
+        return 1 + a * w[0] + w[1] * w[0] + chosen * w[0] + a * w[0]
+
+    program = vgrad.compile(fn, w)
+    assert program([1.0, 2.0], [0.5, 1.0]).tolist() == [5.0, 6.0]
+    program.verify([1.0, 2.0], [0.5, 1.0])
+
+
+def test_equal_outputs_are_as_exact_as_the_one_that_is_computed():
+    w = [Value(0.123), Value(0.4567)]
+    fn = lambda x: (x + w[0] * w[0] + w[1] * w[1], x + w[0] * w[0] + w[1] * w[1])  # noqa: E731
+    x = np.random.default_rng(0).uniform(-1, 1, 40)
+    vgrad.compile(fn, w).verify([0.123, 0.4567], x, samples=40)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_minus_of_numbers_that_lie_64_bytes_apart(dtype):
+    """np.negative of NumPy 2.4 reads others instead, if its result lies so as well."""
+    step = 64 // np.dtype(dtype).itemsize
+    w = [Value(0.1 * k) for k in range(1, 2 * step + 1)]
+    pair = w[0], w[step]
+    fn = lambda x: x * vgrad.reciprocal(pair[0]) + 2 * vgrad.reciprocal(pair[1])  # noqa: E731
+    program = vgrad.compile(fn, w, dtype=dtype)
+    for batch in (1, 2):
+        _, gradient = program.value_and_grad(program.theta(), np.ones(batch))
+        want = [-1 / pair[0].data ** 2, -2 / pair[1].data ** 2]
+        np.testing.assert_allclose(gradient[[0, step]], want, rtol=1e-6)
+
+
 # --- every pass by itself ------------------------------------------------------------------------
 
 

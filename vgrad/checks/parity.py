@@ -191,19 +191,12 @@ def _rounded_anew(call: Call, derived: Graph) -> list[bool]:
 
 
 def _inexact(summary: SweepSummary, graph: Graph) -> list[bool]:
-    """Which nodes are computed by a kernel that is not exact, or go up in one."""
-    inexact = [False] * len(graph)
-    visible = np.zeros(summary.nodes, bool)
+    """Which nodes are computed by a kernel that is not exact, as they are or as parts of others."""
+    inexact = np.zeros(summary.nodes, bool)
     for kernel in summary.kernels:
-        visible[kernel.nodes] = True
-        for node in kernel.nodes[kernel.nodes < len(graph)].tolist():
-            inexact[node] = not kernel.exact
-    hidden = ~visible[: len(graph)] & (graph.level > 0)
-    for node in range(len(graph) - 1, -1, -1):
-        if inexact[node]:
-            for parent in graph.parents[node].tolist():
-                inexact[parent] |= bool(parent >= 0 and hidden[parent])
-    return [x and not keeps for x, keeps in zip(inexact, _keep_order(graph))]
+        inexact[kernel.nodes] = not kernel.exact
+    own = inexact[summary.stands].tolist()
+    return [x and not keeps for x, keeps in zip(own, _keep_order(graph))]
 
 
 def _keep_order(graph: Graph) -> list[bool]:

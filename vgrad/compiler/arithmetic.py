@@ -85,6 +85,8 @@ class Arithmetic:
             if out is not None:
                 self.call(partial(np.copyto, out, same.array), same.constant)
             return same if out is None else same._replace(array=out)
+        if function is np.negative and any(_is_strided(x) for x in (operands[0].array, out)):
+            function, operands = np.multiply, (*operands, self.constant(-1.0))
         arrays = [x.array for x in operands]
         constant = all(x.constant for x in operands)
         if out is None:
@@ -156,6 +158,11 @@ class Arithmetic:
 
 
 _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a plain argument
+
+
+def _is_strided(array: Array | None) -> bool:
+    """Whether np.negative might be wrong: NumPy 2.4 is, from numbers 64 bytes apart to others."""
+    return array is not None and not array.flags.c_contiguous
 
 
 def _place(array: Array) -> Any:

@@ -216,7 +216,7 @@ class Calls(Arithmetic):
             if len(some):
                 grads, where = self.grads[buffer], as_slice(self.grad_at[buffer][some])
                 turn = partial(_turn, grads, where)
-                if isinstance(where, slice):
+                if isinstance(where, slice):  # in one piece
                     turn = partial(np.negative, grads[where], grads[where])
                 self.call(turn, constant)
         self.turned[buffer][turned] = False

@@ -83,6 +83,7 @@ class Fused:
     ordered: Mask  # (m,) which contractions must add up their terms in order,
     exact: Mask  # (m,) and which then give what the graph does, to the bit
     one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
+    stands: Ints  # (n + 1,) of the graph's nodes and the 1: which node stands for each
     largest: Mask  # (m,) which contractions are not sums, but the largest of their terms
     asked: Mask  # (m,) which nodes a question depends on: no bit of them may change
     merged: bool = False  # whether nodes that were recorded apart are computed once
@@ -99,14 +100,14 @@ class Fused:
 def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> Fused:
     """The graph as it is, and the node 1. Of an excerpt, `marks` has FROM_... bits of leaves."""
     nothing = np.empty(0, np.intp)
-    marks = marks or {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters}
+    origin, aims = _origins(graph, marks)
     return Fused(
         op=np.append(graph.op, np.uint8(ops.const.code)),
         parents=np.pad(graph.parents, ((0, 1), (0, 0)), constant_values=-1),
         value=np.append(graph.value, 1.0),
         # the last entry, for no parent, serves the node 1: from nothing
-        origin=reached(graph, marks),
-        aims=reached(_differentiable(graph), marks),
+        origin=origin,
+        aims=aims,
         depth=np.append(STEPS * graph.level.astype(np.intp), 0),
         sources=np.append(graph.level > 0, 0),
         outputs=graph.outputs,
@@ -117,8 +118,21 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         exact=np.ones(len(graph) + 1, bool),
         one_sign=np.zeros(len(graph) + 1, bool),
         largest=np.zeros(len(graph) + 1, bool),
+        stands=np.arange(len(graph) + 1),
         asked=asked(graph),
     )
+
+
+def traced_anew(fused: Fused, graph: Graph, marks: dict[int, Ints] | None) -> Fused:
+    """The same with the origins and aims that nodes have by the operands they have now."""
+    now = replace(graph, op=fused.op[:-1], parents=fused.parents[:-1])
+    origin, aims = _origins(now, marks)
+    return replace(fused, origin=origin, aims=aims)
+
+
+def _origins(graph: Graph, marks: dict[int, Ints] | None) -> tuple[Any, Any]:
+    marks = marks or {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters}
+    return reached(graph, marks), reached(_differentiable(graph), marks)
 
 
 def _differentiable(graph: Graph) -> Graph:
@@ -138,4 +152,5 @@ def replaced(fused: Fused, by: Ints) -> Fused:
     parents[gone] = -1
     sources = np.bincount(by, fused.sources, len(by)).astype(np.intp)
     op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
-    return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs)
+    stands = by[fused.stands]
+    return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs, stands=stands)

@@ -28,6 +28,7 @@ from .fuse import (
     split_shared,
     unfused,
 )
+from .fused import traced_anew
 from .kernels import Kernel
 from .layout import Layout, Places, undying
 from .levels import find_kinds, find_levels
@@ -138,7 +139,8 @@ class Plan:
     def summary(self) -> SweepSummary:
         """The plan as `explain` and pictures show it."""
         kernels = [kernel.summary(self.fused) for kernel in self.kernels]
-        return SweepSummary(kernels, len(self.fused.op), self.fused.outputs)
+        fused = self.fused
+        return SweepSummary(kernels, len(fused.op), fused.outputs, fused.stands[:-1])
 
 
 def compile_plan(
@@ -195,7 +197,9 @@ def compile_plan(
     """
     fused = unfused(graph, alone, marks)
     fused = merge_constants(fold_constants(fused, dtype))
-    fused = use_plain_ops(drop_identities(fused))
+    fewer = drop_identities(fused)
+    fused = fused if fewer is fused else traced_anew(fewer, graph, marks)
+    fused = use_plain_ops(fused)
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     fused = join_maxima(contract_sums(fused))

@@ -136,12 +136,15 @@ class RolledPlan:
         parts: list[Any] = [(turn.plan, turn.plan.graph, turn.nodes) for turn in self.turns]
         if self.shared is not None:
             parts.insert(0, (self.shared.sweep, self.shared.graph, self.shared.nodes))
-        kernels = [
-            _everywhere(kernel, len(graph), nodes)
-            for sweep, graph, nodes in parts
-            for kernel in sweep.summary().kernels
-        ]
-        return SweepSummary(kernels, len(self.graph), self.graph.outputs)
+        kernels, stands = list[KernelSummary](), np.arange(len(self.graph))
+        for sweep, graph, nodes in parts:
+            own = sweep.summary()
+            kernels += [_everywhere(kernel, len(graph), nodes) for kernel in own.kernels]
+            first = len(graph) - nodes.shape[1]
+            by = own.stands[first:] - first
+            known = (by >= 0) & (by < nodes.shape[1])
+            stands[nodes[:, known]] = nodes[:, by[known]]
+        return SweepSummary(kernels, len(self.graph), self.graph.outputs, stands)
 
 
 def compile_rolled(

@@ -54,3 +54,4 @@ class SweepSummary(NamedTuple):
     kernels: list[KernelSummary]
     nodes: int  # how many there are
     outputs: NDArray[Any]  # the nodes that the outputs are read from
+    stands: NDArray[Any]  # (n,) of the graph's nodes: which stands for each, as part of it or equal

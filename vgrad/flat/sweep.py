@@ -318,4 +318,5 @@ class PlainSweep:
     def summary(self) -> SweepSummary:
         """The kernels as `explain` and pictures show them."""
         kernels = [kernel.summary(self.graph) for kernel in self.layout.kernels]
-        return SweepSummary(kernels, len(self.graph), self.graph.outputs)
+        n = len(self.graph)
+        return SweepSummary(kernels, n, self.graph.outputs, np.arange(n))

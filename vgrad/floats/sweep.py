@@ -248,7 +248,8 @@ class FloatSweep:
     def summary(self) -> SweepSummary:
         """The ops of each form as kernels, which stand at the form's number in place of a level."""
         kernels = [x for k, text in enumerate(self._texts, start=1) for x in text.summary(k)]
-        return SweepSummary(kernels, len(self.graph), self.graph.outputs)
+        n = len(self.graph)
+        return SweepSummary(kernels, n, self.graph.outputs, np.arange(n))
 
 
 def _compiled(name: str, function: Function) -> Callable[..., Any]:

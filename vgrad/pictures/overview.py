@@ -77,7 +77,7 @@ def overview(runner: Runner) -> Diagram:
 
     Parameters that the same kernels use share a box, and so do the inputs of an argument.
     """
-    kernels, size, outputs = runner.unrolled()
+    kernels, size, outputs, _ = runner.unrolled()
     producer, ranks = _producers(kernels, size)
     if len(kernels) > MOST_KERNELS:
         kernels = _bands(kernels, ranks)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import COMPUTED, EDGES, central_difference, half, random_program, same_bits
+from helpers import COMPUTED, EDGES, central_difference, half, long, random_program, same_bits
 from test_parity import batch_of, check_parity
 
 import vgrad
@@ -186,7 +186,9 @@ def compiled(fn: Callable[..., Any], **options: Any) -> tuple[vgrad.Program, np.
 # --- all sweeps ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [0, 1 << 30], ids=["computed again", "kept"])
+@pytest.mark.parametrize(
+    "kept", [0, pytest.param(1 << 30, marks=long)], ids=["computed again", "kept"]
+)
 @named
 def test_on_arrays_turn_by_turn(fn, kept, monkeypatch):
     monkeypatch.setattr("vgrad.compiler.turns.KEPT_BYTES", kept)

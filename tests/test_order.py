@@ -150,6 +150,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[Any], list[Value]]] = {
         lambda a, b, c, d: (a + b + c) - (a + b + d), [A, B, 1e-9 * A, 1e-9 * B], []),
     "large numbers first": (lambda a, b, c: a + b + c, [1e16 * A, -1e16 * A, B], []),
     "large numbers last": (lambda a, b, c: a + (b + c), [B, 1e16 * A, -1e16 * A], []),
+    "sums from 0 on the right": (
+        lambda a, b, c: -(a - c) + a + (0 + c * b), [A, B, A_], []),
     "large parameters": (lambda x: BIG - SAME + x, [NUMBERS], [BIG, SAME]),
     "a telescoping sum": (
         lambda *x: sum(b - a for a, b in pairwise(x)), [1e8 + s for s in SUMS], []),

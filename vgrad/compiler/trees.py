@@ -140,6 +140,13 @@ class Forest:
         return mask
 
     @cached_property
+    def _adds_two(self) -> Mask:
+        """(m,) which nodes have two operands that are terms, or made of them."""
+        two = self.is_binary.copy()
+        two[self.edges.user[self.zeros]] = False
+        return two
+
+    @cached_property
     def adds(self) -> Mask:
         """(e,) which numbers from outside are added; not the 0 that sum() begins with."""
         adds: Mask = self._from_outside & ~self.zeros
@@ -179,7 +186,7 @@ class Forest:
         u, v, _ = self.fused.parents[products].T
         multiplied = Terms(self.root[products], u, v, self.coef[products])
         terms, own = self._read(self.adds).joined(multiplied), np.append(user, products)
-        at = np.where(self.is_binary[own], own, self._place(own)[0])
+        at = np.where(self._adds_two[own], own, self._place(own)[0])
         at = np.where(named(self.root[self.bends], len(self.root))[terms.node], own, at)
         return terms.take(np.lexsort((own, terms.v == self.fused.one, at, terms.node)))
 
@@ -208,8 +215,8 @@ class Forest:
         return np.flatnonzero(leaf)
 
     def _place(self, nodes: Ints) -> tuple[Ints, Ints]:
-        """The addition above each node, past what only scales or negates, and its side there."""
-        carried = self.inner & ~self.is_binary[self.above]
+        """The addition above each node, past what scales, negates or adds 0; its side there."""
+        carried = self.inner & ~self._adds_two[self.above]
         top: Ints = climb(self.above, np.ones(len(carried)), carried)[0][nodes]
         side: Ints = np.where(self.inner[top], self.side[top], 0)
         at: Ints = self.above[top]

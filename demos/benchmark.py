@@ -563,75 +563,29 @@ def train_gpt(
 # --- Black-Scholes -------------------------------------------------------------------------------
 
 
-class Options:
-    """Call options: spot, strike, years, rate and volatility of each, (B,), and their prices."""
-
-    def __init__(self, count: int) -> None:
-        draw = np.random.default_rng(1337).uniform
-        ranges = [(50.0, 150.0), (50.0, 150.0), (0.1, 2.0), (0.0, 0.1), (0.1, 0.5)]
-        self.arrays = [draw(low, high, count) for low, high in ranges]
-
-    @staticmethod
-    def price(xp: Any, ndtr: Any, s: Any, k: Any, t: Any, r: Any, v: Any) -> Any:
-        """Of one option, or of arrays of them, in the functions of a module."""
-        deviation = v * xp.sqrt(t)
-        d1 = (xp.log(s / k) + (r + 0.5 * v * v) * t) / deviation
-        return s * ndtr(d1) - k * xp.exp(-r * t) * ndtr(d1 - deviation)
-
-    def by_hand(self) -> float:
-        """The prices and the five Greeks, their derivatives, written out."""
-        s, k, t, r, v = self.arrays
-        root = np.sqrt(t)
-        deviation = v * root
-        d1 = (np.log(s / k) + (r + 0.5 * v * v) * t) / deviation
-        n1, n2 = vgrad.ndtr(d1), vgrad.ndtr(d1 - deviation)
-        discount = np.exp(-r * t)
-        owed = k * discount * n2
-        vega = s * root * np.exp(-0.5 * d1 * d1) / math.sqrt(2 * math.pi)
-        return checked(n1, -discount * n2, 0.5 * v * vega / t + r * owed, t * owed, vega)
-
-
 def checked(*greeks: Any) -> float:
     """One number of all of them, for peers to agree on, without going through them all."""
     return sum(float(g[::1000].sum()) for g in greeks)
 
 
 def options_with_greeks(args: argparse.Namespace) -> None:
-    options = Options(args.batch)
-    program = vgrad.compile(partial(options.price, vgrad, vgrad.ndtr), [])
-    plain = vgrad.compile(partial(options.price, vgrad, vgrad.ndtr), [], fuse=False)
+    formula = FORMULAS["options"]
+    arrays, theta = formula.arrays(args.batch), formula.theta
+    program, plain = formula.program(), formula.program(fuse=False)
     peers = [
-        Peer("NumPy by hand", options.by_hand),
-        Peer("vgrad", lambda: checked(*program.input_grads([], *options.arrays))),
-        Peer("vgrad, fuse=False", lambda: checked(*plain.input_grads([], *options.arrays))),
-        *jax_options(options),
-        *torch_options(options),
+        Peer("NumPy by hand", lambda: checked(*formula_peers.options_by_hand(theta, *arrays))),
+        Peer("vgrad", lambda: checked(*program.input_grads(theta, *arrays))),
+        Peer("vgrad, fuse=False", lambda: checked(*plain.input_grads(theta, *arrays))),
     ]
-    compare(f"(i) Black-Scholes: five Greeks of {args.batch:,} options", peers, args)
-
-
-def jax_options(options: Options) -> Iterator[Peer]:
-    jax, special = installed("jax", "jax.scipy.special")
+    jax, torch = installed("jax", "torch")
     if jax is not None:
-        jax.config.update("jax_enable_x64", True)
-        price = partial(options.price, jax.numpy, special.ndtr)
-        greeks = jax.jit(jax.vmap(jax.grad(price, argnums=(0, 1, 2, 3, 4))))
-        run = lambda: checked(*map(np.asarray, greeks(*options.arrays)))  # noqa: E731
-        yield Peer("JAX, jit", run)
-
-
-def torch_options(options: Options) -> Iterator[Peer]:
-    (torch,) = installed("torch")
-    if torch is None:
-        return
-    use_threads(torch)
-
-    def run() -> float:
-        arrays = [torch.from_numpy(x).requires_grad_() for x in options.arrays]
-        total = options.price(torch, torch.special.ndtr, *arrays).sum()
-        return checked(*(g.numpy() for g in torch.autograd.grad(total, arrays)))
-
-    yield Peer("PyTorch, eager", run)
+        jax_greeks = formula_peers.jax_gradient(jax, "options", *arrays)
+        peers.append(Peer("JAX, jit", lambda: checked(*jax_greeks())))
+    if torch is not None:
+        use_threads(torch)
+        torch_greeks = formula_peers.torch_gradient(torch, "options", *arrays)
+        peers.append(Peer("PyTorch, eager", lambda: checked(*torch_greeks())))
+    compare(f"(i) Black-Scholes: five Greeks of {args.batch:,} options", peers, args)
 
 
 # --- branches ------------------------------------------------------------------------------------

@@ -347,7 +347,7 @@ def test_no_two_lives_share_a_place(seed, wanted, monkeypatch):
         times = {}
         for which, rows in enumerate((where_.values, where_.gradients)):
             for row, place in enumerate(rows.tolist()):
-                block = lives.block[row]
+                block = lives.blocks[which][row]
                 birth, death = lives.births[which, block], lives.deaths[which, block]
                 if place >= 0:
                     assert place < where_.size

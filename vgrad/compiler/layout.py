@@ -94,7 +94,6 @@ class Places(NamedTuple):
 
     values: Ints  # (rows,)
     gradients: Ints  # (rows,)
-    block: Ints  # (rows,) which rows stay side by side
     values_die: Mask  # (rows,) whether other numbers may lie there at other times
     gradients_die: Mask
     size: int  # rows of memory
@@ -104,4 +103,4 @@ def undying(rows: int) -> Places:
     """Places of their own for all values and gradients."""
     values = np.arange(rows)
     lasting = np.zeros(rows, bool)
-    return Places(values, rows + values, np.zeros_like(values), lasting, lasting, 2 * rows)
+    return Places(values, rows + values, lasting, lasting, 2 * rows)

@@ -32,87 +32,99 @@ KEEP = 4  # in `wanted`: nothing dies, so that all values and gradients can be l
 
 
 class Lifetimes:
-    """The lives of the blocks of a plan's batched rows, as its kernels run forward and backward.
+    """The lives of blocks of batched rows, as the kernels of a plan run forward and backward.
 
     At time 0 there are the leaves, then come the kernels, then outputs are read, then come the
-    adjoints. Some more rows may have to lie side by side.
+    adjoints, which pass gradients on to what is computed from the wanted leaves. Values lie side by
+    side where a kernel reads them as a slice, gradients where an adjoint does. Some more values may
+    have to.
     """
 
-    def __init__(self, rows: int, kernels: Sequence[Kernel], side_by_side: Sequence[Rows]) -> None:
+    def __init__(
+        self, rows: int, kernels: Sequence[Kernel], side_by_side: Sequence[Rows], wanted: int
+    ) -> None:
         self.kernels = [x for x in kernels if x.buffer == BATCHED]
-        self.last = len(self.kernels) + 1
-        joints = np.zeros(rows + 1, np.intp)
-        reads = [y for x in self.kernels for y in (x.out, *x.operands) if y.buffer == BATCHED]
-        for x in (*reads, *side_by_side):
-            if x.strides is not None and x.array.size > 1:
-                joints[x.flat.min()] += 1
-                joints[x.flat.max()] -= 1
-        joined = np.cumsum(joints)[:-1] > 0  # whether the next row belongs to the same block
-        self.block: Ints = np.cumsum(np.append(0, ~joined[:-1]))[:rows]
-        blocks = int(self.block[-1]) + 1
-        self.births, self.deaths = np.full((2, 2, blocks), EVER)  # of values, and of gradients
+        self.wanted, self.last = wanted, len(self.kernels) + 1
+        read = [y for x in self.kernels for y in (x.out, *x.operands) if y.buffer == BATCHED]
+        passed = [x for x in read if x.origin & wanted]
+        self.blocks = blocks_of(rows, [*read, *side_by_side]), blocks_of(rows, passed)
+        count = max(int(block[-1]) for block in self.blocks) + 1
+        self.births, self.deaths = np.full((2, 2, count), EVER)  # of values, and of gradients
         self.deaths[:] = -1
 
-    def of(self, rows: Rows | Ints) -> Ints:
-        """The blocks of these rows."""
+    def of(self, which: int, rows: Rows | Ints) -> Ints:
+        """The blocks of these rows' values, 0, or gradients, 1."""
         if isinstance(rows, Rows):
             rows = rows.flat if rows.strides is None else rows.flat[:1]
-        blocks: Ints = np.unique(self.block[rows])
+        blocks: Ints = np.unique(self.blocks[which][rows])
         return blocks
 
-    def lives(self, which: int, blocks: Ints, birth: int, death: int) -> None:
-        """Values (0) or gradients (1) of these blocks are needed from one time to the other."""
-        births, deaths = self.births[which], self.deaths[which]
+    def lives(self, which: int, rows: Rows | Ints, birth: int, death: int) -> None:
+        """Values or gradients of these rows are needed from one time to the other."""
+        births, deaths, blocks = self.births[which], self.deaths[which], self.of(which, rows)
         births[blocks] = np.minimum(births[blocks], birth)
         deaths[blocks] = np.maximum(deaths[blocks], death)
 
-    def run(self, wanted: int) -> None:
-        """Let all kernels compute, and pass gradients on to operands from the wanted leaves."""
+    def run(self) -> None:
+        """Let all kernels compute, and pass gradients on."""
         for time, kernel in enumerate(self.kernels, start=1):
-            self.lives(0, self.of(kernel.out), time, time)
+            self.lives(0, kernel.out, time, time)
             back = 2 * self.last - time
-            is_wanted = bool(kernel.out.origin & wanted)
             for x in kernel.operands:
                 if x.buffer == BATCHED:
-                    self.lives(0, self.of(x), time, time)
-                    if x.origin & wanted:
-                        self.lives(1, self.of(x), back, back)
-            if is_wanted:
-                self.lives(1, self.of(kernel.out), back, back)
-                for x in kernel.saved(wanted):
+                    self.lives(0, x, time, time)
+                    if x.origin & self.wanted:
+                        self.lives(1, x, back, back)
+            if kernel.out.origin & self.wanted:
+                self.lives(1, kernel.out, back, back)
+                for x in kernel.saved(self.wanted):
                     if x.buffer == BATCHED:
-                        self.lives(0, self.of(x), back, back)
+                        self.lives(0, x, back, back)
 
-    def fix_constants(self, objective: Rows, wanted: int) -> None:
+    def fix_constants(self, objective: Rows) -> None:
         """Let gradients that are constant, as that of output 0 is, be there before all else."""
         constant = np.zeros(self.births.shape[1], bool)
-        constant[self.of(objective)] = True
+        constant[self.of(1, objective)] = True
         for kernel in reversed(self.kernels):
-            if kernel.out.origin & wanted and constant[self.of(kernel.out)].all():
-                for x in kernel.linear(wanted):
-                    if x.buffer == BATCHED and x.origin & wanted:
-                        constant[self.of(x)] = True
-        self.lives(1, np.flatnonzero(constant), 0, EVER)
+            if kernel.out.origin & self.wanted and constant[self.of(1, kernel.out)].all():
+                for x in kernel.linear(self.wanted):
+                    if x.buffer == BATCHED and x.origin & self.wanted:
+                        constant[self.of(1, x)] = True
+        self.lives(1, np.flatnonzero(constant[self.blocks[1]]), 0, EVER)
 
     def places(self) -> Places:
         """Places for all blocks, which no two have at one time."""
-        count = np.bincount(self.block, minlength=self.births.shape[1])
-        first = np.cumsum(count) - count
-        there, memory = np.full(self.births.shape, -1), _Memory()
-        needed = self.deaths >= 0
-        times = np.nonzero(needed)
-        births, deaths = self.births[times], self.deaths[times]
+        memory, found = _Memory(), list[Ints]()
+        there = np.full(self.births.shape, -1)
+        count = [np.bincount(block, minlength=there.shape[1]) for block in self.blocks]
+        which, block = np.nonzero(self.deaths >= 0)
+        births, deaths = self.births[which, block], self.deaths[which, block]
         # the longest lives that begin at a time come first, and so lie at the beginning
         for k in np.lexsort((-deaths, births)).tolist():
-            which, block = times[0][k], times[1][k]
-            there[which, block] = memory.give(int(count[block]), int(births[k]), int(deaths[k]))
-        within = np.arange(len(self.block)) - first[self.block]
-        values, gradients = (
-            np.where(x[self.block] >= 0, x[self.block] + within, -1) for x in there
-        )
-        values_die, gradients_die = (self.births > 0) | (self.deaths < EVER)
-        dies = values_die[self.block], gradients_die[self.block]
-        return Places(values, gradients, self.block, *dies, memory.size)
+            size = int(count[which[k]][block[k]])
+            there[which[k], block[k]] = memory.give(size, int(births[k]), int(deaths[k]))
+        for own, place, sizes in zip(self.blocks, there, count):
+            within = np.arange(len(own)) - (np.cumsum(sizes) - sizes)[own]
+            found.append(np.where(place[own] >= 0, place[own] + within, -1))
+        dies = (self.births > 0) | (self.deaths < EVER)
+        values_die, gradients_die = (x[own] for x, own in zip(dies, self.blocks))
+        return Places(found[0], found[1], values_die, gradients_die, memory.size)
+
+
+def blocks_of(rows: int, together: Sequence[Rows]) -> Ints:
+    """(rows,) a number for each row, the same for those that have to lie side by side.
+
+    >>> blocks_of(6, [Rows(BATCHED, np.array([1, 2])), Rows(BATCHED, np.array([2, 4]))])
+    array([0, 1, 1, 1, 1, 2])
+    """
+    joints = np.zeros(rows + 1, np.intp)
+    for x in together:
+        if x.strides is not None and x.array.size > 1:
+            joints[x.flat.min()] += 1
+            joints[x.flat.max()] -= 1
+    joined = np.cumsum(joints)[:-1] > 0  # whether the next row belongs to the same block
+    block: Ints = np.cumsum(np.append(0, ~joined[:-1]))[:rows]
+    return block
 
 
 class _Memory:

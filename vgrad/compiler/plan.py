@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops
 from ..arguments import FLOAT64
 from ..cached import cached_property
 from ..flat import (
@@ -116,17 +117,17 @@ class Plan:
             return undying(rows)
         watched, ones = self.layout.watched[BATCHED], self.layout.ones[BATCHED]
         inputs, outputs = row[self.graph.inputs], self.fused.outputs
-        found = Lifetimes(rows, self.kernels, [Rows(BATCHED, watched)])
-        found.lives(0, found.of(inputs), 0, 0)
-        found.lives(0, found.of(np.array(ones)), 0, EVER)
-        found.lives(0, found.of(np.arange(rows)[watched]), 0, found.last)
-        found.lives(0, found.of(self.watched_sums(BATCHED)), found.last, found.last)
-        found.lives(0, found.of(row[outputs[batched[outputs]]]), found.last, EVER)
-        found.run(wanted)
+        found = Lifetimes(rows, self.kernels, [Rows(BATCHED, watched)], wanted)
+        found.lives(0, inputs, 0, 0)
+        found.lives(0, np.array(ones), 0, EVER)
+        found.lives(0, np.arange(rows)[watched], 0, found.last)
+        found.lives(0, self.watched_sums(BATCHED), found.last, found.last)
+        found.lives(0, row[outputs[batched[outputs]]], found.last, EVER)
+        found.run()
         if wanted and batched[outputs[0]]:
-            found.fix_constants(Rows(BATCHED, row[outputs[:1]]), wanted)
+            found.fix_constants(Rows(BATCHED, row[outputs[:1]]))
         if wanted & FROM_INPUTS:
-            found.lives(1, found.of(inputs), 0, EVER)
+            found.lives(1, inputs, 0, EVER)
         return found.places()
 
     def watched_sums(self, buffer: int) -> Ints:
@@ -198,8 +199,8 @@ def compile_plan(
     fused = unfused(graph, alone, marks)
     fused = merge_constants(fold_constants(fused, dtype))
     fewer = drop_identities(fused)
-    fused = fused if fewer is fused else traced_anew(fewer, graph, marks)
-    fused = use_plain_ops(fused)
+    chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()  # what differs may be gone
+    fused = use_plain_ops(traced_anew(fewer, graph, marks) if chosen else fewer)
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     fused = join_maxima(contract_sums(fused))

@@ -157,6 +157,7 @@ def _first_equal(fused: Fused) -> Ints:
     found = np.minimum.reduceat(nodes[order], starts)  # of each key the first node
     nodes, same = nodes[order], np.repeat(found, counts)
     nodes, same = nodes[nodes != same], same[nodes != same]
+    columns = np.ascontiguousarray(parents.T)  # quicker to look at from end to end
     while True:
         alike = _are_alike(op, parents, nodes, same)  # else two keys are equal by chance
         nodes, same = nodes[alike], same[alike]
@@ -164,9 +165,10 @@ def _first_equal(fused: Fused) -> Ints:
             return by[:-1]
         by[nodes] = same
         is_merged = named(nodes, m + 1)
-        x, y, z = parents.T
+        x, y, z = columns
         nodes = np.flatnonzero(is_merged[x] | is_merged[y] | is_merged[z])
         parents[nodes] = by[parents[nodes]]
+        columns[:, nodes] = parents[nodes].T
         keys = _keys(op[nodes], parents[nodes])
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         same = nodes[first][inverse.reshape(-1)]

@@ -49,8 +49,8 @@ class Lifetimes:
         passed = [x for x in read if x.origin & wanted]
         self.blocks = blocks_of(rows, [*read, *side_by_side]), blocks_of(rows, passed)
         count = max(int(block[-1]) for block in self.blocks) + 1
-        self.births, self.deaths = np.full((2, 2, count), EVER)  # of values, and of gradients
-        self.deaths[:] = -1
+        self.births = np.full((2, count), EVER)  # of values, and of gradients
+        self.deaths = np.full((2, count), -1)
 
     def of(self, which: int, rows: Rows | Ints) -> Ints:
         """The blocks of these rows' values, 0, or gradients, 1."""
@@ -83,7 +83,7 @@ class Lifetimes:
 
     def fix_constants(self, objective: Rows) -> None:
         """Let gradients that are constant, as that of output 0 is, be there before all else."""
-        constant = np.zeros(self.births.shape[1], bool)
+        constant = np.zeros(len(self.births[1]), bool)
         constant[self.of(1, objective)] = True
         for kernel in reversed(self.kernels):
             if kernel.out.origin & self.wanted and constant[self.of(1, kernel.out)].all():
@@ -95,8 +95,8 @@ class Lifetimes:
     def places(self) -> Places:
         """Places for all blocks, which no two have at one time."""
         memory, found = _Memory(), list[Ints]()
-        there = np.full(self.births.shape, -1)
-        count = [np.bincount(block, minlength=there.shape[1]) for block in self.blocks]
+        there = np.full_like(self.births, -1)
+        count = [np.bincount(block, minlength=len(there[0])) for block in self.blocks]
         which, block = np.nonzero(self.deaths >= 0)
         births, deaths = self.births[which, block], self.deaths[which, block]
         # the longest lives that begin at a time come first, and so lie at the beginning

@@ -79,6 +79,8 @@ class Bound:
                 steps.append(watch.look)
         if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), objective))
+            turned = calls.turned[SHARED][layout.row[graph.parameters]]
+            self._signs: Any = np.where(turned, -1.0, 1.0) if turned.any() else 1.0
             self._gradient_rows = calls.grad_at[BATCHED]
             self._gradients = [as_slice(self._gradient_rows[x]) for x in inputs]
         self.nbytes = calls.nbytes
@@ -158,7 +160,7 @@ class Bound:
         scale, value = 1.0 / divisor, self._value
         if self._is_shared:  # it was seeded once, but counts for every sample
             scale, value = scale * (self.tiles * self.count), value * self.count
-        return value / divisor, self._totals[self._parameters] * scale
+        return value / divisor, self._totals[self._parameters] * (scale * self._signs)
 
     def read(self, outputs: Array) -> None:
         """Every output of the tile, into (M, count).
@@ -265,6 +267,8 @@ def _calls(plan: Plan, places: Places, width: int, careful: bool, dtype: np.dtyp
     for buffer, ones in zip((SHARED, BATCHED), layout.ones):
         calls.values[buffer][calls.value_at[buffer][ones]] = 1.0
         calls.is_constant[buffer][ones] = True
+        calls.computed[buffer][ones] = True  # nobody asks for their gradients
+    calls.computed[SHARED][layout.row[plan.graph.parameters]] = True  # whose signs come last
     return calls
 
 

@@ -26,7 +26,7 @@ class Calls(Arithmetic):
     Kernels add to `calls`, the hot path of a sweep. A row's first gradient is written and later
     ones are added, so nothing has to be filled with zeros first. A minus is not written: what is
     to be subtracted first leaves its row with the sign turned, and so does all that follows from
-    it, until it meets a row with the other sign, or a leaf.
+    it, until it meets a row with the other sign, or an input; those of parameters come last.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Calls(Arithmetic):
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
         self.turned = [np.zeros(n, bool) for n in rows]  # rows whose gradient has its sign turned,
-        self.computed = [np.zeros(n, bool) for n in rows]  # as those of leaves must not have
+        self.computed = [np.zeros(n, bool) for n in rows]  # as those of inputs must not have
         self.is_turned = False  # whether what an adjoint reads has
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
         self.uses = np.zeros(rows[SHARED], np.intp)  # how many batched kernels read a shared row

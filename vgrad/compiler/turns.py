@@ -91,7 +91,7 @@ class TurnBound(Bound):
         """The gradients of the parameters, (s,), over all tiles since the start."""
         for call in self._finish:
             call()
-        gradients: Array = self._totals[self._parameters]
+        gradients: Array = self._totals[self._parameters] * self._signs
         return gradients
 
 

@@ -165,8 +165,12 @@ def compile_plan(
     ...     return vgrad.tanh(sums[0]) + vgrad.tanh(sums[1])
     >>> plan = compile_plan(vgrad.trace(layer, (2,), parameters=w))
 
-    fold_constants,    What is known is not computed, and what is equal is computed once, if nodes
-    ..., drop_dead     may `merge`. Here there is nothing of the kind.
+    fold_constants     What depends on constants alone is computed. Here nothing.
+    merge_constants    Constants of the same bits become one node. Here there are none.
+    drop_identities    x * 1 and the like become x. Here there are none.
+    use_plain_ops      x ** 2 becomes x * x. Here there is none.
+    merge_equal        Nodes with the same op and operands become one, if they may `merge`. None.
+    drop_dead          What no output needs is left out. Here nothing.
     drop_guards        Guards go where the plain sweep would notice. Here there are none.
     contract_sums      Additions and products become *terms*, c * u * v, of contractions; a bias is
                        a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and

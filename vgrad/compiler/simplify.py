@@ -162,7 +162,7 @@ def _first_equal(fused: Fused) -> Ints:
         alike = _are_alike(op, parents, nodes, same)  # else two keys are equal by chance
         nodes, same = nodes[alike], same[alike]
         if not len(nodes):
-            return by[:-1]
+            break
         by[nodes] = same
         is_merged = named(nodes, m + 1)
         x, y, z = columns
@@ -176,6 +176,9 @@ def _first_equal(fused: Fused) -> Ints:
         older = (known[place] == keys) & (by[found[place]] == found[place]) & (found[place] < same)
         same = np.where(older, found[place], same)
         nodes, same = nodes[nodes != same], same[nodes != same]
+    while (by[by] != by).any():  # what a node was equal to is equal to another
+        by = by[by]
+    return by[:-1]
 
 
 _COMMUTES = by_code(lambda op: op.signs == (1, 1) or op is ops.mul)

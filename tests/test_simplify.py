@@ -218,6 +218,21 @@ def test_minus_of_numbers_that_lie_64_bytes_apart(dtype):
         np.testing.assert_allclose(gradient[[0, step]], want, rtol=1e-6)
 
 
+def test_what_a_kernel_has_computed_of_numbers_that_are_gone_is_not_taken_for_another():
+    """Coefficients in float32 are made for the call, and may lie where others were before."""
+    p = [Value(0.0) for _ in range(4)]
+
+    def fn(x):
+        b, c = x[1], x[2]
+        t = p[2] * p[3] + p[1] * b + p[0] * b + b
+        s = 0 - p[1] * p[3] - p[3] * b - p[3] * b - c
+        return 0 - t + s - (0 + p[0] * p[3] + p[3] * b + p[2] * b - b)
+
+    program = vgrad.compile(fn, p, dtype=np.float32)
+    slopes = program.per_sample_grads([1.0, 2.0, -1.0, 1.0], [[1.0, 2.0, -2.0, 1.0]])
+    assert slopes.tolist() == [[-3.0, -3.0, -3.0, -8.0]]
+
+
 # --- every pass by itself ------------------------------------------------------------------------
 
 

@@ -91,11 +91,12 @@ class Arithmetic:
         constant = all(x.constant for x in operands)
         if out is None:
             key = function, *map(_place, arrays)
-            if key in self._computed:  # by this kernel
+            if not constant and key in self._computed:  # by this kernel
                 return self._computed[key]
             shape = np.broadcast_shapes(*(x.shape for x in arrays))
             out = self.scratch(shape, constant, _dtype(function, arrays))
-            self._computed[key] = Source(out, constant)
+            if not constant:  # whose arrays may be gone, and others at their place
+                self._computed[key] = Source(out)
         by_name = function in _OUT_BY_NAME
         bound = partial(function, *arrays, out=out) if by_name else partial(function, *arrays, out)
         self.call(bound, constant)
@@ -161,7 +162,7 @@ _OUT_BY_NAME = {np.maximum, np.minimum}  # for these NumPy deprecates `out` as a
 
 
 def _is_strided(array: Array | None) -> bool:
-    """Whether np.negative might be wrong: NumPy 2.4 is, from numbers 64 bytes apart to others."""
+    """Whether np.negative might be wrong: that of NumPy 2.4 is from some strides to some."""
     return array is not None and not array.flags.c_contiguous
 
 

@@ -95,8 +95,8 @@ class Arithmetic:
                 return self._computed[key]
             shape = np.broadcast_shapes(*(x.shape for x in arrays))
             out = self.scratch(shape, constant, _dtype(function, arrays))
-            if not constant:  # whose arrays may be gone, and others at their place
-                self._computed[key] = Source(out)
+            if not constant:  # a call keeps its arrays; those of constants may be gone, and others
+                self._computed[key] = Source(out)  # be at their place
         by_name = function in _OUT_BY_NAME
         bound = partial(function, *arrays, out=out) if by_name else partial(function, *arrays, out)
         self.call(bound, constant)

@@ -91,10 +91,10 @@ class Plan:
         """How many numbers of a sample a cache should hold."""
         return sum(self.sizes()[BATCHED])
 
-    def sizes(self) -> list[tuple[int, int]]:
+    def sizes(self, wanted: int = FROM_PARAMETERS) -> list[tuple[int, int]]:
         """Of both buffers: about how many numbers the rows take, and the largest scratch."""
         sizes = []
-        memory = 2 * self.layout.sizes[SHARED], self.places(FROM_PARAMETERS).size
+        memory = 2 * self.layout.sizes[SHARED], self.places(wanted).size
         for buffer, rows in enumerate(memory):
             kernels = [x for x in self.kernels if x.buffer == buffer]
             scratch = max((x.scratch for x in kernels), default=0)

@@ -26,6 +26,7 @@ from .. import ops
 from ..arguments import FLOAT64
 from ..cached import cached_property
 from ..flat import (
+    BATCHED,
     FROM_INPUTS,
     FROM_PARAMETERS,
     Form,
@@ -40,6 +41,7 @@ from ..flat import (
 from ..floats import FloatSweep
 from .estimate import few, stands_alone
 from .fuse import Ints, Mask
+from .lifetimes import KEEP
 from .plan import Plan, compile_plan
 from .trees import LARGEST
 
@@ -110,7 +112,8 @@ class RolledPlan:
 
     def sizes(self) -> list[tuple[int, int]]:
         """Of both buffers: about how many numbers the rows take, and the largest scratch."""
-        sizes = np.array([plan.sizes() for plan in self._plans])  # (plans, buffers, 2)
+        # (plans, buffers, 2); a turn's rows stay for its backward
+        sizes = np.array([plan.sizes(FROM_PARAMETERS | KEEP) for plan in self._plans])
         rows = 2 * np.array([len(self.numbers), len(self.samples)])
         totals = sizes[:, :, 0].sum(axis=0) + rows
         return list(zip(totals.tolist(), sizes[:, :, 1].max(axis=0).tolist()))
@@ -118,7 +121,7 @@ class RolledPlan:
     @cached_property
     def busy(self) -> int:
         """How many numbers of a sample a cache should hold: those of one turn."""
-        return max(plan.busy for plan in self._plans)
+        return max(sum(plan.sizes(FROM_PARAMETERS | KEEP)[BATCHED]) for plan in self._plans)
 
     @property
     def merged(self) -> bool:

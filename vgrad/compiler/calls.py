@@ -46,9 +46,9 @@ class Calls(Arithmetic):
         self.is_constant = [np.zeros(n, bool) for n in rows]  # rows whose value is constant
         self.grad_is_constant = [np.zeros(n, bool) for n in rows]
         self.has_grad = [np.zeros(n, bool) for n in rows]  # rows that have a gradient by now
-        self.turned = [np.zeros(n, bool) for n in rows]  # rows whose gradient has its sign turned,
-        self.computed = [np.zeros(n, bool) for n in rows]  # as those of inputs must not have
-        self.is_turned = False  # whether what an adjoint reads has
+        self.turned = [np.zeros(n, bool) for n in rows]  # rows whose gradient has its sign turned
+        self.computed = [np.zeros(n, bool) for n in rows]  # rows that may: not those of inputs
+        self.is_turned = False  # whether the gradients that an adjoint reads have
         self.kept: dict[Any, Source] = {}  # what forwards leave for adjoints
         self.uses = np.zeros(rows[SHARED], np.intp)  # how many batched kernels read a shared row
         self.forwards: list[tuple[Any, list[Callable[[], Any]]]] = []  # kernels, and their calls

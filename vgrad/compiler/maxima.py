@@ -31,7 +31,11 @@ from .trees import climb, named
 
 
 def join_maxima(fused: Fused) -> Fused:
-    """Turn trees of maxima that feed nothing but stop_gradient into one node each."""
+    """Turn trees of maxima that feed nothing but stop_gradient into one node each.
+
+    Next to them a stop_gradient of any other number is the largest of one, so that where lengths
+    differ, as in a causal model, all positions are one kernel.
+    """
     m, is_max = len(fused.op), (fused.op == ops.maximum.code) & ~fused.asked
     stops = np.flatnonzero(fused.op == ops.stop_gradient.code)
     if fused.alone or not len(stops) or not is_max.any():

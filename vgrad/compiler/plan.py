@@ -203,7 +203,8 @@ def compile_plan(
     fused = unfused(graph, alone, marks)
     fused = merge_constants(fold_constants(fused, dtype))
     fewer = drop_identities(fused)
-    chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()  # what differs may be gone
+    # where a choice is gone, so may be all that differed between samples
+    chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()
     fused = use_plain_ops(traced_anew(fewer, graph, marks) if chosen else fewer)
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused

@@ -736,18 +736,27 @@ def compare_gradients(
     theta, arrays = sequence.theta, sequence.arrays(samples, steps)
     program = sequence.program(steps)
     gradient = program.input_grads if name == "ctc" else program.value_and_grad
+    runs = gradients(sequence_peers, "JAX, scan", name, gradient, theta, arrays, steps)
+    (torch,) = installed("torch")
+    if torch is not None and name == "ctc":
+        runs["PyTorch, ctc_loss"] = sequence_peers.torch_ctc_loss(torch, *arrays)
+    return measured_gradients(runs, args)
+
+
+def gradients(
+    peers: Any, jax_name: str, name: str, gradient: Any, theta: Any, arrays: Any, *sizes: int
+) -> dict[str, Callable[[], Any]]:
+    """What gives the gradient of a program of this name, by vgrad and by every peer of a module."""
     jax, torch = installed("jax", "torch")
     runs: dict[str, Callable[[], Any]] = {"vgrad": lambda: gradient(theta, *arrays)}
     if jax is not None:
-        runs["JAX, scan"] = sequence_peers.jax_gradient(jax, name, steps, *arrays)
+        runs[jax_name] = peers.jax_gradient(jax, name, *sizes, *arrays)
     if torch is not None:
         use_threads(torch)
-        runs["PyTorch, eager"] = sequence_peers.torch_gradient(torch, name, steps, *arrays)
-        if name == "ctc":
-            runs["PyTorch, ctc_loss"] = sequence_peers.torch_ctc_loss(torch, *arrays)
-    if name in sequence_peers.BY_HAND:
-        runs["NumPy by hand"] = partial(sequence_peers.BY_HAND[name], theta, *arrays)
-    return measured_gradients(runs, args)
+        runs["PyTorch, eager"] = peers.torch_gradient(torch, name, *sizes, *arrays)
+    if name in peers.BY_HAND:
+        runs["NumPy by hand"] = partial(peers.BY_HAND[name], theta, *arrays)
+    return runs
 
 
 def measured_gradients(
@@ -805,15 +814,7 @@ def compare_formula(
     theta, arrays = formula.theta, formula.arrays(samples)
     program = formula.program()
     gradient = program.input_grads if name == "options" else program.value_and_grad
-    jax, torch = installed("jax", "torch")
-    runs: dict[str, Callable[[], Any]] = {"vgrad": lambda: gradient(theta, *arrays)}
-    if jax is not None:
-        runs["JAX, jit"] = formula_peers.jax_gradient(jax, name, *arrays)
-    if torch is not None:
-        use_threads(torch)
-        runs["PyTorch, eager"] = formula_peers.torch_gradient(torch, name, *arrays)
-    if name in formula_peers.BY_HAND:
-        runs["NumPy by hand"] = partial(formula_peers.BY_HAND[name], theta, *arrays)
+    runs = gradients(formula_peers, "JAX, jit", name, gradient, theta, arrays)
     return measured_gradients(runs, args), bytes_per_sample(program, *arrays)
 
 

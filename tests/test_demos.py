@@ -228,7 +228,28 @@ SEQUENCES = ["garch", "kalman", "hmm", "orbit", "pendulum", "rnn", "ctc"]
 
 
 class OnScalars:
-    """A sequence's loss as a function of plain numbers or `Value`s, theta or the logits of CTC."""
+    """What a peer computes, as a function of plain numbers or `Value`s, those of `start`."""
+
+    arrays: tuple[Any, ...]
+    start: list[float]
+
+    def __call__(self, *numbers: Any) -> Any:
+        raise NotImplementedError
+
+    def gradient(self) -> tuple[Any, ...]:
+        """What the peers give."""
+        leaves = [Value(x) for x in self.start]
+        value = self(*leaves)
+        value.backward()
+        return self.shaped(value.data, np.array([leaf.grad for leaf in leaves]))
+
+    def shaped(self, value: float, gradient: Any) -> tuple[Any, ...]:
+        """As a peer gives them."""
+        return value, gradient
+
+
+class SequenceOnScalars(OnScalars):
+    """A sequence's loss, a function of theta or the logits of CTC."""
 
     def __init__(self, name: str, peers: dict[str, Any]) -> None:
         sequence = peers["SEQUENCES"][name]
@@ -243,13 +264,16 @@ class OnScalars:
         samples = [*zip(*(x.tolist() for x in self.arrays))]
         return sum(self.loss(list(numbers), *sample) for sample in samples) / len(samples)
 
-    def gradient(self) -> tuple[Any, ...]:
-        """What the peers give."""
-        leaves = [Value(x) for x in self.start]
-        value = self(*leaves)
-        value.backward()
-        gradient = np.array([leaf.grad for leaf in leaves])
-        return (gradient.reshape(self.arrays[0].shape),) if self.is_ctc else (value.data, gradient)
+    def shaped(self, value: float, gradient: Any) -> tuple[Any, ...]:
+        return (gradient.reshape(self.arrays[0].shape),) if self.is_ctc else (value, gradient)
+
+
+def assert_a_library_agrees(
+    library: str, peers: dict[str, Any], scalars: OnScalars, name: str, *sizes: int
+) -> None:
+    module = pytest.importorskip(library)
+    run = peers[f"{library}_gradient"](module, name, *sizes, *scalars.arrays)
+    assert_same(run(), scalars.gradient())
 
 
 def assert_same(got: tuple[Any, ...], want: tuple[Any, ...]) -> None:
@@ -266,7 +290,7 @@ def test_gradients_of_a_sequence(name, load):
     The square of their step is 1e-10, and the roundings of losses of about 1 come to 1e-16 / 1e-5.
     """
     peers = load("sequence_peers")
-    sequence, scalars = peers["SEQUENCES"][name], OnScalars(name, peers)
+    sequence, scalars = peers["SEQUENCES"][name], SequenceOnScalars(name, peers)
     program, arrays = sequence.program(scalars.steps), scalars.arrays
     gradient = program.input_grads if name == "ctc" else program.value_and_grad
     want = scalars.gradient()
@@ -283,12 +307,11 @@ def test_gradients_of_a_sequence(name, load):
 @pytest.mark.parametrize("library", ["jax", "torch"])
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_a_library_agrees_on_a_sequence(name, library, load):
-    module = pytest.importorskip(library)
     peers = load("sequence_peers")
-    scalars = OnScalars(name, peers)
-    run = peers[f"{library}_gradient"](module, name, scalars.steps, *scalars.arrays)
-    assert_same(run(), scalars.gradient())
+    scalars = SequenceOnScalars(name, peers)
+    assert_a_library_agrees(library, peers, scalars, name, scalars.steps)
     if (name, library) == ("ctc", "torch"):
+        module = pytest.importorskip(library)
         assert_same(peers["torch_ctc_loss"](module, *scalars.arrays)(), scalars.gradient())
 
 
@@ -297,13 +320,14 @@ def test_a_library_agrees_on_a_sequence(name, library, load):
 FORMULAS = ["options", "sabr", "cubic", "mdn", "glm", "kan", "gmm"]
 
 
-class FormulaOnScalars:
+class FormulaOnScalars(OnScalars):
     """A formula's mean over two samples, as a function of theta; of options, their sum."""
 
     def __init__(self, name: str, peers: dict[str, Any]) -> None:
         self.formula, self.is_options = peers["FORMULAS"][name], name == "options"
         self.arrays = self.formula.arrays(2)
-        self.start = (np.array(self.arrays) if self.is_options else self.formula.theta).ravel()
+        start = np.array(self.arrays) if self.is_options else self.formula.theta
+        self.start = start.ravel().tolist()
 
     def __call__(self, *numbers: Any) -> Any:
         arrays, w = self.arrays, list(numbers)
@@ -313,13 +337,8 @@ class FormulaOnScalars:
         total = sum(self.formula.fn(vgrad, w, *sample) for sample in samples)
         return total if self.is_options else total / len(samples)
 
-    def gradient(self) -> tuple[Any, ...]:
-        """What the peers give."""
-        leaves = [Value(x) for x in self.start]
-        value = self(*leaves)
-        value.backward()
-        gradient = np.array([leaf.grad for leaf in leaves])
-        return (*gradient.reshape(5, 2),) if self.is_options else (value.data, gradient)
+    def shaped(self, value: float, gradient: Any) -> tuple[Any, ...]:
+        return (*gradient.reshape(5, 2),) if self.is_options else (value, gradient)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -337,7 +356,7 @@ def test_gradients_of_a_formula(name, load):
         assert_same(peers["BY_HAND"][name](theta, *arrays), want)
     slopes = np.ravel(want if name == "options" else want[-1])
     some = np.arange(0, len(slopes), 1 + len(slopes) // 8)
-    start = scalars.start.tolist()
+    start = scalars.start
     steps = [1e-6 * max(abs(start[k]), 0.1) for k in some]
     found = [central_difference(scalars, start, k, step) for k, step in zip(some, steps)]
     np.testing.assert_allclose(slopes[some], found, rtol=1e-6, atol=1e-6 * abs(slopes).max())
@@ -347,11 +366,8 @@ def test_gradients_of_a_formula(name, load):
 @pytest.mark.parametrize("library", ["jax", "torch"])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_library_agrees_on_a_formula(name, library, load):
-    module = pytest.importorskip(library)
     peers = load("formula_peers")
-    scalars = FormulaOnScalars(name, peers)
-    run = peers[f"{library}_gradient"](module, name, *scalars.arrays)
-    assert_same(run(), scalars.gradient())
+    assert_a_library_agrees(library, peers, FormulaOnScalars(name, peers), name)
 
 
 # --- balls ---------------------------------------------------------------------------------------

@@ -131,16 +131,15 @@ def traced_anew(fused: Fused, graph: Graph, marks: dict[int, Ints] | None) -> Fu
 
 
 def _origins(graph: Graph, marks: dict[int, Ints] | None) -> tuple[Any, Any]:
+    """What nodes are computed from, and where gradients go: not to operands without a rule."""
     marks = marks or {FROM_INPUTS: graph.inputs, FROM_PARAMETERS: graph.parameters}
-    return reached(graph, marks), reached(_differentiable(graph), marks)
-
-
-def _differentiable(graph: Graph) -> Graph:
-    """The graph without the operands that have no derivative."""
-    has_rule = np.zeros((256, ops.MAX_ARITY), bool)
+    origin, has_rule = reached(graph, marks), np.zeros((256, ops.MAX_ARITY), bool)
     for op in ops.OPS:
         has_rule[op.code, : op.arity] = [vjp is not None for vjp in op.vjp]
-    return replace(graph, parents=np.where(has_rule[graph.op], graph.parents, -1))
+    parents = np.where(has_rule[graph.op], graph.parents, -1)
+    if np.array_equal(parents, graph.parents):
+        return origin, origin
+    return origin, reached(replace(graph, parents=parents), marks)
 
 
 def replaced(fused: Fused, by: Ints) -> Fused:

@@ -234,36 +234,32 @@ class Map(Kernel):
 
     def adjoint(self, calls: Calls, wanted: int) -> None:
         shape = self.out.shape + calls.tail[self.buffer]
-        if self.op is ops.mul and np.array_equal(self.parents[0], self.parents[1]):
-            calls.contribute(self.operands[0], shape, partial(self._vjp, calls, _of_square))
-            return
-        for vjp, operand in zip(self.op.vjp, self.operands):
-            if vjp is not None and operand.origin & wanted:
-                negative = _is_negative(self._rule(vjp))
-                calls.contribute(operand, shape, partial(self._vjp, calls, vjp), negative)
+        for operand, rule in self._rules(wanted):
+            produce = partial(self._vjp, calls, _without_sign(rule))
+            calls.contribute(operand, shape, produce, _is_negative(rule))
 
     def saved(self, wanted: int) -> list[Rows]:
-        return [x for _, read in self._rules(wanted) for x in read]
+        return [x for _, rule in self._rules(wanted) for x in self._read_by(rule)]
 
     def linear(self, wanted: int) -> list[Rows]:
-        return [x for x, read in self._rules(wanted) if not any(y.origin for y in read)]
+        rules = self._rules(wanted)
+        return [x for x, rule in rules if not any(y.origin for y in self._read_by(rule))]
 
-    def _rules(self, wanted: int) -> Iterator[tuple[Rows, list[Rows]]]:
-        """The operands that get gradients, and the rows that the rule for each reads."""
-        for vjp, operand in zip(self.op.vjp, self.operands):
+    def _rules(self, wanted: int) -> Iterator[tuple[Rows, Graph]]:
+        """The operands that get gradients, each with its recorded rule."""
+        is_square = self.op is ops.mul and are_same(self.operands)
+        for vjp, operand in zip((_of_square,) if is_square else self.op.vjp, self.operands):
             if vjp is not None and operand.origin & wanted:
-                used = _used(self._rule(vjp))[1:]
-                yield (
-                    operand,
-                    [x for x, is_used in zip((self.out, *self.operands), used) if is_used],
-                )
+                yield operand, recorded(self.op, vjp, self.number, leading=2)
 
-    def _rule(self, vjp: ops.Rule) -> Graph:
-        return recorded(self.op, vjp, self.number, leading=2)
+    def _read_by(self, rule: Graph) -> list[Rows]:
+        """The rows whose values a rule reads."""
+        used = _used(rule)[1:]  # behind g
+        return [x for x, is_used in zip((self.out, *self.operands), used) if is_used]
 
-    def _vjp(self, calls: Calls, vjp: ops.Rule, out: Array | None) -> Source:
-        """The result of a rule or, if a minus stands in front of it, what that is the minus of."""
-        g, rule = calls.grad(self.out), _without_sign(self._rule(vjp))
+    def _vjp(self, calls: Calls, rule: Graph, out: Array | None) -> Source:
+        """The result of a rule."""
+        g = calls.grad(self.out)
         values = [  # to gather those that the rule does not use would take time
             calls.value(x, self.buffer) if is_used else calls.zero
             for x, is_used in zip((self.out, *self.operands), _used(rule)[1:])
@@ -273,6 +269,13 @@ class Map(Kernel):
             zero = calls.compute(np.equal, g, calls.zero)
             return calls.compute(_choose_zero, zero, result, out=out)
         return result
+
+
+def are_same(factors: list[Rows]) -> bool:
+    """Whether products are squares, whose gradient is the same to both factors."""
+    if len(factors) != 2 or factors[0].buffer != factors[1].buffer:
+        return False
+    return np.array_equal(factors[0].array, factors[1].array)
 
 
 def _is_negative(rule: Graph) -> bool:

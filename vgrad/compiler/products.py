@@ -13,7 +13,7 @@ from ..flat import BATCHED, SHARED
 from .arithmetic import Source
 from .calls import Calls
 from .fuse import Fused, Ints, Mask
-from .kernels import Kernel, Links, producers
+from .kernels import Kernel, Links, are_same, producers
 from .layout import Layout
 from .sums import Sum
 
@@ -63,7 +63,7 @@ class Grid(Sum):
         self.name = "einsum" if self.operands[0].buffer == BATCHED else "matmul"
         self.scaled = bool((self.coef != 1).any())
         # A sum of squares, such as a penalty, has one gradient, twice, and not two.
-        self.square = not self.scaled and len(self.u) == 1 and np.array_equal(self.u, self.v)
+        self.square = not self.scaled and len(self.u) == 1 and are_same(self.operands)
 
     def _u(self, calls: Calls) -> Source:
         return self._scaled(calls, calls.value(self.operands[0]))

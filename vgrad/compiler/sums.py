@@ -24,7 +24,7 @@ from ..flat import Rows
 from .arithmetic import Source
 from .calls import Calls
 from .fuse import Floats, Fused, Ints, Mask
-from .kernels import Kernel, folded, narrow
+from .kernels import Kernel, are_same, folded, narrow
 from .layout import Layout
 
 SHORT = 32  # terms of the longest of some sums; those are added up turn by turn
@@ -134,7 +134,7 @@ class Chain(Sum):
                 calls.contribute(aims[0], shape, scaled, negative)
             elif aims:
                 values = [scaled(None)]
-                if _are_same(factors):
+                if are_same(factors):
                     values, aims = [calls.compute(np.add, *values, *values)], aims[:1]
                 for x in aims:
                     others = [calls.value(y, self.buffer) for y in factors if y is not x]
@@ -146,13 +146,6 @@ class Chain(Sum):
         if (np.abs(column) == 1).all() and (column == column[0]).all():
             return g
         return calls.compute(np.multiply, g, self._coef(calls, column), out=out)
-
-
-def _are_same(factors: list[Rows]) -> bool:
-    """Whether the terms are squares, whose gradient is the same to both factors."""
-    if len(factors) != 2 or factors[0].buffer != factors[1].buffer:
-        return False
-    return np.array_equal(factors[0].array, factors[1].array)
 
 
 def _plus(calls: Calls, total: Signed, term: Signed, out: Array | None) -> Signed:
@@ -260,7 +253,7 @@ class Segments(Sum):
         g = calls.grad(self.out)
         g = g._replace(array=g.array[:, None]) if self.even else calls.take(g, self.owner)
         aims = [x for x in self.operands if x.origin & wanted]
-        if _are_same(self.operands):
+        if are_same(self.operands):
             g, aims = calls.compute(np.add, g, g), aims[:1]
         for x in aims:
             others = self._values(calls, [y for y in self.operands if y is not x])

@@ -36,7 +36,7 @@ from .errors import (
     ShapeError, TraceError, VgradError, WorkerError,
 )
 from .finite import check_finite
-from .flat import Graph, capture, trace
+from .flat import Graph, capture, gradient, trace
 from .functions import (
     clip, divmod, logical_and, logical_not, logical_or, logsumexp, reciprocal, softmax, square,
     take,
@@ -62,11 +62,11 @@ __all__ = [  # noqa: RUF022
     "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",
     "datasets", "digamma", "divmod", "draw", "elu", "erf", "erfc", "erfcx", "exp", "exp2",
-    "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "hypot", "leaky_relu",
-    "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp", "logical_and",
-    "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches", "minimum", "ndtr",
-    "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma", "pow", "reciprocal",
-    "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
+    "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "gradient", "hypot",
+    "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches",
+    "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma",
+    "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
     "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh",
     "to_dot", "trace", "trunc", "where",
 ]

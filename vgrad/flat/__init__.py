@@ -6,7 +6,7 @@ number, as by `if`, is answered by the numbers of one sample (`questions`), so t
 path which that sample takes; in a pure function, by all answers in turn (`ways`). Whatever the
 outputs need becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s
 becomes one in the same way. The graph is plain data, which is checked, stored in files (`graph`,
-`files`) and differentiated into another graph (`derivatives`).
+`files`) and differentiated into another graph (`derivatives`, `derived`).
 
 `sweep` runs it over a batch and is the file to read first. Every node has a row of a buffer, and
 nodes of one level and one op are computed by one call of NumPy:
@@ -24,14 +24,15 @@ This wing imports the definition, the files at the top of vgrad, and no other wi
 
 # fmt: off
 # isort: off
-from .derivatives import gradient, slope, tangent
+from .derivatives import gradient
+from .derived import gradient_graph, hessian, jacobian, slope, tangent
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
     BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import LoneSample, Question, SampleAnswers, path_of
-from .parts import asked, needed, part, with_parameters
+from .parts import asked, inlined, needed, part, with_parameters
 from .pieces import Form, Pieces, in_pieces, in_turns
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .repeats import program_order
@@ -46,7 +47,8 @@ __all__ = [
     "Header", "KernelSummary", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
     "ReadSummary", "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice",
     "asked", "capture", "duplicates", "exceeds_share", "expect", "from_stored",
-    "gradient", "hash64", "in_pieces", "in_turns", "interpret", "loading_arrays", "needed",
+    "gradient", "gradient_graph", "hash64", "hessian", "in_pieces", "in_turns", "inlined",
+    "interpret", "jacobian", "loading_arrays", "needed",
     "origins", "part", "path_of", "program_order", "reached", "record", "recorded",
     "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",
     "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace", "with_parameters",

@@ -1,176 +1,234 @@
-"""Graphs of gradients: the op table's rules applied to nodes, which records the derivative.
+"""Derivatives as operands: the op table's rules applied to nodes or `Value`s, which records them.
 
-The result is a graph like any other. It compiles, and can be differentiated again.
+    gradients   backward: of one result to many operands, as `Value.backward` does it
+    changes     forward: of many results along one direction
+
+Both go over operands in their order, whatever these are: the nodes of a tape, or `Value`s. What
+they record compiles, and can be differentiated again; `derived` makes graphs of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import product
 from math import inf, isnan, nan
-from operator import add
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..engine import Value
-from .graph import Graph
-from .passes import reached
+from ..arrays import as_operands
+from ..engine import Value, reachable
+from ..operand import Operand
 from .recording import interpret, recorded
 from .tape import Node, Tape
 
-Number = Node | float  # a node, or a number that is known already
+Number = Any  # a node or `Value`, or a float that is known already
+Key = Any  # what stands for an operand: its place on a tape, or the `Value` itself
 
 
-def gradient(graph: Graph, wrt: Any = None, of: int = 0) -> Graph:
-    """The graph with one output more: the gradient of output `of` to the nodes `wrt`.
+def gradient(y: Any, wrt: Any) -> Any:
+    """The derivatives of `y` to `wrt`, as operands: inside a function, or on `Value`s.
 
-    `wrt` are node numbers in an array of any shape, by default `graph.parameters`; `graph.inputs`
-    are others, and the new output has their shape. `of` counts the outputs' numbers, from 0, the
-    objective. So the gradient of the gradient's first number is at `of=1`:
+    `y` is one operand; `wrt` is an operand, or a list, tuple, dict, array or module of them, and
+    the result is like it. The results can be used in what the function returns, and differentiated
+    again, as those of PyTorch's `autograd.grad(..., create_graph=True)`. What `y` does not depend
+    on has the derivative 0, and a gradient of 0 stays 0, as in `Value.backward`.
 
     >>> import vgrad
-    >>> graph = vgrad.trace(lambda x: x**3, ())
-    >>> first = graph.gradient(graph.inputs)
-    >>> second = first.gradient(first.inputs, of=1)
-    >>> vgrad.compile(second)([], [2.0])
-    (array([8.]), array([[12.]]), array([[12.]]))
+    >>> def heat(t, x):  # how well exp(-t) sin(x) fulfils the heat equation u_t = u_xx
+    ...     u = vgrad.exp(-t) * vgrad.sin(x)
+    ...     u_t, u_x = vgrad.gradient(u, [t, x])
+    ...     return u_t - vgrad.gradient(u_x, x)
+    >>> vgrad.compile(heat)([], [0.5, 1.0], [2.0, 3.0])
+    array([0., 0.])
+    >>> x = vgrad.Value(2.0)
+    >>> vgrad.gradient(vgrad.gradient(x**3, x), x)
+    Value(data=12.0, grad=0.0)
 
-    A gradient of 0 stays 0, as in `Value.backward`; `vgrad.finite` has examples. Raises ValueError
-    if `wrt` names anything but nodes of the graph, or if there is no output `of`.
+    Raises TypeError if `y` or a part of `wrt` is no operand.
     """
-    wrt = _as_nodes(graph, graph.parameters if wrt is None else wrt)
-    if isinstance(of, bool) or not hasattr(of, "__index__") or not 0 <= of < len(graph.outputs):
-        raise ValueError(f"of must be an output, 0 to {len(graph.outputs) - 1} (got {of!r})")
-    replay = _Replay(graph)
-    results = replay.gradients(wrt, int(graph.outputs[of]))
-    derived = replay.graph_of([*(replay.nodes[i] for i in graph.outputs.tolist()), *results])
-    shapes = graph.output_shapes if isinstance(graph.output_shapes, list) else [graph.output_shapes]
-    return replace(derived, output_shapes=[*shapes, wrt.shape], leaves=graph.leaves)
+    if not isinstance(y, Operand):
+        raise TypeError(f"y must be one Value or traced value (got {y!r}, a {type(y).__name__})")
+    wanted: list[Operand] = []
+    rebuild = _collected(wrt, wanted)
+    view: Nodes | _Values = Nodes(y.tape) if isinstance(y, Node) else _Values()
+    keys = [view.key(x) for x in wanted]
+    parts = gradients(view, view.key(y), keys)
+    return rebuild(iter([view.operand_of(part) for part in parts]))
 
 
-def tangent(graph: Graph) -> Graph:
-    """The derivative of output 0 along a direction v of theta, as a graph of theta and v, (2 P,).
+def _collected(wrt: Any, found: list[Operand]) -> Callable[[Any], Any]:
+    """Collect the operands of a nesting; returns how to make one like it of as many results."""
+    if isinstance(wrt, Operand):
+        found.append(wrt)
+        return next
+    if isinstance(wrt, np.ndarray):
+        _collected(wrt.ravel().tolist(), found)
+        return lambda results: as_operands(_shaped([next(results) for _ in wrt.flat], wrt.shape))
+    if isinstance(wrt, dict):
+        parts = {key: _collected(part, found) for key, part in wrt.items()}
+        return lambda results: {key: part(results) for key, part in parts.items()}
+    if isinstance(wrt, list | tuple):
+        items, kind = [_collected(part, found) for part in wrt], type(wrt)
+        as_kind = getattr(kind, "_make", kind)  # of a named tuple
+        return lambda results: as_kind([part(results) for part in items])
+    if callable(getattr(wrt, "parameters", None)):
+        return _collected(wrt.parameters(), found)
+    raise TypeError(
+        "wrt must be a Value or traced value, or a list, dict, array or module of them (got "
+        f"{wrt!r}, a {type(wrt).__name__})"
+    )
 
-    It is computed forward, node by node, from the same rules: along one operand an op changes by
-    its vjp with the operand's own change in place of g. Where a change of 0 meets inf it is nan, as
-    by IEEE 754; `slope` has the last word there.
+
+def _shaped(items: Sequence[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array.reshape(shape)
+
+
+# --- over operands -------------------------------------------------------------------------------
+
+
+class Nodes:
+    """The nodes of a tape, by their places."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+
+    def key(self, x: Operand) -> Key:
+        """What stands for an operand; a `Value` that was not recorded stands for itself."""
+        return self.tape.index.get(x, x) if isinstance(x, Value) else self.tape.lift(x)
+
+    def before(self, keys: Iterable[Key]) -> list[Key]:
+        """These and all that they are computed from, operands first."""
+        found, stack = set[int](), list(keys)
+        while stack:
+            if (place := stack.pop()) not in found:
+                found.add(place)
+                stack += self.parents(place)
+        return sorted(found)
+
+    def op(self, place: Key) -> ops.Op:
+        return ops.OPS[self.tape.op[place]]
+
+    def parents(self, place: Key) -> tuple[Key, ...]:
+        """The keys of its operands."""
+        x, y = self.tape.x[place], self.tape.y[place]
+        if y < 0:
+            return () if x < 0 else (x,)
+        return (x, y, self.tape.z[place]) if place in self.tape.z else (x, y)
+
+    def operand(self, place: Key) -> Number:
+        """The operand itself, or its number if it is a constant."""
+        is_constant = self.tape.op[place] == ops.const.code
+        return float(self.tape.value[place]) if is_constant else Node(self.tape, place)
+
+    def operand_of(self, x: Number) -> Node:
+        """What was computed, as an operand."""
+        return Node(self.tape, self.tape.lift(x))
+
+    def count(self) -> int:
+        """How many nodes there are."""
+        return len(self.tape.op)
+
+    def note_lines(self, place: Key, first: int) -> None:
+        """Let errors in the nodes from `first` on lead to the line of the one at `place`."""
+        lines = self.tape.lines
+        if lines and place in lines:
+            lines.update(dict.fromkeys(range(first, len(self.tape.op)), lines[place]))
+
+
+class _Values:
+    """`Value`s, which stand for themselves."""
+
+    def key(self, x: Operand) -> Key:
+        return x
+
+    def before(self, keys: Iterable[Key]) -> list[Key]:
+        return reachable(*keys)[::-1]
+
+    def op(self, value: Key) -> ops.Op:
+        op: ops.Op = value.op
+        return op
+
+    def parents(self, value: Key) -> tuple[Key, ...]:
+        parents: tuple[Key, ...] = value.parents
+        return parents
+
+    def operand(self, value: Key) -> Number:
+        return value._number if value.op is ops.const else value
+
+    def operand_of(self, x: Number) -> Operand:
+        return x if isinstance(x, Operand) else Value(x, trainable=False)
+
+    def count(self) -> int:
+        return 0
+
+    def note_lines(self, value: Key, first: int) -> None:
+        pass
+
+
+View = Nodes | _Values
+
+
+def gradients(view: View, of: Key, wrt: Sequence[Key], guarded: bool = True) -> list[Number]:
+    """The gradient of an operand to others. If `guarded`, one of 0 stays 0 where it meets inf."""
+    before, concerned = view.before([of]), set(wrt)
+    for key in before:
+        if not concerned.isdisjoint(view.parents(key)):
+            concerned.add(key)
+    found: dict[Key, Number] = {of: 1.0}
+    for key in reversed(before):
+        g = found.get(key, 0.0)
+        if key in concerned and not is_zero(g):
+            for k, parent in enumerate(view.parents(key)):
+                if parent in concerned:
+                    _add(found, parent, _part(view, key, k, g, guarded))
+    return [found.get(key, 0.0) for key in wrt]
+
+
+def changes(view: View, of: Sequence[Key], along: dict[Key, Number]) -> list[Number]:
+    """The changes of operands along a direction, which is the changes of others.
+
+    Along one of its operands an op changes by its vjp with the operand's own change in place of g.
+    Where a change of 0 meets inf it is nan, as by IEEE 754: `gradients` has the last word there.
     """
-    replay = _Replay(graph)
-    changes: dict[int, Number] = dict(zip(graph.parameters.tolist(), replay.direction()))
-    for i, parents in enumerate(graph.parents.tolist()):
-        for k, parent in enumerate(parents):
-            if parent in changes:
-                _add(changes, i, replay.part(i, k, changes[parent], guarded=False))
-    return replay.derivative(changes.get(int(graph.outputs[0]), 0.0))
+    found = dict(along)
+    for key in view.before(of):
+        for k, parent in enumerate(view.parents(key)):
+            if parent in found:
+                _add(found, key, _part(view, key, k, found[parent], guarded=False))
+    return [found.get(key, 0.0) for key in of]
 
 
-def slope(graph: Graph) -> Graph:
-    """The same as `tangent` gives, but computed as v times the gradient, number by number.
-
-    So its own gradient is that of what `gradient` gives, even where a gradient of 0 meets inf. It
-    is slower: products of v with each number of the gradient do not become matrix products.
-    """
-    replay = _Replay(graph)
-    parts = replay.gradients(graph.parameters, int(graph.outputs[0]))
-    terms: list[Number] = [v * g for v, g in zip(replay.direction(), parts) if not _is_zero(g)]
-    while len(terms) > 1:  # by halves, as each level of a graph costs a call
-        terms = [*map(add, terms[::2], terms[1::2]), *terms[len(terms) & ~1 :]]
-    return replay.derivative(*terms or [0.0])
+def _add(sums: dict[Key, Number], key: Key, part: Number) -> None:
+    if not is_zero(part):
+        sums[key] = sums[key] + part if key in sums else part
 
 
-def _add(sums: dict[int, Number], node: int, part: Number) -> None:
-    if not _is_zero(part):
-        sums[node] = sums[node] + part if node in sums else part
-
-
-def _is_zero(x: Number) -> bool:
+def is_zero(x: Number) -> bool:
+    """Whether it is known to be 0."""
     return isinstance(x, float) and x == 0
 
 
-def _as_nodes(graph: Graph, wrt: Any) -> NDArray[np.intp]:
-    nodes = np.asarray(wrt)
-    if not nodes.size:
-        raise ValueError(
-            "wrt must name one node or more (got none; a graph without parameters has its "
-            "graph.inputs)"
-        )
-    if nodes.dtype.kind not in "iu":
-        raise ValueError(f"wrt must be node numbers, such as graph.inputs (got {wrt!r})")
-    if (nodes < 0).any() or (nodes >= len(graph)).any():
-        raise ValueError(f"wrt must be nodes of the graph, 0 to {len(graph) - 1} (got {wrt!r})")
-    return nodes.astype(np.intp)
-
-
-class _Replay:
-    """A graph on a new tape, to which nodes that compute its derivatives are added."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.tape = tape = Tape([])
-        rows = zip(graph.op.tolist(), graph.parents.tolist())
-        self.nodes = [tape.record(code, *parents) for code, parents in rows]  # numbered as there
-        leaves = np.flatnonzero(graph.level == 0).tolist()
-        tape.value = dict(zip(leaves, graph.value[leaves].tolist()))
-        tape.inputs = graph.inputs.tolist()
-        values = graph.leaves or [Value(x) for x in graph.value[graph.parameters].tolist()]
-        tape.parameters.leaves = dict(zip(graph.parameters.tolist(), values))
-        tape.labels, tape.lines = dict(graph.labels), dict(graph.lines)
-
-    def gradients(self, wrt: NDArray[Any], of: int) -> list[Number]:
-        """The gradient of node `of` to each of the nodes `wrt`."""
-        concerned = reached(self.graph, {1: wrt}).tolist()  # what depends on wrt; parent -1 not
-        found: dict[int, Number] = {of: 1.0}
-        for i in range(of, -1, -1):
-            g = found.get(i, 0.0)
-            if concerned[i] and not _is_zero(g):
-                for k, parent in enumerate(self.graph.parents[i].tolist()):
-                    if concerned[parent]:
-                        _add(found, parent, self.part(i, k, g))
-        return [found.get(node, 0.0) for node in wrt.ravel().tolist()]
-
-    def direction(self) -> list[Node]:
-        """New parameters, one for each of the graph's: the numbers of a direction v."""
-        zeros = [Value(0.0) for _ in self.graph.parameters]
-        return [Node(self.tape, self.tape.leaf(ops.parameter, zero)) for zero in zeros]
-
-    def part(self, i: int, k: int, g: Number, guarded: bool = True) -> Number:
-        """The vjp of node i for its operand k and the gradient `g`, recorded as nodes.
-
-        If `guarded`, a gradient of 0 gives 0 and never nan.
-        """
-        op = ops.OPS[int(self.graph.op[i])]
-        vjp = op.vjp[k]
-        if vjp is None:
-            return 0.0
-        operands = [self._number(x) for x in self.graph.parents[i, : op.arity].tolist()]
-        known = tuple(x if isinstance(x, float) else None for x in operands)
-        rule = recorded(op, vjp, None if op.static is None else known[op.static], leading=2)
-        before = len(self.tape.op)
-        part = interpret(rule, [g, self.nodes[i], *operands], float, _applied)
-        if guarded and isinstance(g, Node) and isinstance(part, Node) and part is not g:
-            part = ops.guard(g, part) if _loses_zero(op, k, known) else part
-        if self.tape.lines and i in self.graph.lines:  # an error there leads to the line of node i
-            added = range(before, len(self.tape.op))
-            self.tape.lines.update(dict.fromkeys(added, self.graph.lines[i]))
-        return part
-
-    def _number(self, i: int) -> Number:
-        """Node i, or its value if it is a constant."""
-        return float(self.graph.value[i]) if self.graph.op[i] == ops.const.code else self.nodes[i]
-
-    def derivative(self, result: Number) -> Graph:
-        """The graph of one output, a derivative."""
-        return replace(self.graph_of([result]), output_shapes=(), leaves=())
-
-    def graph_of(self, results: Sequence[Number]) -> Graph:
-        """The graph whose outputs are these."""
-        outputs = [x if isinstance(x, Node) else Value(x, trainable=False) for x in results]
-        return self.tape.graph(outputs, self.graph.input_shapes, "a derivative")
+def _part(view: View, key: Key, k: int, g: Number, guarded: bool) -> Number:
+    """The vjp of an operand's op for operand k of that and the gradient `g`, recorded."""
+    op = view.op(key)
+    vjp = op.vjp[k]
+    if vjp is None:
+        return 0.0
+    operands = [view.operand(parent) for parent in view.parents(key)]
+    known = tuple(x if isinstance(x, float) else None for x in operands)
+    rule = recorded(op, vjp, None if op.static is None else known[op.static], leading=2)
+    before = view.count()
+    part = interpret(rule, [g, view.operand(key), *operands], float, _applied)
+    if guarded and isinstance(g, Operand) and isinstance(part, Operand) and part is not g:
+        part = ops.guard(g, part) if _loses_zero(op, k, known) else part
+    view.note_lines(key, before)
+    return part
 
 
 def _applied(op: ops.Op, operands: list[Number], *_: Any) -> Number:

@@ -16,7 +16,7 @@ from ..cached import cached_property
 from ..elsewhere import Elsewhere
 from ..engine import Value
 from ..errors import GraphFormatError, ShapeError
-from ..operand import look
+from ..operand import Operand, look
 from . import files
 from .questions import ANSWERS, Question
 
@@ -63,7 +63,8 @@ class Graph:
     # Of a path: what was asked on it. The last outputs, one for each, have a sample's own answers.
     questions: tuple[Question, ...] = ()
 
-    gradient = Elsewhere("flat", "gradient")
+    gradient = Elsewhere("flat", "gradient_graph")
+    __call__ = Elsewhere("flat", "inlined")
     to_numpy_source = Elsewhere("export", "to_numpy_source")
     _repr_svg_ = Elsewhere("pictures", "notebook_svg")
 
@@ -167,17 +168,25 @@ class Graph:
         if shapes != self.input_shapes:
             raise ShapeError(f"the sample must have shapes {self.input_shapes} (got {shapes})")
         numbers[self.inputs] = [x for array in arrays for x in array.flat]
-        values: list[Value] = []
+        leaves = {}
         for i, number in enumerate(numbers.tolist()):
             op = ops.OPS[self.op[i]]
-            if op.arity:
-                value = op(*[values[p] for p in self.parents[i, : op.arity].tolist()])
-            else:
-                value = Value(number, trainable=op is ops.parameter)
+            if not op.arity:
+                leaves[i] = value = Value(number, trainable=op is ops.parameter)
                 value.op = ops.const if op is ops.const else ops.parameter
-            value.label = self.labels.get(i, "")
-            values.append(value)
-        return values
+                value.label = self.labels.get(i, "")
+        return self.computed_from(leaves)
+
+    def computed_from(self, leaves: dict[int, Any]) -> list[Any]:
+        """Every node, computed from operands or numbers in place of the leaves."""
+        results: list[Any] = []
+        for i, (code, parents) in enumerate(zip(self.op.tolist(), self.parents.tolist())):
+            op = ops.OPS[code]
+            result = op(*[results[p] for p in parents[: op.arity]]) if op.arity else leaves[i]
+            if op.arity and i in self.labels and isinstance(result, Operand):
+                setattr(result, "label", self.labels[i])  # noqa: B010  # which operands have
+            results.append(result)
+        return results
 
 
 def _problems(graph: Graph) -> Iterator[str]:

@@ -1,16 +1,19 @@
-"""Graphs made of a graph: a part of it, or the same with more parameters."""
+"""Graphs made of a graph: a part of it, the same with other leaves; and a graph in a function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
 from ..arguments import Structure
+from ..arrays import as_operands, boxed
 from ..engine import Value
+from ..errors import ShapeError
 from .graph import Graph
 
 
@@ -80,3 +83,58 @@ def with_parameters(graph: Graph, leaves: Sequence[Value]) -> Graph:
         parameters=np.append(graph.parameters, np.arange(n, n + count, dtype=np.int32)),
         leaves=tuple(leaves),
     )
+
+
+def inlined(graph: Graph, *arguments: Any, theta: Any = None) -> Any:
+    """What the graph computes from other operands: a graph called within a function, or on numbers.
+
+    There is one argument for each of the graph's, of its per-sample shape, made of traced values,
+    `Value`s or numbers. The parameters are the `Value`s that the graph was recorded with, or
+    `theta`, (P,), operands or numbers. The result is as the recorded function's was.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> graph = vgrad.trace(lambda x: w * x, ())
+    >>> vgrad.compile(lambda x, y: graph(x + y) ** 2, parameters=[w])([3.0], [1.0], [2.0])
+    array([81.])
+    >>> graph(vgrad.Value(2.0)), graph(2.0, theta=[5.0])
+    (Value(data=6.0, grad=0.0), 10.0)
+
+    Raises ShapeError if an argument or theta does not fit, and ValueError if a graph from a file,
+    which has no `Value`s, is given no theta.
+    """
+    arrays = [np.array(boxed(x), dtype=object) for x in arguments]
+    shapes = tuple(array.shape for array in arrays)
+    if shapes != graph.input_shapes:
+        raise ShapeError(
+            f"arguments must have the graph's shapes {graph.input_shapes} (got {shapes})"
+        )
+    size = len(graph.parameters)
+    if theta is None and size and not graph.leaves:
+        raise ValueError(
+            f"theta must be given, {size} operands or numbers, as the graph has no Values behind "
+            "its parameters (got a graph from a file or of a derivative)"
+        )
+    numbers = np.array(graph.leaves if theta is None else theta, dtype=object)
+    if numbers.shape != (size,):
+        raise ShapeError(
+            f"theta must have shape ({size},), one per parameter (got {numbers.shape})"
+        )
+    constants = np.flatnonzero(graph.op == ops.const.code)
+    leaves = dict(zip(constants.tolist(), graph.value[constants].tolist()))
+    leaves |= zip(graph.inputs.tolist(), (x for array in arrays for x in array.flat))
+    leaves |= zip(graph.parameters.tolist(), numbers.tolist())
+    results = graph.computed_from(leaves)
+    return _structured(iter([results[i] for i in graph.outputs.tolist()]), graph.output_shapes)
+
+
+def _structured(outputs: Iterator[Any], structure: Structure) -> Any:
+    """Outputs as the function returned them: a number, an array, or a tuple of such."""
+    if isinstance(structure, list):
+        return tuple(_structured(outputs, part) for part in structure)
+    if structure == ():
+        return next(outputs)
+    array = np.empty(structure, object)
+    for index in np.ndindex(*structure):
+        array[index] = next(outputs)
+    return as_operands(array)

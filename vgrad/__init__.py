@@ -66,8 +66,8 @@ __all__ = [  # noqa: RUF022
     "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
     "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches",
     "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma",
-    "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
-    "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh",
+    "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh",
+    "softmax", "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh",
     "to_dot", "trace", "trunc", "where",
 ]
 # fmt: on

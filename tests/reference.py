@@ -118,7 +118,7 @@ RULES: dict[str, Rule] = {  # the value, and from it and the operands the deriva
     "ge": (lambda x, y: exact(float(x.value >= y.value)), lambda *_: (None, None)),
     "le": (lambda x, y: exact(float(x.value <= y.value)), lambda *_: (None, None)),
     "eq": (lambda x, y: exact(float(x.value == y.value)), lambda *_: (None, None)),
-    "guard": (lambda x, y: y, lambda z, x, y: (None, ONE)),
+    "guard": (lambda x, y, z: z, lambda out, x, y, z: (None, None, ONE)),
 }  # fmt: skip
 DECIDES = {"relu", "abs", "maximum", "minimum", "gt", "lt", "ge", "le"}
 

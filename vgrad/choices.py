@@ -220,11 +220,13 @@ def ne(x: Any, y: Any) -> Any:
     return (x != y) * 1.0
 
 
-def guard(x: Any, y: Any) -> Any:
-    """y, but 0 where y is nan and x, a gradient, is 0; graphs of gradients need it.
+def guard(x: Any, y: Any, z: Any) -> Any:
+    """z, but 0 where y is nan and x, a gradient, is 0; graphs of gradients need it.
+
+    There y is what x becomes by a rule, and z is that too, or a gradient of it.
 
     >>> nan = float("nan")
-    >>> guard(0.0, nan), guard(1.0, nan)
-    (0.0, nan)
+    >>> guard(0.0, nan, nan), guard(1.0, nan, nan), guard(0.0, 2.0, 3.0)
+    (0.0, nan, 3.0)
     """
-    return select((x == 0) & (y != y), 0.0, y)
+    return select((x == 0) & (y != y), 0.0, z)

@@ -215,5 +215,5 @@ def _method(op: ops.Op) -> Callable[..., Any]:
 for _op in ops.OPS:
     if _op.symbol.isidentifier() and not hasattr(Operand, _op.name) and 1 <= _op.arity <= 2:
         low, high = _op.domain[0]
-        if low < high and _op is not ops.guard:
+        if low < high:
             setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _method(_op))

@@ -297,10 +297,10 @@ where = row(choices.where, (ANY, ANY, ANY), (
     None,
     lambda g, out, c, x, y: where(c, g, 0.0),
     lambda g, out, c, x, y: where(c, 0.0, g)), chooses=True)
-guard = row(choices.guard, TWO, (
-    None,
-    lambda g, out, x, y: where((x == 0) * (y != y), 0.0, g)),
-    fast=lambda x, y: where((x == 0) * (y != y), 0.0, y), chooses=True)
+guard = row(choices.guard, (ANY, ANY, ANY), (
+    None, None,
+    lambda g, out, x, y, z: guard(x, y, g)),
+    fast=lambda x, y, z: where((x == 0) * (y != y), 0.0, z), chooses=True)
 abs = row(choices.abs, ONE, (lambda g, out, x: where(x > 0, g, where(x < 0, -g, 0.0)),),
     forward=operator.abs, ufunc=np.absolute, nonnegative=True, chooses=True)
 stop_gradient = row(choices.stop_gradient, ONE, (None,), "stop", chooses=True)

@@ -45,9 +45,9 @@ __all__ = [
 
 
 def drop_guards(fused: Fused, graph: Graph) -> Fused:
-    """Replace guards by what they guard, guard(x, y) by y, where the plain sweep can take over.
+    """Replace guards by what they guard, guard(x, y, z) by z, where the plain sweep can take over.
 
-    Where y is nan and the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
+    Where the guard would be 0, nan goes on. If nothing hides it, it shows in a result,
     and the plain sweep takes over, which has all guards. Those that a question depends on stay.
     """
     guards = np.flatnonzero((fused.op == ops.guard.code) & ~fused.asked)
@@ -58,7 +58,7 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     if any(behind[graph.op == op.code, k].any() and _hides_nan(op, k) for op, k in uses):
         return fused
     by = np.arange(len(fused.op))
-    by[guards] = fused.parents[guards, 1]
+    by[guards] = fused.parents[guards, 2]
     while (by[by] != by).any():  # a guard of a guard
         by = by[by]
     return replace(replaced(fused, by), unguarded=True)

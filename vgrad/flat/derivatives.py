@@ -226,7 +226,7 @@ def _part(view: View, key: Key, k: int, g: Number, guarded: bool) -> Number:
     before = view.count()
     part = interpret(rule, [g, view.operand(key), *operands], float, _applied)
     if guarded and isinstance(g, Operand) and isinstance(part, Operand) and part is not g:
-        part = ops.guard(g, part) if _loses_zero(op, k, known) else part
+        part = ops.guard(g, part, part) if _loses_zero(op, k, known) else part
     view.note_lines(key, before)
     return part
 

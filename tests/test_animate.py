@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-from helpers import COMPUTED, random_program
+from helpers import EVERY, random_program
 from matplotlib import pyplot
 from matplotlib.backend_bases import KeyEvent, ResizeEvent
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,7 +30,7 @@ import vgrad
 from vgrad import Value
 from vgrad.engine import reachable
 
-BY_NAME = {op.name: op for op in COMPUTED}
+BY_NAME = {op.name: op for op in EVERY}
 
 
 def lines(value: Value, **options: Any) -> list[str]:
@@ -135,7 +135,7 @@ def evaluate(side: str, names: dict[str, Any]) -> float:
     return float(eval(side, {**BY_NAME, "inf": math.inf, "nan": math.nan, **names}))
 
 
-@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", EVERY, ids=lambda op: op.name)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_arithmetic_of_every_op_is_right_as_python(op, seed):
     """In symbols and in numbers, forward and backward; 1e-12 is some thousands of roundings."""

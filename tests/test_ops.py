@@ -12,7 +12,7 @@ from inspect import signature
 
 import numpy as np
 import pytest
-from helpers import COMPUTED, EDGES, central_difference, same_bits
+from helpers import EVERY, EDGES, central_difference, same_bits
 
 import vgrad
 from vgrad import GraphFormatError, Value, ops, special
@@ -53,7 +53,7 @@ def sample(op: ops.Op, rng: random.Random) -> list[float]:
             return numbers
 
 
-@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", EVERY, ids=lambda op: op.name)
 def test_derivatives_agree_with_central_differences(op):
     rng = random.Random(op.code)
     for _ in range(6):
@@ -62,7 +62,7 @@ def test_derivatives_agree_with_central_differences(op):
 
 @pytest.mark.parametrize(
     "op, k",
-    [(op, k) for op in COMPUTED for k, rule in enumerate(op.vjp) if rule],
+    [(op, k) for op in EVERY for k, rule in enumerate(op.vjp) if rule],
     ids=lambda x: getattr(x, "name", x),
 )
 def test_gradcheck_catches_a_wrong_rule(op, k):
@@ -210,10 +210,10 @@ def test_derivatives_at_kinks_and_edges(name, numbers, want):
 def test_every_rule_with_a_kink_is_in_the_list():
     """A row whose rule branches or can divide by zero states what it does there."""
     smooth = {"add", "sub", "mul", "neg", "sin", "cos", "tan", "sinh", "cosh"}
-    assert {name for name, _, _ in KINKS} == {op.name for op in COMPUTED} - smooth
+    assert {name for name, _, _ in KINKS} == {op.name for op in EVERY} - smooth
 
 
-@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", EVERY, ids=lambda op: op.name)
 def test_numbers_arrays_and_values_agree_to_the_bit(op):
     """An array of any layout gives each element what a float and what a Value give."""
     rng = random.Random(op.code)
@@ -235,7 +235,7 @@ def sigmoid(x: float) -> float:
 # The forward rules again, from other sources: NumPy's function, or plain Python by hand.
 # This is the one list to which a row is added that is no function of NumPy's; `test_special` has
 # those of `vgrad.special`, and gelu, which is computed with one.
-SPECIAL = {"gelu", *(op.name for op in COMPUTED if op.definition is getattr(special, op.name, 0))}
+SPECIAL = {"gelu", *(op.name for op in EVERY if op.definition is getattr(special, op.name, 0))}
 BY_HAND = {
     "where": lambda c, x, y: x if c != 0 else y,
     "relu": lambda x: x if x > 0 or math.isnan(x) else 0.0,
@@ -250,7 +250,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize(
-    "op", [op for op in COMPUTED if op.name not in SPECIAL], ids=lambda op: op.name
+    "op", [op for op in EVERY if op.name not in SPECIAL], ids=lambda op: op.name
 )
 def test_forward_rules_agree_with_numpy_or_with_python(op):
     """Within 2 roundings, for the functions that are not correctly rounded, and in nan and inf."""
@@ -405,7 +405,7 @@ def test_bad_operands_are_refused_by_name():
 
 
 def test_every_op_has_a_docstring_and_named_operands():
-    for op in COMPUTED:
+    for op in EVERY:
         names = list(signature(op).parameters)
         assert len(names) == op.arity and op.__name__ == op.name
         heading, blank, text = op.__doc__.split("\n", 2)
@@ -415,7 +415,7 @@ def test_every_op_has_a_docstring_and_named_operands():
 
 
 def test_every_public_op_has_an_example_its_derivative_and_operands_by_name():
-    for op in [op for op in COMPUTED if op.name in vgrad.__all__]:
+    for op in [op for op in EVERY if op.name in vgrad.__all__]:
         assert ">>> import vgrad" in op.__doc__ and f"vgrad.{op.name}(" in op.__doc__
         assert any(word in op.__doc__ for word in ("derivative", "gradient")), op
         operands = [0.5 * (low + high) for low, high in op.domain]
@@ -465,11 +465,11 @@ def test_operands_may_have_defaults():
 
 def test_every_row_with_a_public_name_is_one_of_vgrads():
     """What a new row needs besides is its name in `vgrad.__all__`."""
-    internal = {op for op in COMPUTED if not op.symbol.isidentifier()} | {ops.guard, ops.ierfcx}
-    assert {op.name for op in set(COMPUTED) - internal} <= set(vgrad.__all__)
+    internal = {op for op in EVERY if not op.symbol.isidentifier()} | {ops.guard, ops.ierfcx}
+    assert {op.name for op in set(EVERY) - internal} <= set(vgrad.__all__)
 
 
-SMOOTH = [op for op in COMPUTED if any(op.vjp) and op not in (ops.guard, ops.mul)]
+SMOOTH = [op for op in EVERY if any(op.vjp) and op not in (ops.guard, ops.mul)]
 
 
 @pytest.mark.parametrize("op", SMOOTH, ids=lambda op: op.name)

@@ -394,7 +394,7 @@ def test_a_guard_that_is_asked_about_stays():
     """Where nan would show in the result of a tanh, and floor, but no other sweep may be asked."""
 
     def fn(x, y):
-        asked, other = ops.guard(x, y), ops.guard(y, x)
+        asked, other = ops.guard(x, y, y), ops.guard(y, x, x)
         return vgrad.tanh(asked) + vgrad.tanh(other), vgrad.floor(asked)
 
     plan = compile_plan(asking(fn, [(), ()], 1))

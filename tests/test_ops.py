@@ -12,7 +12,7 @@ from inspect import signature
 
 import numpy as np
 import pytest
-from helpers import EVERY, EDGES, central_difference, same_bits
+from helpers import EDGES, EVERY, central_difference, same_bits
 
 import vgrad
 from vgrad import GraphFormatError, Value, ops, special

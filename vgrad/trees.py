@@ -55,6 +55,13 @@ class Tree:
                     names[k] = name + (f"[{', '.join(map(str, index))}]" if index else "")
         return tuple(names)
 
+    @cached_property
+    def labels(self) -> dict[Value, str]:
+        """The names of those that have one: by their place in a nesting, or their own label."""
+        if isinstance(self.places, np.ndarray):
+            return {}
+        return dict(zip(self.values, self.names))
+
     def unflatten(self, theta: Any, dtype: np.dtype[Any] = FLOAT64) -> Nesting:
         """The nesting of numbers, from theta (P,) or any array (..., P), as of gradients.
 
@@ -123,7 +130,7 @@ def as_tree(parameters: Any) -> Tree:
     """
     if isinstance(parameters, Tree):
         return parameters
-    if not _holds_parameters(parameters) and not isinstance(parameters, Iterable | Value):
+    if not _holds_parameters(parameters) and not isinstance(parameters, Iterable):
         raise TypeError(
             "parameters must be a list of Values, a module, or a nesting of dicts, lists and "
             f"arrays of Values (got {parameters!r})"

@@ -47,8 +47,8 @@ __all__ = [
 def drop_guards(fused: Fused, graph: Graph) -> Fused:
     """Replace guards by what they guard, guard(x, y, z) by z, where the plain sweep can take over.
 
-    Where the guard would be 0, nan goes on. If nothing hides it, it shows in a result, and the plain
-    sweep takes over, which has all guards. Those that a question depends on stay.
+    Where the guard would be 0, nan goes on. If nothing hides it, it shows in a result, and the
+    plain sweep takes over, which has all guards. Those that a question depends on stay.
 
     Where z is not y but a gradient of it, as in second derivatives, z goes on to the operands of y.
     There it meets what y is nan of: y is x times r, and x is 0, so r is not finite, nor is z * r.

@@ -25,14 +25,14 @@ This wing imports the definition, the files at the top of vgrad, and no other wi
 # fmt: off
 # isort: off
 from .derivatives import gradient
-from .derived import gradient_graph, hessian, jacobian, slope, tangent
+from .derived import Leaves, gradient_graph, hessian, jacobian, slope, tangent, weighted
 from .files import Arrays, Header, Path, expect, loading_arrays, save_arrays
 from .graph import (
     BATCHED, FROM_INPUTS, FROM_PARAMETERS, SHARED, STORED, Graph, from_stored, to_stored,
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import LoneSample, Question, SampleAnswers, path_of
-from .parts import asked, inlined, needed, part, with_parameters
+from .parts import asked, inlined, needed, part, shared, with_parameters
 from .pieces import Form, Pieces, in_pieces, in_turns
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .repeats import program_order
@@ -44,13 +44,13 @@ from .tape import Tape
 
 __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Form", "Graph",
-    "Header", "KernelSummary", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
+    "Header", "KernelSummary", "Leaves", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
     "ReadSummary", "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice",
-    "asked", "capture", "duplicates", "exceeds_share", "expect", "from_stored",
-    "gradient", "gradient_graph", "hash64", "hessian", "in_pieces", "in_turns", "inlined",
-    "interpret", "jacobian", "loading_arrays", "needed",
-    "origins", "part", "path_of", "program_order", "reached", "record", "recorded",
-    "require_buffers", "require_samples", "run_alone", "save_arrays", "short", "slope",
-    "span_lengths", "spans", "strides_of", "tangent", "to_stored", "trace", "with_parameters",
+    "asked", "capture", "duplicates", "exceeds_share", "expect", "from_stored", "gradient",
+    "gradient_graph", "hash64", "hessian", "in_pieces", "in_turns", "inlined", "interpret",
+    "jacobian", "loading_arrays", "needed", "origins", "part", "path_of", "program_order",
+    "reached", "record", "recorded", "require_buffers", "require_samples", "run_alone",
+    "save_arrays", "shared", "short", "slope", "span_lengths", "spans", "strides_of",
+    "tangent", "to_stored", "trace", "weighted", "with_parameters",
 ]
 # fmt: on

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import add
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from .. import ops
 from ..engine import Value
 from .derivatives import Nodes, Number, changes, gradients, is_zero
 from .graph import Graph
+from .parts import part
 from .tape import Node, Tape
+
+Leaves = Literal["inputs", "parameters"]
 
 
 def gradient_graph(graph: Graph, wrt: Any = None, of: Any = 0) -> Graph:
@@ -46,72 +49,83 @@ def gradient_graph(graph: Graph, wrt: Any = None, of: Any = 0) -> Graph:
     replay = _Replay(graph)
     keys = wrt.ravel().tolist()
     rows = [gradients(replay.view, output, keys) for output in outputs]
-    derived = replay.graph_of([*replay.outputs(), *(part for row in rows for part in row)])
+    derived = replay.graph_of([*replay.outputs(), *(x for row in rows for x in row)])
     shapes = graph.output_shapes if isinstance(graph.output_shapes, list) else [graph.output_shapes]
     shape = (len(outputs), *wrt.shape) if several else wrt.shape
     return replace(derived, output_shapes=[*shapes, shape], leaves=graph.leaves)
 
 
-def jacobian(graph: Graph, wrt: NDArray[Any], guarded: bool = False) -> Graph:
-    """The graph with more outputs: the derivatives of its M outputs to n nodes `wrt`, (M, n).
+def jacobian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
+    """The outputs, M, and their derivatives to n leaves, (M, n), behind them.
 
-    Forward, node of `wrt` by node, or backward, output by output, whichever is fewer. If `guarded`,
-    a gradient of 0 stays 0 where it meets inf, which holds backward only.
+    Forward, leaf by leaf, or backward, output by output, whichever are fewer. If `guarded`, a
+    gradient of 0 stays 0 where it meets inf, which holds backward only.
     """
-    replay, keys = _Replay(graph), wrt.tolist()
-    outputs = graph.outputs.tolist()
+    replay, outputs = _Replay(graph), graph.outputs.tolist()
+    keys = replay.leaves(leaves)
     if len(keys) < len(outputs) and not guarded:
         columns = [changes(replay.view, outputs, {key: 1.0}) for key in keys]
         rows = [list(row) for row in zip(*columns)]
     else:
         rows = [gradients(replay.view, output, keys, guarded) for output in outputs]
-    return replay.graph_of([*replay.outputs(), *(part for row in rows for part in row)])
+    return replay.graph_of([*replay.outputs(), *(x for row in rows for x in row)])
 
 
-def hessian(graph: Graph, wrt: NDArray[Any], guarded: bool = False) -> Graph:
-    """The second derivatives of output 0 to n nodes `wrt`, as n (n + 1) / 2 outputs.
+def hessian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
+    """The second derivatives of output 0 to n leaves, as n (n + 1) / 2 outputs.
 
-    They are the rows of the lower triangle: (0, 0), (1, 0), (1, 1), (2, 0) and so on.
+    They are the rows of the lower triangle: (0, 0), (1, 0), (1, 1), (2, 0) and so on. They are
+    computed forward over backward, or if `guarded` backward over backward.
     """
-    replay, keys = _Replay(graph), wrt.tolist()
-    view = replay.view
+    replay = _Replay(graph)
+    view, keys = replay.view, replay.leaves(leaves)
     firsts = gradients(view, int(graph.outputs[0]), keys, guarded)
-    if guarded:
-        rows = [
-            gradients(view, view.key(g), keys[: i + 1]) if isinstance(g, Node) else [0.0] * (i + 1)
-            for i, g in enumerate(firsts)
-        ]
-        return replay.graph_of([part for row in rows for part in row])
     places = [view.key(view.operand_of(g)) for g in firsts]
+    if guarded:
+        rows = [gradients(view, place, keys[: i + 1]) for i, place in enumerate(places)]
+        return replay.graph_of([x for row in rows for x in row])
     columns = [changes(view, places[j:], {key: 1.0}) for j, key in enumerate(keys)]
     return replay.graph_of([columns[j][i - j] for i in range(len(keys)) for j in range(i + 1)])
 
 
-def tangent(graph: Graph, count: int = 1) -> Graph:
-    """The derivatives of the first outputs along a direction v of theta, of theta and v, (2 P,).
-
-    They come first, and behind them the outputs, if there are more than one.
-    """
+def weighted(graph: Graph) -> Graph:
+    """The sum of the outputs, each times a weight, (M,), which is one more argument."""
     replay = _Replay(graph)
-    along = dict(zip(graph.parameters.tolist(), replay.direction()))
-    return replay.along(changes(replay.view, graph.outputs[:count].tolist(), along), count)
+    weights = replay.tape.argument((len(graph.outputs),), "cotangent")
+    terms = [weight * output for weight, output in zip(weights, replay.outputs())]
+    derived = replay.graph_of([sum(terms[1:], terms[0]), *replay.outputs()])
+    return replace(derived, input_shapes=(*graph.input_shapes, weights.shape))
 
 
-def slope(graph: Graph, count: int = 1) -> Graph:
-    """The same as `tangent` gives, but computed as v times the gradient, number by number.
+def tangent(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
+    """The derivatives of the outputs along a direction v of some leaves; and the outputs.
 
-    So it is right, and so is its own gradient, even where a gradient of 0 meets inf. It is slower:
-    products of v with each number of the gradient do not become matrix products.
+    v are as many more leaves: parameters behind theta, (2 P,), or one more argument. Computed
+    forward; if `guarded`, as v times the gradient, number by number. That is right, and so is its
+    own gradient, even where a gradient of 0 meets inf. It is slower: products of v with each number
+    of the gradient do not become matrix products.
     """
-    replay = _Replay(graph)
-    direction, found = replay.direction(), []
-    for output in graph.outputs[:count].tolist():
-        parts = gradients(replay.view, output, graph.parameters.tolist())
-        terms: list[Number] = [v * g for v, g in zip(direction, parts) if not is_zero(g)]
-        while len(terms) > 1:  # by halves, as each level of a graph costs a call
-            terms = [*map(add, terms[::2], terms[1::2]), *terms[len(terms) & ~1 :]]
-        found += terms or [0.0]
-    return replay.along(found, count)
+    replay, outputs = _Replay(graph), graph.outputs.tolist()
+    keys, direction = replay.leaves(leaves), replay.direction(leaves)
+    if guarded:
+        found = []
+        for output in outputs:
+            parts = gradients(replay.view, output, keys)
+            terms: list[Number] = [v * g for v, g in zip(direction, parts) if not is_zero(g)]
+            while len(terms) > 1:  # by halves, as each level of a graph costs a call
+                terms = [*map(add, terms[::2], terms[1::2]), *terms[len(terms) & ~1 :]]
+            found += terms or [0.0]
+    else:
+        found = changes(replay.view, outputs, dict(zip(keys, direction)))
+    derived = replay.graph_of([*found, *replay.outputs()])
+    more = ((len(keys),),) if leaves == "inputs" else ()
+    return replace(derived, input_shapes=(*graph.input_shapes, *more))
+
+
+def slope(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
+    """The derivative of output 0 along a direction, as `tangent` has it, and nothing else."""
+    derived = tangent(part(graph, graph.outputs[:1], ()), leaves, guarded)
+    return part(derived, derived.outputs[:1], ())
 
 
 def _as_output(graph: Graph, of: Any) -> int:
@@ -155,14 +169,18 @@ class _Replay:
         """The graph's own outputs."""
         return [self.nodes[i] for i in self.graph.outputs.tolist()]
 
-    def direction(self) -> list[Node]:
-        """New parameters, one for each of the graph's: the numbers of a direction v."""
-        zeros = [Value(0.0) for _ in self.graph.parameters]
-        return [Node(self.tape, self.tape.leaf(ops.parameter, zero)) for zero in zeros]
+    def leaves(self, leaves: Leaves) -> list[int]:
+        """The nodes of the inputs, or of the parameters."""
+        nodes: list[int] = getattr(self.graph, leaves).tolist()
+        return nodes
 
-    def along(self, parts: Sequence[Number], count: int) -> Graph:
-        """The graph of derivatives along a direction, and of several also the outputs."""
-        return self.graph_of([*parts, *self.outputs()[:count]] if count > 1 else parts)
+    def direction(self, leaves: Leaves) -> list[Node]:
+        """As many new leaves: the numbers of a direction v."""
+        count = len(self.leaves(leaves))
+        if leaves == "inputs":
+            return list(self.tape.argument((count,), "tangent")) if count else []
+        places = [self.tape.leaf(ops.parameter, Value(0.0)) for _ in range(count)]
+        return [self.tape.node(place) for place in places]
 
     def graph_of(self, results: Sequence[Number]) -> Graph:
         """The graph whose outputs are these numbers."""

@@ -83,6 +83,14 @@ class Graph:
         """(Q, 1) what the questions were answered with."""
         return np.array([[question.answer] for question in self.questions]).reshape(-1, 1)
 
+    @cached_property
+    def argument_names(self) -> list[str]:
+        """What the arguments are called, by the labels of their inputs; else input0 and so on."""
+        sizes = [count(shape) for shape in self.input_shapes]
+        firsts = np.append(self.inputs, -1)[np.cumsum([0, *sizes])[:-1]].tolist()
+        labels = [self.labels.get(node, "") if size else "" for node, size in zip(firsts, sizes)]
+        return [label.split("[")[0] or f"input{i}" for i, label in enumerate(labels)]
+
     def follows(self, outputs: NDArray[Any]) -> NDArray[np.bool_]:
         """(B,) which samples follow this path, given every output for each, (M, B), or answers.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import distinct_leaves
 from ..engine import Value
 from ..errors import TraceError
+from ..trees import as_tree
 
 
 class Parameters:
@@ -22,15 +23,16 @@ class Parameters:
 
     def __init__(
         self,
-        given: Iterable[Value] | None = None,
+        given: Any = None,
         complete: bool = False,
         found: Sequence[Value] = (),
     ) -> None:
-        self.given = None if given is None else distinct_leaves("parameters", given)
-        self.first = found if self.given is None else self.given
+        self.given = None if given is None else as_tree(given)
+        self.first = found if self.given is None else self.given.values
         self.leaves: dict[int, Value] = {}  # those recorded so far, by place, in the order of theta
         self.complete = complete
-        self._wanted = frozenset(self.given or ())
+        self._wanted = frozenset(() if self.given is None else self.given.values)
+        self.labels: dict[Value, str] = {} if self.given is None else self.given.labels
         self.frozen: dict[int, Value] = {}  # trainable leaves that became constants, by place
         self._clean: set[Value] = set()  # known to depend on no parameter
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Structure
+from ..arguments import Structure, count
 from ..arrays import as_operands, boxed
 from ..engine import Value
 from ..errors import ShapeError
@@ -68,19 +68,43 @@ def part(graph: Graph, outputs: NDArray[np.int32], shapes: Structure) -> Graph:
     )
 
 
+def shared(graph: Graph, arguments: Sequence[int]) -> Graph:
+    """The graph with some of its arguments as parameters, behind its own: all samples share them.
+
+    >>> import vgrad
+    >>> graph = shared(vgrad.trace(lambda x, y: x * y, (), ()), [1])
+    >>> graph.inputs, graph.parameters, graph.input_shapes
+    (array([0], dtype=int32), array([1], dtype=int32), ((),))
+    """
+    shapes, chosen = graph.input_shapes, set(arguments)
+    ends = np.cumsum([count(shape) for shape in shapes])
+    nodes = np.split(graph.inputs, ends[:-1])
+    moved = np.concatenate([nodes[i] for i in arguments])
+    op = graph.op.copy()
+    op[moved] = ops.parameter.code
+    return replace(
+        graph,
+        op=op,
+        inputs=np.concatenate([moved[:0], *(x for i, x in enumerate(nodes) if i not in chosen)]),
+        parameters=np.concatenate([graph.parameters, moved]),
+        input_shapes=tuple(x for i, x in enumerate(shapes) if i not in chosen),
+        leaves=(),
+    )
+
+
 def with_parameters(graph: Graph, leaves: Sequence[Value]) -> Graph:
     """The graph with more parameters, which it does not use, behind its own: `leaves` are all."""
     more = leaves[len(graph.parameters) :]
     if not more:
         return graph
-    n, count = len(graph), len(more)
+    n, new = len(graph), len(more)
     return replace(
         graph,
-        op=np.append(graph.op, np.full(count, ops.parameter.code, np.uint8)),
-        parents=np.pad(graph.parents, ((0, count), (0, 0)), constant_values=-1),
+        op=np.append(graph.op, np.full(new, ops.parameter.code, np.uint8)),
+        parents=np.pad(graph.parents, ((0, new), (0, 0)), constant_values=-1),
         value=np.append(graph.value, [leaf._number for leaf in more]),
-        level=np.pad(graph.level, (0, count)),
-        parameters=np.append(graph.parameters, np.arange(n, n + count, dtype=np.int32)),
+        level=np.pad(graph.level, (0, new)),
+        parameters=np.append(graph.parameters, np.arange(n, n + new, dtype=np.int32)),
         leaves=tuple(leaves),
     )
 

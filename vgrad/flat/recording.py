@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from threading import get_ident
@@ -40,7 +40,7 @@ PAUSE = 0.01  # seconds, four times as long after each attempt
 def trace(
     fn: Callable[..., Any],
     *shapes: Shape,
-    parameters: Iterable[Value] | None = None,
+    parameters: Any = None,
     lines: bool = False,
 ) -> Graph:
     """Call `fn` once on nodes in place of numbers, and return what it computed as a `Graph`.
@@ -162,9 +162,7 @@ def _published(graph: Graph) -> Graph:
     return graph
 
 
-def capture(
-    *roots: Any, parameters: Iterable[Value] | None = None, inputs: Sequence[Any] = ()
-) -> Graph:
+def capture(*roots: Any, parameters: Any = None, inputs: Sequence[Any] = ()) -> Graph:
     """Turn the `Value`s that `roots` were computed from into a `Graph` that can be replayed.
 
     The first root is the objective. Each of `inputs` is a leaf `Value`, or a list or array of

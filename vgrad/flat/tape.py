@@ -105,7 +105,7 @@ class Tape:
 
     def __init__(
         self,
-        parameters: Iterable[Value] | None = None,
+        parameters: Any = None,
         lines: bool = False,
         complete: bool = False,
         found: Sequence[Value] = (),
@@ -191,8 +191,8 @@ class Tape:
         if value.op is not ops.const:
             self.leaves[place] = value
         self.value[place] = value._number
-        if value.label:
-            self.labels[place] = value.label
+        if label := self.parameters.labels.get(value) or value.label:
+            self.labels[place] = label
         if op is ops.input:
             self.inputs.append(place)
         elif op is ops.parameter:

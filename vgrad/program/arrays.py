@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,13 +11,32 @@ from ..arguments import Array, Shape, Structure, as_numbers, count
 from ..errors import ShapeError
 from ..flat import require_samples
 
+Axes = tuple[int | None, ...]  # where the batch is in each argument; None for what has none
 
-def as_batch(arrays: Any, dtype: np.dtype[Any]) -> tuple[list[Array], int, tuple[Shape, ...]]:
-    """The arrays as floats, (B,) or (B, numbers); the batch size B; and the shape of one sample."""
+
+class Batch(NamedTuple):
+    """A program's arguments, checked: arrays (B,) or (B, numbers), and the shape of one sample.
+
+    `shared` are the arguments that are the same for all samples.
+    """
+
+    rows: list[Array]
+    size: int
+    shapes: tuple[Shape, ...]
+    shared: tuple[int, ...] = ()
+
+
+def as_batch(arrays: Any, dtype: np.dtype[Any], axes: Axes | int | None = 0) -> Batch:
+    """The arguments of a call: arrays with a batch axis, and numbers that all samples share.
+
+    `axes` says which axis of each argument the batch is, or of all of them; the first by default.
+    """
     checked = [
         x if type(x) is np.ndarray and x.dtype is dtype and x.ndim else _as_array(x, i, dtype)
         for i, x in enumerate(arrays)
     ]
+    if axes != 0 or not all([x.ndim for x in checked]):
+        return _with_axes(checked, dtype, axes)
     batch = len(checked[0]) if checked else 1
     for array in checked:
         if len(array) != batch:
@@ -27,16 +46,46 @@ def as_batch(arrays: Any, dtype: np.dtype[Any]) -> tuple[list[Array], int, tuple
         raise ShapeError("the batch must have at least one sample (got none)")
     shapes = tuple([x.shape[1:] for x in checked])
     rows = [x if x.ndim < 3 else x.reshape(batch, count(x.shape[1:])) for x in checked]
-    return rows, batch, shapes
+    return Batch(rows, batch, shapes)
+
+
+def _with_axes(arrays: list[Array], dtype: np.dtype[Any], axes: Axes | int | None) -> Batch:
+    """The arguments where the batch is not the first axis of each."""
+    each = axes if isinstance(axes, tuple) else (axes,) * len(arrays)
+    if len(each) != len(arrays):
+        raise ShapeError(f"in_axes must have one axis per array, {len(arrays)} (got {each})")
+    shared = tuple(i for i, (x, axis) in enumerate(zip(arrays, each)) if axis is None or not x.ndim)
+    moved = list(arrays)
+    for i, axis in enumerate(each):
+        if i not in shared:
+            assert axis is not None
+            if not -arrays[i].ndim <= axis < arrays[i].ndim:
+                raise ShapeError(
+                    f"array {i} must have the axis {axis} that in_axes names as its batch (got "
+                    f"shape {arrays[i].shape})"
+                )
+            moved[i] = np.moveaxis(arrays[i], axis, 0)
+    rows, batch, shapes, _ = as_batch([x for i, x in enumerate(moved) if i not in shared], dtype)
+    own, all_shapes = iter(rows), iter(shapes)
+    return Batch(
+        [_everywhere(x, batch) if i in shared else next(own) for i, x in enumerate(arrays)],
+        batch,
+        tuple([x.shape if i in shared else next(all_shapes) for i, x in enumerate(arrays)]),
+        shared,
+    )
+
+
+def _everywhere(x: Array, batch: int) -> Array:
+    """An array as that of every sample, without memory of its own: (B,) or (B, numbers)."""
+    if not x.size:
+        raise ShapeError(f"an array that all samples share must have numbers (got shape {x.shape})")
+    return np.broadcast_to(x.reshape(-1) if x.ndim else x, (batch, x.size) if x.ndim else (batch,))
 
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
         require_samples(len(x), count(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
-    array = as_numbers(x, f"array {i}", dtype)
-    if array.ndim == 0:
-        raise ShapeError(f"array {i} must have a batch axis (got the single number {array})")
-    return array
+    return as_numbers(x, f"array {i}", dtype)
 
 
 def structured(outputs: Iterator[Array], structure: Structure) -> Any:

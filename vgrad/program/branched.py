@@ -23,7 +23,7 @@ from ..arguments import Array
 from ..errors import PathsWarning, TraceError
 from ..flat import LoneSample, Question
 from ..lines import user_frame
-from .call import Call, Total
+from .call import Call, Total, taken
 from .paths import Groups, Paths, Samples
 from .runner import Runner
 
@@ -57,9 +57,10 @@ class BranchedCall:
         batch: int,
         executor: Executor | None = None,
         doubts: list[Any] | None = None,
+        shared: tuple[int, ...] = (),
     ) -> None:
         self.paths, self.given, self.arrays, self.batch = paths, theta, arrays, batch
-        self.executor, self.doubts = executor, doubts
+        self.executor, self.doubts, self.shared = executor, doubts, shared
         self.lone: list[tuple[Samples, Question]] = []  # samples alone, and where they left
         self._groups: Groups | None = None  # once all samples are known to take their paths
 
@@ -144,8 +145,8 @@ class BranchedCall:
 
     def some(self, samples: Samples) -> BranchedCall:
         """The call with these samples alone."""
-        arrays = [array[samples] for array in self.arrays]
-        options = self.executor, self.doubts
+        arrays = taken(self.arrays, samples, len(samples), self.shared)
+        options = self.executor, self.doubts, self.shared
         return BranchedCall(self.paths, self.given, arrays, len(samples), *options)
 
     @property
@@ -293,13 +294,12 @@ class BranchedCall:
 
     def _call(self, runner: Runner, samples: Samples) -> Call:
         """The call of these samples alone."""
-        arrays = self.arrays
+        arrays, batch = self.arrays, len(samples)
         doubts: list[Any] | None = None if self.doubts is None else []
-        if len(samples) < self.batch:
-            arrays = [array.take(samples, axis=0) for array in arrays]
-        return Call(
-            runner, self._theta(runner), arrays, len(samples), self.executor, doubts, samples
-        )
+        if batch < self.batch:
+            arrays = taken(arrays, samples, batch, self.shared)
+        options = self.executor, doubts, samples, self.shared
+        return Call(runner, self._theta(runner), arrays, batch, *options)
 
     def _theta(self, runner: Runner) -> Array:
         if self.given is None:
@@ -351,7 +351,13 @@ class BranchedCall:
         warnings.warn_explicit(text, PathsWarning, *key[2:], registry=registry)
 
 
-def first_paths(paths: Paths, theta: Array | None, arrays: Sequence[Array], batch: int) -> Paths:
+def first_paths(
+    paths: Paths,
+    theta: Array | None,
+    arrays: Sequence[Array],
+    batch: int,
+    shared: tuple[int, ...],
+) -> Paths:
     """Find the path of sample 0, and if parameters are to be found as well, those of all samples.
 
     Returns the same paths, which then all take every parameter.
@@ -360,7 +366,7 @@ def first_paths(paths: Paths, theta: Array | None, arrays: Sequence[Array], batc
     assert recorder is not None
     paths.add(paths.new_runner(recorder.graph(theta, arrays, 0)))
     if recorder.parameters is None and paths.branch:
-        BranchedCall(paths, theta, arrays, batch).explore()
+        BranchedCall(paths, theta, arrays, batch, shared=shared).explore()
     return paths.settled()
 
 

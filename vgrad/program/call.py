@@ -31,7 +31,8 @@ class Call(NamedTuple):
 
     Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes the shards.
     A list of doubts takes the samples whose first answer was not finite. `numbers` are those of the
-    samples in the batch that a user gave, if they are only a part of it.
+    samples in the batch that a user gave, if they are only a part of it. `shared` are the arguments
+    that are the same for every sample: their arrays have no memory of their own.
     """
 
     runner: Runner
@@ -41,10 +42,23 @@ class Call(NamedTuple):
     executor: Executor | None = None
     doubts: list[Any] | None = None
     numbers: Any = None
+    shared: tuple[int, ...] = ()
 
     def outputs(self) -> Array:
         """Every output for every sample, (M, B)."""
-        return self._columns("outputs", 0)
+        call = self.sharing() if self.shared else self
+        return call._columns("outputs", 0)
+
+    def sharing(self) -> Call:
+        """The call in which what all samples share are parameters, behind theta: computed once."""
+        own = [x for i, x in enumerate(self.arrays) if i not in self.shared]
+        common = [np.ravel(self.arrays[i][0]) for i in self.shared]
+        return self._replace(
+            runner=self.runner.sharing(self.shared),
+            theta=np.concatenate([self.theta, *common]),
+            arrays=own,
+            shared=(),
+        )
 
     def gradient(self, divisor: float, aux: bool = False) -> Total:
         """The sum of output 0 over the batch, divided, and its gradient (P,).
@@ -52,7 +66,10 @@ class Call(NamedTuple):
         With `aux` also every output, (M, B). Of a path, without `aux`, the answers of its samples,
         (Q, B), or (0, B) if all follow it; those that do not do not count.
         """
-        runner, theta, arrays, batch, _, _, _ = self
+        if self.shared:
+            value, gradient, outputs = self.sharing().gradient(divisor, aux)
+            return value, gradient[: len(self.theta)], outputs
+        runner, theta, arrays, batch = self[:4]
         found: Total | None = None
         first = runner.first(theta, batch)
         if first != "plain" and not aux and batch <= (sweep := runner.sweep(first)).tile:
@@ -90,7 +107,7 @@ class Call(NamedTuple):
 
     def _columns(self, method: str, wanted: int) -> Array:
         """Numbers of every sample, (n, B), by a method of the sweeps."""
-        runner, theta, arrays, batch, _, _, _ = self
+        runner, theta, arrays, batch = self[:4]
         first, found = runner.first(theta, batch), None
         rows = len(runner.graph.inputs if wanted else runner.graph.outputs)
         few = first != "plain" and rows * batch <= SHORT
@@ -129,9 +146,9 @@ class Call(NamedTuple):
         return sample if self.numbers is None else int(self.numbers[sample])
 
     def some(self, samples: Any) -> Call:
-        """The call with these samples alone."""
-        arrays = [array[samples] for array in self.arrays]
-        return self._replace(arrays=arrays, batch=len(arrays[0]) if arrays else self.batch)
+        """The call with these samples alone, a slice of them or their numbers."""
+        batch = len(np.broadcast_to(0.0, self.batch)[samples])  # without memory of its own
+        return self._replace(arrays=taken(self.arrays, samples, batch, self.shared), batch=batch)
 
     def shards(
         self,
@@ -161,6 +178,13 @@ class Call(NamedTuple):
         whole = self._replace(executor=None, doubts=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
         return _results([(part, name, method, tile, *options) for part in parts], self.executor)
+
+
+def taken(
+    arrays: Sequence[Array], samples: Any, batch: int, shared: tuple[int, ...]
+) -> list[Array]:
+    """The arrays of some samples, as many as `batch`; what all share stays without memory."""
+    return [x[:batch] if i in shared else x[samples] for i, x in enumerate(arrays)]
 
 
 def is_finite(value: float, gradient: Array) -> bool:

@@ -20,6 +20,7 @@ class Options(NamedTuple):
     dtype: Any
     check_finite: bool
     paths: int
+    in_axes: int | tuple[int | None, ...] | None = 0
 
     def checked(self) -> Options:
         """The same, if all are valid; raises TypeError or ValueError if one is not."""
@@ -37,8 +38,24 @@ class Options(NamedTuple):
             )
         if not ops.is_count(paths):
             raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
-        dtype = _as_dtype(self.dtype)
-        return self._replace(tile=tile and int(tile), dtype=dtype, paths=int(paths))
+        return self._replace(
+            tile=tile and int(tile),
+            dtype=_as_dtype(self.dtype),
+            paths=int(paths),
+            in_axes=_as_axes(self.in_axes),
+        )
+
+
+def _as_axes(axes: Any) -> int | tuple[int | None, ...] | None:
+    parts = axes if isinstance(axes, tuple | list) else [axes]
+    for axis in parts:
+        if axis is not None and (isinstance(axis, bool) or not hasattr(axis, "__index__")):
+            raise TypeError(
+                "in_axes must be an axis, None for what all samples share, or a sequence with one "
+                f"of these for each argument (got {axes!r})"
+            )
+    known = tuple(axis if axis is None else int(axis) for axis in parts)
+    return known if isinstance(axes, tuple | list) else known[0]
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:

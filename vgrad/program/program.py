@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from ..arguments import Array, Shape, as_numbers, as_theta, distinct_leaves
+from ..arguments import Array
 from ..elsewhere import Elsewhere
-from ..engine import Value
-from ..errors import ShapeError
 from ..flat import Graph, Path
 from ..optim import Optimiser
+from ..trees import Tree, as_tree
 from . import checkpoint
-from .arrays import as_batch, split, structured
-from .branched import BranchedCall, first_paths
-from .call import Call
+from .arrays import split, structured
+from .derivatives import Derivatives
 from .explain import explain
 from .options import Options
-from .paths import Paths
-from .recorder import ProcessLock, Recorder
+from .parameters import Parametrised
+from .recordings import AnyCall, Source
 from .replay import check_gradient, check_outputs, check_per_sample, check_sums, is_doubtful
-from .runner import Runner
-
-Source = Callable[..., Any] | Graph
-AnyCall = Call | BranchedCall
 
 
 def compile(
-    fn: Source,
-    parameters: Iterable[Value] | None = None,
+    fn: Source | None = None,
+    parameters: Any = None,
     *,
+    in_axes: int | Sequence[int | None] | None = 0,
+    once: Callable[[], Any] | None = None,
     reduce: Literal["mean", "sum"] = "mean",
     fuse: bool = True,
     tile: int | None = None,
@@ -41,15 +37,26 @@ def compile(
     dtype: Any = np.float64,
     check_finite: bool = False,
     paths: int = 64,
-) -> Program:
-    """Make a function of one sample, or a graph, run over batches.
+) -> Any:
+    """Make a function of one sample, or a graph, run over batches: a `Program`.
 
     `fn` takes one sample, a node or an array of nodes per argument, and returns the objective, or
     a tuple that begins with it. Nothing runs yet: the first call with arrays of a new per-sample
-    shape records `fn`, and later calls replay that, which is kept as long as the program.
-    `parameters` are leaf `Value`s, in the order of theta; by default every trainable leaf that `fn`
-    reaches on the paths of the first batch, in order of first use. `reduce` says whether
-    `value_and_grad` takes the mean or the sum over the batch.
+    shape records `fn`, and later calls replay that, until `program.forget()`. What `fn` reads
+    besides its arguments and parameters, a number of Python's or an array that it closes over, is
+    recorded as it is then: make it an argument, or a parameter, if it is to change. Without `fn`
+    it is a decorator: `@vgrad.compile(parameters=[w])`.
+
+    `parameters` are leaf `Value`s in the order of theta: a list of them, a module, or any nesting
+    of dicts, lists and arrays, as `{"W": W, "b": b}`. Those that are not `trainable` stay what they
+    are, without a place in theta. By default every trainable leaf that `fn` reaches on the paths of
+    the first batch, in order of first use. `reduce` says whether `value_and_grad` takes the mean or
+    the sum over the batch; `once` is a function without arguments, a term of the parameters alone,
+    as a prior or penalty, that it adds once.
+
+    `in_axes` says which axis of each argument is the batch, as in `jax.vmap`: one for all, or a
+    sequence with one for each; None for an array that all samples share, as a plain number is
+    anyway. What all samples share is computed once.
 
     With `fuse`, sums run as matrix products where they can. A sum is added up as it is written, to
     the bit, where its terms may have been made to cancel: where no number in it is rounded, where
@@ -88,20 +95,42 @@ def compile(
 
     Raises TypeError or ValueError for arguments of the wrong kind.
     """
-    options = Options(reduce, fuse, tile, executor, dtype, check_finite, paths).checked()
+    options = Options(
+        reduce,
+        fuse,
+        tile,
+        executor,
+        dtype,
+        check_finite,
+        paths,
+        in_axes,  # type: ignore[arg-type]
+    ).checked()
+    tree = None if parameters is None else as_tree(parameters)
+    if once is not None and (tree is None or not callable(once)):
+        raise TypeError(
+            f"once must be a function without arguments, beside the parameters that it is a "
+            f"function of, in parameters= (got {once!r}{', without parameters' * (tree is None)})"
+        )
+    if fn is None:
+        return partial(_program, tree=tree, options=options, once=once)
+    return _program(fn, tree, options, once)
+
+
+def _program(
+    fn: Source, tree: Tree | None, options: Options, once: Callable[[], Any] | None
+) -> Program:
+    """The program of a function or graph, its options checked."""
     if isinstance(fn, Graph):
-        if parameters is not None:
+        if tree is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
         fn.check()
-        return Program(fn, list(fn.leaves), options)
-    if not callable(fn):
+        tree = Tree(list(fn.leaves), fn.leaves)
+    elif not callable(fn):
         raise TypeError(f"compile takes a function or a Graph (got {fn!r}, a {type(fn).__name__})")
-    if parameters is not None:
-        parameters = distinct_leaves("parameters", parameters)
-    return Program(fn, parameters, options)
+    return Program(fn, tree, options, once)
 
 
-class Program:
+class Program(Derivatives, Parametrised):
     """What `compile` returns: pure functions of theta (P,) and arrays.
 
     The first axis of every array is the batch, of size B. Arrays are anything NumPy takes as real
@@ -124,91 +153,54 @@ class Program:
            [2.]])
     """
 
-    def __init__(self, fn: Source | None, parameters: list[Value] | None, options: Options) -> None:
-        self._fn = fn
-        self._parameters = parameters  # None until the first trace finds them
-        self._finds_parameters = parameters is None
-        self._options = options
-        self.paths: dict[tuple[Shape, ...], Paths] = {}  # never changed, but replaced by another
-        self._recording = ProcessLock()
-        self._new_runner = partial(
-            Runner, fuse=options.fuse, tile=options.tile, dtype=options.dtype
+    def __repr__(self) -> str:
+        known = (
+            "parameters to be found" if self._tree is None else f"{len(self.theta())} parameters"
         )
-        self._numbers: Array | None = None  # theta, if there are no Values behind it
-        if isinstance(fn, Graph):
-            self._known(fn.input_shapes).add(self._new_runner(fn))
-            if not fn.leaves:
-                self._numbers = fn.value[fn.parameters]
+        times = len(self.paths)
+        recorded = f"recorded for {times} shape{'s' * (times != 1)} of arguments"
+        return f"Program({self._signature}, {known}, {recorded if times else 'not recorded yet'})"
 
-    def __call__(self, theta: Any, *arrays: Any) -> Any:
+    _repr_svg_ = Elsewhere("pictures", "notebook_svg")
+
+    def __call__(self, theta: Any, *arrays: Any, **named: Any) -> Any:
         """Every output for every sample, (B,) or (B, ...); a tuple if there are several."""
-        call = self.prepared(theta, arrays)
+        call = self.prepared(theta, arrays, named)
         outputs = call.outputs()
         if self._options.check_finite and not np.isfinite(outputs).all():
             for part in call.parts():
                 check_outputs(part, part.outputs())
         return structured(iter(outputs), call.runner.output_shapes)
 
-    def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False) -> Any:
+    def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False, **named: Any) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
         With `aux=True` a pair takes the value's place: the value, and every output as from a call.
         """
-        call = self.prepared(theta, arrays, scalar=True)
+        call = self.prepared(theta, arrays, named, scalar=True)
         value, gradient, outputs = self._gradient(call, aux)
+        if self._once is not None:
+            more, part = self._once.value_and_grad(call.theta)
+            value, gradient = value + more, gradient + part
         if outputs is not None:
             return (value, structured(iter(outputs), call.runner.output_shapes)), gradient
         return value, gradient
 
-    def input_grads(self, theta: Any, *arrays: Any) -> tuple[Array, ...]:
+    def input_grads(self, theta: Any, *arrays: Any, **named: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: one array for each argument."""
-        call = self.prepared(theta, arrays, scalar=True)
+        call = self.prepared(theta, arrays, named, scalar=True)
         graph = call.runner.graph
         gradients = self._per_sample(call, "input_gradients", "inputs")
         return tuple(split(gradients, graph.input_shapes))
 
-    def per_sample_grads(self, theta: Any, *arrays: Any) -> Array:
+    def per_sample_grads(self, theta: Any, *arrays: Any, **named: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
-        call = self.prepared(theta, arrays, scalar=True)
+        call = self.prepared(theta, arrays, named, scalar=True)
         return self._per_sample(call, "parameter_gradients", "parameters").T
-
-    def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any) -> Array:
-        """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
-
-        It takes as long as two or three gradients, and no Hessian is made. It is the derivative of
-        that gradient as `Graph.gradient` gives it, also where a gradient of 0 meets inf; there it
-        takes longer. Raises as a call does, also for a v of the wrong length.
-
-        >>> import vgrad
-        >>> w = vgrad.Value(3.0)
-        >>> program = vgrad.compile(lambda x: (w * x) ** 2, parameters=[w])
-        >>> program.hessian_vector_product([3.0], [1.0], [1.0, 2.0])
-        array([5.])
-        """
-        call = self.prepared(theta, arrays, scalar=True)
-        size, divisor = len(call.theta), self._divisor(call)
-        both = np.concatenate([call.theta, as_theta(v, size, self._options.dtype, "v")])
-        products = (self._along(part, both, divisor) for part in call.parts())
-        return sum(products, np.zeros(size, self._options.dtype))
-
-    def _along(self, call: Call, both: Array, divisor: int) -> Array:
-        """A Hessian-vector product; `both` is theta and then the vector, (2 P,)."""
-        # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
-        along = call._replace(runner=call.runner.along, theta=both)
-        total = along.gradient(divisor)
-        if not np.isfinite(total[1]).all():
-            # Forward a change met inf; backward it may be a gradient of 0, which stays 0.
-            if self._options.check_finite:
-                check_gradient(call, *call.gradient(divisor))
-            along = call._replace(runner=call.runner.along_carefully, theta=both)
-            total = along.gradient(divisor)
-        if self._options.check_finite:
-            check_gradient(along, *total)
-        return total[1][: len(call.theta)]
 
     verify = Elsewhere("checks", "verify")
 
-    def explain(self, *arrays: Any, theta: Any = None) -> str:
+    def explain(self, *arrays: Any, theta: Any = None, **named: Any) -> str:
         """The plan of a call with these arrays, as a table.
 
         One line per kernel: its level and kind, how many nodes of the recorded graph it computes,
@@ -230,37 +222,10 @@ class Program:
         kernels: 2 for 16 computed nodes; forward: 1.7 k flops and 8.86 k bytes
         tiles: 1 of 100 samples; peak: 11.3 k bytes; a sample: 48 ns of calls, 13.2 ns of numbers
         """
-        call = self.prepared(self.theta(*arrays) if theta is None else theta, arrays)
+        theta = self.theta(*arrays, **named) if theta is None else theta
+        call = self.prepared(theta, arrays, named)
         with np.errstate(all="ignore"):
             return explain(call)
-
-    def theta(self, *arrays: Any) -> Array:
-        """The parameters' present numbers, a new array (P,), read from the `Value`s.
-
-        A program that finds its parameters itself needs the `arrays` of a call, once, to record
-        its function; raises ValueError if it has not had them.
-        """
-        if arrays:
-            rows, batch, shapes = as_batch(arrays, self._options.dtype)
-            self._paths(None, rows, batch, shapes)
-        if self._parameters is None:
-            raise ValueError(
-                "parameters must be known before theta is read: give them to compile, "
-                "or give this call the arrays that the program is to run on"
-            )
-        if self._numbers is not None:
-            return self._numbers.copy()
-        return np.array([p.data for p in self._parameters], np.float64)
-
-    def assign(self, theta: Any) -> None:
-        """Write theta (P,) back into the `Value`s; raises ValueError if there are none."""
-        if not self._parameters and len(self.theta()):
-            raise ValueError(
-                "a program must have Values to assign to (got one of a graph or pickle without)"
-            )
-        values = self._parameters or []
-        for parameter, number in zip(values, as_theta(theta, len(values)).tolist()):
-            parameter.data = number
 
     def save(self, path: Path, theta: Any = None, optimiser: Optimiser | None = None) -> None:
         """Write the graphs recorded so far to a file, with theta (P,), by default the present one.
@@ -292,7 +257,8 @@ class Program:
         if it cannot be read, and ValueError, which leaves the optimiser as it was, if the file has
         no state or one of another kind or size.
         """
-        return checkpoint.load(path, compile, optimiser)
+        program: Program = checkpoint.load(path, compile, optimiser)
+        return program
 
     def __getstate__(self) -> dict[str, Any]:
         """The graphs recorded so far; the function, its Values and the executor stay behind."""
@@ -301,82 +267,32 @@ class Program:
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
+        if self._once is not None:
+            self._once._met(())
         options = self._options._replace(executor=None)
         runners = [runner for paths in self.paths.values() for runner in paths.runners]
-        return {"runners": runners, "numbers": self.theta(), "options": options}
+        if len({runner.graph.input_shapes for runner in self.runners.values()}) < len(self.paths):
+            raise TypeError(
+                "a Program that is pickled or saved must be recorded for arguments of different "
+                f"shapes (got {', '.join(map(str, self.paths))}, which differ in names alone)"
+            )
+        once = None if self._once is None else self._once.__getstate__()
+        return {"runners": runners, "numbers": self.theta(), "options": options, "once": once}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(None, [], state["options"])  # type: ignore[misc]
+        self.__init__(None, as_tree([]), state["options"])  # type: ignore[misc]
         for runner in state["runners"]:
             self._known(runner.graph.input_shapes).add(runner)
         self._numbers = state["numbers"]
-
-    @property
-    def runners(self) -> dict[tuple[Shape, ...], Runner]:
-        """The runner of path 0 for each shape of a sample."""
-        return {shapes: paths.runners[0] for shapes, paths in self.paths.items()}
+        if state["once"] is not None:
+            self._once = Program.__new__(Program)
+            self._once.__setstate__(state["once"])
 
     def __deepcopy__(self, memo: Any = None) -> Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.
         return self
 
     __copy__ = __deepcopy__
-
-    def prepared(self, theta: Any, arrays: tuple[Any, ...], scalar: bool = False) -> AnyCall:
-        """The call for these arrays, checked; if `scalar`, the objective must be one number."""
-        rows, batch, shapes = as_batch(arrays, self._options.dtype)
-        paths = self.paths.get(shapes) or self._paths(theta, rows, batch, shapes)
-        runner = paths.runners[0]
-        if scalar and runner.objective_shape != ():
-            raise ShapeError(
-                f"output 0, the objective, must be one number per sample (got shape "
-                f"{runner.objective_shape}); an array of shape (B, 1) gives the function arrays of "
-                "shape (1,): pass (B,) instead"
-            )
-        theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
-        doubts: list[Any] | None = [] if self._options.check_finite else None
-        if paths.branch:
-            return BranchedCall(paths, theta, rows, batch, self._options.executor, doubts)
-        return Call(runner, theta, rows, batch, self._options.executor, doubts)
-
-    def _paths(
-        self, theta: Any, arrays: list[Array], batch: int, shapes: tuple[Shape, ...]
-    ) -> Paths:
-        """The paths for arrays of these per-sample shapes, the first recorded when first met.
-
-        If the parameters are not known yet, they are those of all paths that this batch takes.
-        """
-        if shapes in self.paths:
-            return self.paths[shapes]
-        if self._fn is None:
-            raise ShapeError(
-                f"arrays must have per-sample shapes that this program had seen when it was "
-                f"pickled or saved, {', '.join(map(str, self.paths))} (got {shapes})"
-            )
-        if isinstance(self._fn, Graph):
-            raise ShapeError(
-                f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
-                f"after the batch axis (got {shapes})"
-            )
-        with self._recording.here():  # one thread's first trace decides which leaves are parameters
-            if shapes not in self.paths:
-                known = self._parameters, self._finds_parameters
-                recorder = Recorder(self._fn, shapes, *known, self._options)
-                if theta is not None:  # of any length as yet
-                    numbers = as_numbers(theta, "theta", self._options.dtype)
-                    theta = as_theta(numbers, numbers.size, self._options.dtype)
-                paths = Paths(recorder, self._new_runner, self._recording)
-                paths = first_paths(paths, theta, arrays, batch)
-                if self._parameters is None:  # before there are paths: who sees some finds these
-                    self._parameters = list(recorder.parameters or ())
-                self.paths = {**self.paths, shapes: paths}
-        return self.paths[shapes]
-
-    def _known(self, shapes: tuple[Shape, ...]) -> Paths:
-        """The paths for arrays of these shapes, of a program without a function to find more."""
-        if shapes not in self.paths:
-            self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
-        return self.paths[shapes]
 
     def _gradient(self, call: AnyCall, aux: bool) -> tuple[float, Array, Array | None]:
         divisor = self._divisor(call)
@@ -386,9 +302,6 @@ class Program:
                 check_gradient(part, *(total if part is call else part.gradient(divisor, aux)))
             check_sums(call.runner.graph, *total[:2])
         return total
-
-    def _divisor(self, call: AnyCall) -> int:
-        return call.batch if self._options.reduce == "mean" else 1
 
     def _per_sample(self, call: AnyCall, name: str, leaves: str) -> Array:
         """The gradient of output 0 to some leaves, (n, B), by the method of this name."""

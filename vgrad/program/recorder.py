@@ -16,6 +16,7 @@ from ..arguments import Array, Shape, as_theta
 from ..engine import Value
 from ..errors import TraceError
 from ..flat import Graph, LoneSample, Question, SampleAnswers, Tape, record, run_alone
+from ..trees import Tree, as_tree
 from .options import Options
 
 
@@ -41,7 +42,7 @@ class Recorder:
         self,
         fn: Callable[..., Any],
         shapes: tuple[Shape, ...],
-        parameters: Sequence[Value] | None,
+        parameters: Tree | None,
         finds: bool,
         options: Options,
     ) -> None:
@@ -99,7 +100,7 @@ class Recorder:
     def settle(self) -> None:
         """Take the parameters found so far for all that there are."""
         if self.parameters is None:
-            self.parameters, self.complete = list(self.found), True
+            self.parameters, self.complete = as_tree(list(self.found)), True
 
     def _answers(
         self,

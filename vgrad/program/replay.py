@@ -50,12 +50,7 @@ class Replay:
 
     def inputs(self) -> dict[str, Any]:
         """The sample, by the names of the function's arguments."""
-        found, start = {}, 0
-        for i, x in enumerate(self.sample):
-            label = self.graph.labels.get(int(self.graph.inputs[start]), "") if x.size else ""
-            found[label.split("[")[0] or f"input{i}"] = _shortened(x)
-            start += x.size
-        return found
+        return dict(zip(self.graph.argument_names, map(_shortened, self.sample)))
 
 
 def check_outputs(call: Call, outputs: Array) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
 from ..compiler import FusedSweep, Plan, RolledPlan, compile_plan, compile_rolled, few
-from ..flat import Graph, PlainSweep, SweepSummary, part, slope, tangent
+from ..flat import Graph, PlainSweep, SweepSummary, part, shared
 from ..floats import FloatSweep
 
 
@@ -169,15 +169,27 @@ class Runner:
         graph, count = self.graph, len(self.graph.questions)
         return replace(self, graph=part(graph, graph.outputs[-count:], (count,)))
 
-    @cached_property
-    def along(self) -> Runner:
-        """The derivative of output 0 along a direction v, as a function of theta and v, (2 P,)."""
-        return replace(self, graph=tangent(self.graph))
+    def derived(self, make: Callable[..., Graph], *options: Any) -> Runner:
+        """The runner of a graph made of this one, which is kept; without a path's answers."""
+        key = make, options
+        if key not in self._derived:
+            graph, count = self.graph, len(self.graph.questions)
+            if count:
+                graph = part(graph, graph.outputs[:-count], self.output_shapes)
+                graph = replace(graph, questions=())
+            self._derived.setdefault(key, replace(self, graph=make(graph, *options)))
+        return self._derived[key]
+
+    def sharing(self, arguments: tuple[int, ...]) -> Runner:
+        """The same with some arguments as more parameters, as all samples share them."""
+        if arguments not in self._derived:
+            twin = replace(self, graph=shared(self.graph, arguments))
+            self._derived.setdefault(arguments, twin)
+        return self._derived[arguments]
 
     @cached_property
-    def along_carefully(self) -> Runner:
-        """The same, and its gradient is right even where a gradient of 0 meets inf."""
-        return replace(self, graph=slope(self.graph))
+    def _derived(self) -> dict[Any, Runner]:
+        return {}
 
 
 @lru_cache(maxsize=8)  # a worker meets the same program with every task

@@ -1,0 +1,171 @@
+"""What a program has recorded: its function for arguments of these shapes, path by path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import Any
+
+from ..arguments import Array, Shape, as_numbers, as_theta
+from ..errors import ShapeError
+from ..flat import Graph
+from ..trees import Tree
+from .arrays import Batch, as_batch
+from .branched import BranchedCall, first_paths
+from .call import Call
+from .options import Options
+from .paths import Paths
+from .recorder import ProcessLock, Recorder
+from .runner import Runner
+from .signature import Names, Signature, calling_by_name, of_program
+
+Source = Callable[..., Any] | Graph
+AnyCall = Call | BranchedCall
+
+
+class Recordings:
+    """A function or graph, the parameters, and what was recorded so far; makes calls of it."""
+
+    def __init__(
+        self,
+        fn: Source | None,
+        tree: Tree | None,
+        options: Options,
+        once: Callable[[], Any] | None = None,
+    ) -> None:
+        self._fn = fn
+        self._tree = tree  # None until the first trace finds the parameters
+        self._finds_parameters = tree is None
+        self._options = options
+        alone = options._replace(executor=None, reduce="sum", in_axes=0)
+        # a term of the parameters alone, which is a program by itself
+        self._once: Any = None if once is None else type(self)(once, tree, alone)
+        self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
+        self._recording = ProcessLock()
+        self._new_runner = partial(
+            Runner, fuse=options.fuse, tile=options.tile, dtype=options.dtype
+        )
+        self._numbers: Array | None = None  # theta, if there are no Values behind it
+        if isinstance(fn, Graph):
+            self._known(fn.input_shapes).add(self._new_runner(fn))
+            if not fn.leaves:
+                self._numbers = fn.value[fn.parameters]
+        elif fn is not None:
+            update_wrapper(self, fn, updated=())  # type: ignore[arg-type]
+            if (signature := of_program(fn)) is not None:
+                self.__signature__ = signature
+
+    def forget(self) -> None:
+        """Forget what was recorded: the next call records the function anew.
+
+        What it closes over is then read again, and so are parameters that it finds by itself.
+        Raises ValueError for a program without a function, of a graph or from a file.
+
+        >>> import vgrad
+        >>> factor = 2.0
+        >>> program = vgrad.compile(lambda x: factor * x, parameters=[])
+        >>> before, factor = program([], [1.0]), 3.0
+        >>> program([], [1.0])  # still the 2.0 that was recorded
+        array([2.])
+        >>> program.forget()
+        >>> program([], [1.0])
+        array([3.])
+        """
+        if self._fn is None or isinstance(self._fn, Graph):
+            raise ValueError(
+                "a program must have a function to record it anew (got one of a graph, or from a "
+                "file or pickle)"
+            )
+        self.paths, self._tree = {}, None if self._finds_parameters else self._tree
+        if self._once is not None:
+            self._once.forget()
+
+    @property
+    def runners(self) -> dict[Any, Runner]:
+        """The runner of path 0 for each shape of a sample."""
+        return {shapes: paths.runners[0] for shapes, paths in self.paths.items()}
+
+    @property
+    def _signature(self) -> Signature:
+        if self._fn is not None:
+            return Signature(self._fn)
+        return Signature(next(iter(self.paths.values())).runners[0].graph)
+
+    def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
+        """The call for these arrays, checked; if `scalar`, the objective must be one number."""
+        batch, names = self._batch(arrays, named)
+        key = (batch.shapes, names) if names else batch.shapes
+        paths = self.paths.get(key) or self._paths(theta, batch, names)
+        runner = paths.runners[0]
+        if scalar and runner.objective_shape != ():
+            raise ShapeError(
+                f"output 0, the objective, must be one number per sample (got shape "
+                f"{runner.objective_shape}); an array of shape (B, 1) gives the function arrays of "
+                "shape (1,): pass (B,) instead"
+            )
+        theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
+        doubts: list[Any] | None = [] if self._options.check_finite else None
+        rows, size, _, shared = batch
+        executor = self._options.executor
+        if paths.branch:
+            return BranchedCall(paths, theta, rows, size, executor, doubts, shared)
+        return Call(runner, theta, rows, size, executor, doubts, shared=shared)
+
+    def _batch(self, arrays: Any, named: Any) -> tuple[Batch, Names]:
+        """The arguments of a call, checked, and the names of those that go by name."""
+        names: Names = ()
+        if named:
+            arrays, names = self._signature.bound(arrays, named)
+        axes = self._options.in_axes
+        if isinstance(axes, tuple):
+            places = self._signature.places(len(arrays), names)
+            axes = tuple(axes[k] if k < len(axes) else 0 for k in places)
+        return as_batch(arrays, self._options.dtype, axes), names
+
+    def _met(self, arrays: Any, named: Any = None) -> None:
+        self._paths(None, *self._batch(arrays, named))
+
+    def _paths(self, theta: Any, batch: Batch, names: Names) -> Paths:
+        """The paths for arguments of these shapes, the first recorded when first met.
+
+        If the parameters are not known yet, they are those of all paths that this batch takes.
+        """
+        rows, size, shapes, shared = batch
+        key = (shapes, names) if names else shapes
+        if key in self.paths:
+            return self.paths[key]
+        if self._fn is None:
+            if shapes in self.paths:
+                return self.paths[shapes]
+            raise ShapeError(
+                f"arrays must have per-sample shapes that this program had seen when it was "
+                f"pickled or saved, {', '.join(map(str, self.paths))} (got {shapes})"
+            )
+        if isinstance(self._fn, Graph):
+            raise ShapeError(
+                f"arrays must have the graph's per-sample shapes {self._fn.input_shapes}, "
+                f"after the batch axis (got {shapes})"
+            )
+        self._signature.require(len(shapes), names)
+        fn = calling_by_name(self._fn, len(shapes), names)
+        with self._recording.here():  # one thread's first trace decides which leaves are parameters
+            if key not in self.paths:
+                recorder = Recorder(fn, shapes, self._tree, self._finds_parameters, self._options)
+                if theta is not None:  # of any length as yet
+                    numbers = as_numbers(theta, "theta", self._options.dtype)
+                    theta = as_theta(numbers, numbers.size, self._options.dtype)
+                paths = Paths(recorder, self._new_runner, self._recording)
+                paths = first_paths(paths, theta, rows, size, shared)
+                if self._tree is None:  # before there are paths: who sees some finds these
+                    self._tree = recorder.parameters
+                self.paths = {**self.paths, key: paths}
+        return self.paths[key]
+
+    def _known(self, shapes: tuple[Shape, ...]) -> Paths:
+        """The paths for arrays of these shapes, of a program without a function to find more."""
+        if shapes not in self.paths:
+            self.paths = {**self.paths, shapes: Paths(None, self._new_runner, self._recording)}
+        return self.paths[shapes]
+
+    def _divisor(self, call: AnyCall) -> int:
+        return call.batch if self._options.reduce == "mean" else 1

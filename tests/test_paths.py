@@ -583,7 +583,7 @@ def test_a_network_takes_an_activation_with_a_branch():
     data = np.random.default_rng(1).normal(size=(50, 2))
     theta = program.theta()
     assert same_bits(program(theta, data), other(theta, data))
-    assert not program.paths[((2,),)].branch and "kinkedNeuron(2)" in repr(model)
+    assert not program.paths[((2,),)].branch and "kinked" in repr(model)
     assert close(program(theta, data[:5]), [model(row).data for row in data[:5].tolist()])
     with pytest.raises(ValueError, match="or a function"):
         nn.Neuron(2, activation="swish")

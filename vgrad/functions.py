@@ -101,8 +101,8 @@ def softmax(xs: Iterable[Any]) -> Any:
     >>> vgrad.softmax([0.0, 1000.0])
     [0.0, 1.0]
     """
-    numbers = _numbers("softmax", xs)
-    highest = ops.stop_gradient(_tree(ops.maximum, numbers))
+    numbers = as_sequence("softmax", xs)
+    highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
     exps = [ops.exp(x - highest) for x in numbers]
     total = reduce(add, exps)
     result = [x / total for x in exps]
@@ -118,8 +118,8 @@ def logsumexp(xs: Iterable[Any]) -> Any:
     >>> vgrad.logsumexp([1000.0, 1000.0])
     1000.6931471805599
     """
-    numbers = _numbers("logsumexp", xs)
-    highest = ops.stop_gradient(_tree(ops.maximum, numbers))
+    numbers = as_sequence("logsumexp", xs)
+    highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
     return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
@@ -158,15 +158,16 @@ def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
     return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
 
 
-def _numbers(name: str, xs: Iterable[Any]) -> list[Any]:
-    """`xs` as a list of single numbers."""
-    numbers = [ops.number(x) if ops.is_number(x) else x for x in xs]
+def as_sequence(name: str, xs: Iterable[Any]) -> list[Any]:
+    """`xs` as a list of single numbers; raises ShapeError if it is empty or no sequence."""
+    items = xs if isinstance(xs, Iterable) else []
+    numbers = [ops.number(x) if ops.is_number(x) else x for x in items]
     if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     return numbers
 
 
-def _tree(op: ops.Op, xs: list[Any]) -> Any:
+def in_pairs(op: ops.Op, xs: list[Any]) -> Any:
     """`op` between all of them, in pairs, so that n numbers take log2(n) levels."""
     while len(xs) > 1:
         pairs = [op(x, y) for x, y in zip(xs[::2], xs[1::2])]

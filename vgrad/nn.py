@@ -4,41 +4,83 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from functools import reduce
+from inspect import signature
+from operator import add
+from typing import Any
 
 import numpy as np
 
 from . import ops
 from .engine import NO_GRADIENT, Value
 from .errors import ShapeError
+from .functions import as_sequence, in_pairs, take
 from .merging import merge_branches
+from .trees import leaves
 
-__all__ = ["MLP", "Layer", "Module", "Neuron"]
+__all__ = ["MLP", "Layer", "Module", "Neuron", "cross_entropy"]
 
-Activation = Literal["relu", "tanh"] | Callable[[Any], Any]
-ACTIVATIONS = {"relu": ops.relu, "tanh": ops.tanh}
+Activation = str | Callable[[Any], Any]
 Source = random.Random | None  # of the weights; None is the `random` module
 
 
+def _is_activation(op: ops.Op) -> bool:
+    """Whether it takes one number, or has defaults for the others, and passes a gradient on."""
+    if op.definition is None or op.vjp[0] is None:
+        return False
+    _, *others = signature(op.definition).parameters.values()
+    return all(p.default is not p.empty for p in others)
+
+
+ACTIVATIONS = {op.name: op for op in ops.OPS if _is_activation(op)}
+
+
 class Module:
-    """Anything with parameters: a neuron, a layer, a model."""
+    """Anything with parameters: a neuron, a layer, a model.
+
+    A subclass keeps them in attributes, by themselves or in lists, dicts, arrays and other modules.
+
+    >>> class Line(Module):
+    ...     def __init__(self):
+    ...         self.slope, self.start = Value(2.0), Value(1.0)
+    ...     def __call__(self, x):
+    ...         return self.slope * x + self.start
+    >>> Line().parameters()
+    [Value(data=2.0, grad=0.0), Value(data=1.0, grad=0.0)]
+    """
 
     def parameters(self) -> list[Value]:
-        """The trainable `Value`s, in a fixed order."""
-        return []
+        """The trainable `Value`s in the attributes, each once, in a fixed order."""
+        # A module that has its own order is asked for it, but not this one, which may ask here.
+        found = leaves(vars(self), _finds_its_parameters, (self,))
+        return list(dict.fromkeys(p for p in found if isinstance(p, Value) and p.trainable))
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to 0."""
         for p in self.parameters():
             p.grad = NO_GRADIENT
 
+    def __repr__(self) -> str:
+        many = len(self.parameters())
+        return f"{type(self).__name__}{self._made_of()}: {many} parameter{'s' * (many != 1)}"
+
+    def _made_of(self) -> str:
+        """What `__repr__` tells beside the class and the number of parameters."""
+        return ""
+
+
+def _finds_its_parameters(module: Any) -> bool:
+    """Whether it has the method of `Module`, and none of its own."""
+    return isinstance(module, Module) and type(module).parameters is Module.parameters
+
 
 class Neuron(Module):
     """The activation of w · x + b; linear with `nonlin=False`.
 
-    The activation is "relu", "tanh", or a function of one number that depends on nothing else; its
-    branches are merged, by `vgrad.merge_branches`. Weights are drawn uniformly from [-1, 1], one
-    after the other; the bias is 0.
+    The activation is the name of an op of one number that has a derivative, such as "tanh", "gelu"
+    or "sin", or such an op, or a function of one number that depends on nothing else; its branches
+    are merged, by `vgrad.merge_branches`. Weights are drawn uniformly from [-1, 1], one after the
+    other; the bias is 0. They have the labels w[0], w[1], ... and b; in a `Layer` w[neuron, k].
 
     >>> leaky = lambda x: x if x > 0 else 0.1 * x
     >>> Neuron(2, activation=leaky, rng=random.Random(1))([1.0, 1.0])
@@ -48,40 +90,45 @@ class Neuron(Module):
     def __init__(
         self, nin: int, nonlin: bool = True, activation: Activation = "relu", rng: Source = None
     ) -> None:
-        if not callable(activation) and activation not in ACTIVATIONS:
-            known = sorted(ACTIVATIONS)
-            raise ValueError(
-                f"activation must be one of {known}, or a function (got {activation!r})"
-            )
+        _activate(activation)
         draw = (rng or random).uniform
-        self.w = [Value(draw(-1, 1)) for _ in range(nin)]
-        self.b = Value(0.0)
+        self.w = [Value(draw(-1, 1), f"w[{k}]") for k in range(nin)]
+        self.b = Value(0.0, "b")
         self.nonlin = nonlin
         self.activation = activation
 
     def __call__(self, x: Any) -> Any:
         x = _numbers(x)
         if len(x) != len(self.w):
-            raise ShapeError(f"a {self} takes {len(self.w)} numbers (got {len(x)})")
+            kind = f"a {type(self).__name__}{self._made_of()}"
+            raise ShapeError(f"{kind} takes {len(self.w)} numbers (got {len(x)})")
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
-        if not self.nonlin:
-            return act
-        if callable(self.activation):
-            return merge_branches(self.activation)(act)
-        return ACTIVATIONS[self.activation](act)
+        return _activate(self.activation)(act) if self.nonlin else act
 
     def parameters(self) -> list[Value]:
         return [*self.w, self.b]
 
-    def __repr__(self) -> str:
-        return f"{self._kind()}Neuron({len(self.w)})"
+    def _made_of(self) -> str:
+        return f"({len(self.w)}, {_kind(self.activation if self.nonlin else 'linear')})"
 
-    def _kind(self) -> str:
-        if not self.nonlin:
-            return "Linear"
-        if callable(self.activation):
-            return getattr(self.activation, "__name__", type(self.activation).__name__)
-        return {"relu": "ReLU", "tanh": "Tanh"}[self.activation]
+
+def _activate(activation: Activation) -> Callable[[Any], Any]:
+    """The function itself; raises ValueError for a name that no activation has."""
+    if isinstance(activation, ops.Op):
+        return activation
+    if callable(activation):
+        return merge_branches(activation)
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise ValueError(f"activation must be one of {known}, or a function (got {activation!r})")
+    return ACTIVATIONS[activation]
+
+
+def _kind(activation: Activation) -> str:
+    """What an activation is called."""
+    if isinstance(activation, str):
+        return activation
+    return getattr(activation, "__name__", type(activation).__name__)
 
 
 def _numbers(x: Any) -> Any:
@@ -102,7 +149,12 @@ class Layer(Module):
         activation: Activation = "relu",
         rng: Source = None,
     ) -> None:
+        self.nin, self.kind = nin, _kind(activation if nonlin else "linear")
         self.neurons = [Neuron(nin, nonlin, activation, rng) for _ in range(nout)]
+        for i, neuron in enumerate(self.neurons):
+            for k, weight in enumerate(neuron.w):
+                weight.label = f"w[{i}, {k}]"
+            neuron.b.label = f"b[{i}]"
 
     def __call__(self, x: Any) -> Any:
         x = _numbers(x)
@@ -112,8 +164,12 @@ class Layer(Module):
     def parameters(self) -> list[Value]:
         return [p for neuron in self.neurons for p in neuron.parameters()]
 
-    def __repr__(self) -> str:
-        return f"Layer of [{', '.join(map(str, self.neurons))}]"
+    def named(self) -> dict[str, Any]:
+        """The parameters by name: `w`, neuron by weight, and `b`, one per neuron."""
+        return {"w": [n.w for n in self.neurons], "b": [n.b for n in self.neurons]}
+
+    def _made_of(self) -> str:
+        return f"({self.nin}, {len(self.neurons)}, {self.kind})"
 
 
 class MLP(Module):
@@ -124,9 +180,10 @@ class MLP(Module):
 
     >>> import random
     >>> model = MLP(2, [16, 16, 1], rng=random.Random(1337))
-    >>> len(model.parameters()), model([1.0, -2.0])
-    (337, Value(data=-1.3324313779586294, grad=0.0))
+    >>> model, model([1.0, -2.0])
+    (MLP(2, [16, 16, 1], relu): 337 parameters, Value(data=-1.3324313779586294, grad=0.0))
 
+    Parameters have labels, such as layers[0].w[2, 1] for weight 1 of neuron 2, or layers[0].b[2].
     Raises ValueError for an unknown activation, ShapeError for an input of the wrong length.
     """
 
@@ -135,7 +192,7 @@ class MLP(Module):
         nin: int,
         nouts: Sequence[int],
         activation: Activation = "relu",
-        last: Literal["linear"] | Activation = "linear",
+        last: Activation = "linear",
         rng: Source = None,
     ) -> None:
         if not isinstance(nouts, Iterable):
@@ -146,6 +203,10 @@ class MLP(Module):
             Layer(a, b, kind != "linear", activation if kind == "linear" else kind, rng)
             for a, b, kind in zip(sizes, sizes[1:], kinds)
         ]
+        self.sizes, self.kinds = sizes, [_kind(activation), _kind(last)]
+        for i, layer in enumerate(self.layers):
+            for p in layer.parameters():
+                p.label = f"layers[{i}].{p.label}"
 
     def __call__(self, x: Any) -> Any:
         for layer in self.layers:
@@ -155,8 +216,37 @@ class MLP(Module):
     def parameters(self) -> list[Value]:
         return [p for layer in self.layers for p in layer.parameters()]
 
-    def __repr__(self) -> str:
-        return f"MLP of [{', '.join(map(str, self.layers))}]"
+    def _made_of(self) -> str:
+        nin, *nouts = self.sizes
+        hidden, last = self.kinds
+        return f"({nin}, {nouts}, {hidden}{f', last={last}' * (last != 'linear')})"
+
+
+def cross_entropy(logits: Iterable[Any], target: Any) -> Any:
+    """The negative logarithm of the probability that the softmax of `logits` gives a class.
+
+    The target is the class, 0 to n - 1, as a number, `Value` or traced number; or n probabilities
+    that sum to 1, such as a one-hot vector, which weight the classes. The highest logit is
+    subtracted first, so that nothing overflows, and large logits cost no digits.
+
+    >>> round(cross_entropy([1.0, 2.0, 4.0], 2), 6), cross_entropy([0.0, 1000.0], [1.0, 0.0])
+    (0.169846, 1000.0)
+
+    Raises ShapeError unless logits are a sequence of numbers, and probabilities as many, and
+    IndexError for a plain number that is no class; of a traced one the result is nan.
+    """
+    logits = as_sequence("cross_entropy", logits)
+    highest = ops.stop_gradient(in_pairs(ops.maximum, logits))
+    shifted = [x - highest for x in logits]
+    whole = ops.log(reduce(add, map(ops.exp, shifted)))
+    if not isinstance(target, Sequence | np.ndarray) or not np.ndim(target):
+        return whole - take(shifted, target)
+    if len(target) != len(logits):
+        raise ShapeError(
+            f"target must be a class, or {len(logits)} probabilities, one per logit "
+            f"(got {len(target)})"
+        )
+    return reduce(add, [p * (whole - x) for p, x in zip(target, shifted)])
 
 
 def __dir__() -> list[str]:

@@ -44,16 +44,18 @@ class Tree:
     def names(self) -> tuple[str, ...]:
         """What each number of theta is called, (P,): by its place, as "layers[0].w[2, 1]".
 
-        In a flat list a number is called by its `Value`'s label, or else theta[k].
+        One that has several places is called by the first. In a flat list a number is called by its
+        `Value`'s label, or else theta[k].
         """
-        names = [value.label or f"theta[{k}]" for k, value in enumerate(self.values)]
-        if isinstance(self.places, np.ndarray):
-            return tuple(names)
+        flat = isinstance(self.places, np.ndarray)
+        names: dict[int, str] = {}
         for name, places, _ in _together(self.places, self.places, "", lambda _: False):
             for index, k in np.ndenumerate(places):
+                place = name + (f"[{', '.join(map(str, index))}]" if index else "")
                 if k >= 0:
-                    names[k] = name + (f"[{', '.join(map(str, index))}]" if index else "")
-        return tuple(names)
+                    label = self.values[k].label or f"theta[{k}]"
+                    names.setdefault(int(k), label if flat else place)
+        return tuple(names[k] for k in range(len(self.values)))
 
     @cached_property
     def labels(self) -> dict[Value, str]:
@@ -85,9 +87,11 @@ class Tree:
     def flatten(self, tree: Any, dtype: np.dtype[Any] = FLOAT64) -> Array:
         """Theta (P,) from a nesting of numbers; a single number stands for a whole array or branch.
 
-        Raises ShapeError or TypeError, which names the place, if the nesting is not the same.
+        Raises ShapeError or TypeError, which names the place, if the nesting is not the same, and
+        ValueError if a number that has several places differs between them.
         """
         theta = np.zeros(len(self.values), dtype)
+        written = []
         for name, places, part in _together(self.places, tree, "", _is_number):
             numbers = as_numbers(part, name or "the tree", dtype)
             if numbers.shape not in ((), places.shape):
@@ -96,7 +100,14 @@ class Tree:
                     f"(got {numbers.shape})"
                 )
             chosen = places >= 0
-            theta[places[chosen]] = np.broadcast_to(numbers, places.shape)[chosen]
+            written.append((name, places[chosen], np.broadcast_to(numbers, places.shape)[chosen]))
+            theta[places[chosen]] = written[-1][-1]
+        for name, where, numbers in written:
+            if not np.array_equal(theta[where], numbers, equal_nan=True):
+                raise ValueError(
+                    f"{name or 'the tree'} must have the same numbers as other places of the same "
+                    f"parameters (got {numbers} and {theta[where]})"
+                )
         return theta
 
     def of(self, model: Any) -> list[Value]:
@@ -146,7 +157,26 @@ def mapped(function: Callable[..., Any], nesting: Nesting, *others: Nesting) -> 
         return function(nesting, *(others or (None,)))
     if isinstance(nesting, dict):
         return {k: mapped(function, x, *(y[k] for y in others)) for k, x in nesting.items()}
-    return type(nesting)(mapped(function, *parts) for parts in zip(nesting, *others))
+    return _like(nesting, [mapped(function, *parts) for parts in zip(nesting, *others)])
+
+
+def leaves(
+    x: Any, enter: Callable[[Any], bool] = lambda _: False, within: tuple[Any, ...] = ()
+) -> Iterator[Any]:
+    """What is in dicts, lists, tuples, arrays and modules, one by one; iterators are not used up.
+
+    A module, unless it is one of those around it, `within`, gives its `parameters()`, or what is
+    in its attributes if there is reason to `enter` it. An array of plain numbers is one thing.
+    """
+    if isinstance(x, np.ndarray):
+        yield from x.flat if x.dtype == object else [x]
+    elif isinstance(x, dict | list | tuple):
+        for part in x.values() if isinstance(x, dict) else x:
+            yield from leaves(part, enter, within)
+    elif not _holds_parameters(x):
+        yield x
+    elif not any(x is outer for outer in within):
+        yield from leaves(vars(x), enter, (*within, x)) if enter(x) else x.parameters()
 
 
 def _holds_parameters(x: Any) -> bool:
@@ -163,19 +193,25 @@ def _nested(x: Any, within: tuple[Any, ...] = ()) -> tuple[Nesting, list[Any]]:
         array = np.array(x, dtype=object)
         return array, list(array.flat)
     if _holds_parameters(x):
-        return _of_module(x, within)
+        return ({}, []) if any(x is outer for outer in within) else _of_module(x, within)
     if isinstance(x, dict):
         nested = {key: _nested(part, within) for key, part in x.items()}
         return {k: a for k, (a, _) in nested.items()}, [v for _, vs in nested.values() for v in vs]
     if isinstance(x, list | tuple):
         parts = [_nested(part, within) for part in x]
-        kind = tuple if isinstance(x, tuple) else list
-        return kind(a for a, _ in parts), [v for _, values in parts for v in values]
+        return _like(x, [a for a, _ in parts]), [v for _, values in parts for v in values]
     if isinstance(x, Iterable) and not isinstance(x, str):
         return _nested(list(x), within)
     box = np.empty((), dtype=object)  # a Value, or something that is none
     box[()] = x
     return box, [x]
+
+
+def _like(x: Any, parts: list[Any]) -> Any:
+    """The parts as a list, a tuple, or a named tuple, as `x` is one."""
+    if hasattr(x, "_fields"):
+        return type(x)(*parts)
+    return tuple(parts) if isinstance(x, tuple) else parts
 
 
 def _is_rows(x: Any) -> bool:
@@ -184,27 +220,34 @@ def _is_rows(x: Any) -> bool:
         return False
     if not any(isinstance(row, list) for row in x):
         return all(isinstance(value, Value) for value in x)
-    return all(map(_is_rows, x)) and np.array(x, dtype=object).flat[0].__class__ is Value
+    return all(map(_is_rows, x)) and not any(
+        isinstance(value, list) for value in np.array(x, dtype=object).flat
+    )
 
 
 def _of_module(module: Any, within: tuple[Any, ...]) -> tuple[Nesting, list[Any]]:
-    """A module's attributes that hold its parameters, by their names."""
+    """What holds a module's parameters: what it has `named`, and attributes, by their names."""
     values = list(module.parameters())
-    left = dict.fromkeys(values)
+    inner, mine, left = (*within, module), set(values), dict.fromkeys(values)
     named = getattr(module, "named", None)
-    attributes = named() if callable(named) else getattr(module, "__dict__", {})
+    parts = dict(named()) if callable(named) else {}
+    for name, part in getattr(module, "__dict__", {}).items():
+        parts.setdefault(name, part)
     nesting: dict[str, Nesting] = {}
-    for name, part in attributes.items():
-        if any(part is outer for outer in (*within, module)):
-            continue
-        array, found = _nested(part, (*within, module))
-        if found and all(isinstance(v, Value) and v in left for v in found):
-            nesting[name] = array
+    for name, part in parts.items():
+        # Asked one by one, so that what else a module keeps, as its data, is not gone through.
+        ours = (_is_leaf(v) and (v in mine or not v.trainable) for v in leaves(part, within=inner))
+        if all(ours) and any(v in left for v in leaves(part, within=inner)):
+            nesting[name], found = _nested(part, inner)
             for value in found:
                 left.pop(value, None)
     if left:  # those that are kept elsewhere
         nesting["parameters"] = np.array(list(left), dtype=object)
     return nesting, values
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, Value) and not x.parents
 
 
 def _together(
@@ -219,6 +262,7 @@ def _together(
         return
     is_dict = isinstance(nesting, dict)
     keys = list(nesting) if is_dict else range(len(nesting))
+    fields = getattr(nesting, "_fields", ())  # of a named tuple
     if not may_end(other):
         fits = set(other) == set(keys) if isinstance(other, dict) else _count(other) == len(keys)
         if isinstance(other, dict) != is_dict or not fits:
@@ -226,7 +270,8 @@ def _together(
             got = list(other) if isinstance(other, dict) else other
             raise ShapeError(f"{name or 'the tree'} must have {wanted} (got {got!r:.200})")
     for key in keys:
-        inner = f"{name}.{key}".lstrip(".") if is_dict else f"{name}[{key}]"
+        field = key if is_dict else fields[key] if fields else None
+        inner = f"{name}[{key}]" if field is None else f"{name}.{field}".lstrip(".")
         yield from _together(nesting[key], other if may_end(other) else other[key], inner, may_end)
 
 

@@ -111,8 +111,10 @@ class Variables:
         """What the nodes are called, as an identifier: "x" for "x[0]" and "x[1]"; or nothing."""
         labels = {self._labels.get(i, "") for i in nodes.ravel().tolist()}
         if nodes.size > 1 or base:
-            labels = {x.partition("[")[0] for x in labels}
+            labels = {re.sub(r"\[[^.]*$", "", x) for x in labels}
         name = normalize("NFKC", labels.pop()) if len(labels) == 1 else ""
+        if "]." in name:  # a place in a model, as layers[0].w[2, 1]; W1 reads better
+            return ""
         name = re.sub(r"^(?=\d)", "_", re.sub(r"\W+", "_", name).strip("_"))
         return name if name.isidentifier() and len(name) <= LONGEST else ""
 

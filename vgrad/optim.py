@@ -32,22 +32,39 @@ def clip_by_norm(grad: Any, max_norm: float) -> Array:
 
     Pascanu, Mikolov and Bengio 2013, algorithm 1.
     """
-    grad, most = as_numbers(grad, "grad"), number(max_norm)
+    grad, most = as_numbers(grad, "grad"), _number("the largest norm", max_norm)
     if not most > 0:
         raise ValueError(f"the largest norm must be above 0 (got {max_norm!r})")
-    if not np.isfinite(grad).all():
-        where = np.argwhere(~np.isfinite(grad))
-        first = tuple(where[0].tolist())
-        error = NonFiniteError(
-            f"grad must be finite, to be clipped by its norm (got {grad[first]} at "
-            f"{list(first)}, and {len(where) - 1} more such numbers of {grad.size})"
-        )
-        error.got = float(grad[first])
-        raise error
+    _require_finite(grad)
     largest = float(np.abs(grad).max(initial=0.0)) or 1.0
     unit: Array = grad / largest  # whose squares do not overflow
     length = float(np.sqrt(np.sum(unit * unit)))
     return unit * (most / length) if length * largest > most else grad.copy()
+
+
+def _require_finite(grad: Array, tree: Tree | None = None) -> None:
+    """Raise NonFiniteError, which names the first place, if a number is infinite or nan."""
+    places = np.flatnonzero(~np.isfinite(grad))
+    if not len(places):
+        return
+    first = int(places[0])
+    label = tree.names[first] if tree else ""
+    index = [int(k) for k in np.unravel_index(first, grad.shape)]
+    got = float(grad.flat[first])
+    error = NonFiniteError(
+        f"grad must be finite, to be clipped by its norm (got {got} at {label or index}; "
+        f"{len(places)} of {grad.size} numbers are not)"
+    )
+    error.got, error.label = got, label
+    raise error
+
+
+def _number(name: str, x: Any) -> float:
+    """`x` as a float; raises TypeError, which names it, unless it is a real number."""
+    try:
+        return number(x)
+    except TypeError as error:
+        raise TypeError(f"{name} {error}") from None
 
 
 class Optimiser:
@@ -157,6 +174,7 @@ class Optimiser:
         rate = self._setting("rate", len(theta), tree)
         decay = self._setting("weight_decay", len(theta), tree)
         if self.clip_norm is not None:
+            _require_finite(grad, tree)  # here, where names are known
             grad = clip_by_norm(grad, self.clip_norm)
         with np.errstate(all="ignore"):
             decayed = decay * theta if isinstance(decay, np.ndarray) or decay else None
@@ -174,7 +192,7 @@ class Optimiser:
         if callable(x):
             x = x(self.steps)
         if is_number(x) or not isinstance(x, dict | list | tuple | np.ndarray):
-            return number(x)
+            return _number(name, x)
         if tree is None and isinstance(x, list) and all(map(is_number, x)):
             x = np.array(x, np.float64)
         if isinstance(x, np.ndarray) and x.shape == (size,):
@@ -196,6 +214,8 @@ class Optimiser:
 
 class SGD(Optimiser):
     """Gradient descent, with momentum: v = momentum · v + grad, theta -= rate · v.
+
+    `Optimiser` says what `rate`, `weight_decay` and `clip_norm` may be.
 
     >>> theta = np.array([1.0, 2.0])
     >>> SGD(rate=0.5).step(theta, [1.0, -1.0])
@@ -229,6 +249,8 @@ class SGD(Optimiser):
 
 class Adam(Optimiser):
     """Adam, of Kingma and Ba 2015, algorithm 1.
+
+    `Optimiser` says what `rate`, `weight_decay` and `clip_norm` may be.
 
     >>> theta = np.array([1.0, 2.0])
     >>> Adam(rate=0.5).step(theta, [4.0, -9.0])

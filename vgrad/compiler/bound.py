@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..arguments import Array, count
-from ..flat import BATCHED, SHARED, Rows, as_slice
+from ..flat import BATCHED, SHARED, Rows, as_slice, copies
 from .arithmetic import Source
 from .calls import Calls
 from .fuse import Mask
@@ -57,7 +57,8 @@ class Bound:
         rows = layout.row[fused.outputs]
         rows[batched] = places.values[rows[batched]]
         self._outputs = [
-            (np.flatnonzero(batched == side), rows[batched == side]) for side in (SHARED, BATCHED)
+            copies(np.flatnonzero(batched == side), rows[batched == side])
+            for side in (SHARED, BATCHED)
         ]
         first = len(rows) - len(graph.questions)
         self._answers = [  # where answers are, which questions' they are, and what the path's are
@@ -168,9 +169,14 @@ class Bound:
         Of a sample in which a sum may have overflowed only answers to a path's questions are known,
         as sums behind them keep their order.
         """
-        for memory, (which, rows) in zip((self._shared[:, None], self._batch), self._outputs):
-            if len(which):
-                outputs[which] = memory[rows]
+        for memory, parts in zip((self._shared[:, None], self._batch), self._outputs):
+            for which, rows in parts:
+                if isinstance(rows, slice) or not isinstance(which, slice):
+                    outputs[which] = memory[rows]
+                elif outputs.flags.c_contiguous and memory is self._batch:
+                    memory.take(rows, 0, outputs[which], "clip")  # no other memory on the way
+                else:
+                    outputs[which] = memory.take(rows, 0)
         if self._lost is not None:
             outputs[: len(outputs) - self._questions, self._lost] = nan
 

@@ -59,8 +59,9 @@ class TurnBound(Bound):
     @property
     def results(self) -> Ints:
         """The rows of the outputs."""
-        rows: Ints = self._outputs[SHARED if self._is_shared else BATCHED][1]
-        return rows
+        parts = self._outputs[SHARED if self._is_shared else BATCHED]
+        numbers = np.arange(len(self._shared if self._is_shared else self._batch))
+        return np.concatenate([numbers[rows] for _, rows in parts])
 
     def run(self, samples: Array, reads: Ints, again: bool = False) -> None:
         """Read rows of the samples, (R, B), and compute what follows from them.

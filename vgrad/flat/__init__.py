@@ -37,7 +37,7 @@ from .pieces import Form, Pieces, in_pieces, in_turns
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .repeats import program_order
 from .recording import argument_names, capture, interpret, record, recorded, run_alone, trace
-from .rows import Rows, as_slice, strides_of
+from .rows import Rows, as_slice, copies, strides_of
 from .summary import KernelSummary, ReadSummary, SweepSummary
 from .sweep import PlainSweep
 from .tape import Tape
@@ -46,11 +46,11 @@ __all__ = [
     "BATCHED", "FROM_INPUTS", "FROM_PARAMETERS", "SHARED", "STORED", "Arrays", "Form", "Graph",
     "Header", "KernelSummary", "Leaves", "LoneSample", "Path", "Pieces", "PlainSweep", "Question",
     "ReadSummary", "Rows", "SampleAnswers", "SweepSummary", "Tape", "argument_names", "as_slice",
-    "asked", "capture", "duplicates", "exceeds_share", "expect", "from_stored", "gradient",
-    "gradient_graph", "hash64", "hessian", "in_pieces", "in_turns", "inlined", "interpret",
-    "jacobian", "loading_arrays", "needed", "origins", "part", "path_of", "program_order",
-    "reached", "record", "recorded", "require_buffers", "require_samples", "run_alone",
-    "save_arrays", "shared", "short", "slope", "span_lengths", "spans", "strides_of",
+    "asked", "capture", "copies", "duplicates", "exceeds_share", "expect", "from_stored",
+    "gradient", "gradient_graph", "hash64", "hessian", "in_pieces", "in_turns", "inlined",
+    "interpret", "jacobian", "loading_arrays", "needed", "origins", "part", "path_of",
+    "program_order", "reached", "record", "recorded", "require_buffers", "require_samples",
+    "run_alone", "save_arrays", "shared", "short", "slope", "span_lengths", "spans", "strides_of",
     "tangent", "to_stored", "trace", "weighted", "with_parameters",
 ]
 # fmt: on

@@ -56,7 +56,7 @@ def gradient_graph(graph: Graph, wrt: Any = None, of: Any = 0) -> Graph:
 
 
 def jacobian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
-    """The outputs, M, and their derivatives to n leaves, (M, n), behind them.
+    """The outputs, M, and their derivatives to n leaves, (n, M), behind them.
 
     Forward, leaf by leaf, or backward, output by output, whichever are fewer. If `guarded`, a
     gradient of 0 stays 0 where it meets inf, which holds backward only.
@@ -64,10 +64,10 @@ def jacobian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
     replay, outputs = _Replay(graph), graph.outputs.tolist()
     keys = replay.leaves(leaves)
     if len(keys) < len(outputs) and not guarded:
-        columns = [changes(replay.view, outputs, {key: 1.0}) for key in keys]
-        rows = [list(row) for row in zip(*columns)]
+        rows = [changes(replay.view, outputs, {key: 1.0}) for key in keys]
     else:
-        rows = [gradients(replay.view, output, keys, guarded) for output in outputs]
+        columns = [gradients(replay.view, output, keys, guarded) for output in outputs]
+        rows = [list(row) for row in zip(*columns)]
     return replay.graph_of([*replay.outputs(), *(x for row in rows for x in row)])
 
 

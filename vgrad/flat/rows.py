@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from ..arguments import Shape
 from ..cached import cached_property
-from .passes import Duplicates, duplicates
+from .passes import Duplicates, duplicates, spans
+
+# A gather takes longer than as many slices, each of at least so many rows.
+FEW_PARTS, LONG_PART = 8, 12
 
 Index = slice | NDArray[Any]
 
@@ -87,3 +90,15 @@ def as_slice(rows: NDArray[Any]) -> Index:
         return rows
     first = int(rows[0])
     return slice(first, first + n)
+
+
+def copies(to: NDArray[Any], rows: NDArray[Any]) -> list[tuple[Index, Index]]:
+    """How to copy rows to other rows, in few parts: slices where they are long enough.
+
+    >>> copies(np.array([0, 1, 2, 3]), np.array([6, 7, 1, 2]))
+    [(slice(0, 2, None), slice(6, 8, None)), (slice(2, 4, None), slice(1, 3, None))]
+    """
+    parts = spans(to - np.arange(len(to)), rows - np.arange(len(rows)))
+    if len(parts) > max(FEW_PARTS, len(rows) // LONG_PART):
+        return [(as_slice(to), rows)]
+    return [(as_slice(to[a:b]), as_slice(rows[a:b])) for a, b in parts]

@@ -44,7 +44,7 @@ class Derivatives(Recordings):
         call = self.prepared(theta, arrays, named)
         outputs, rows = self._jacobian(call, "parameters")
         shapes = call.runner.output_shapes
-        return structured(iter(outputs), shapes), _placed(rows, iter(range(len(rows))), shapes)
+        return structured(iter(outputs), shapes), _placed(rows, iter(range(rows.shape[1])), shapes)
 
     def input_jacobian(self, theta: Any, *arrays: Any, **named: Any) -> tuple[Any, Any]:
         """Every output, (B, *out), and its derivatives to each argument, per sample.
@@ -61,15 +61,15 @@ class Derivatives(Recordings):
         call = self.prepared(theta, arrays, named)
         outputs, rows = self._jacobian(call, "inputs")
         shapes, inputs = call.runner.output_shapes, call.runner.graph.input_shapes
-        parts = _by_argument(rows, iter(range(len(rows))), shapes, inputs)
+        parts = _by_argument(rows, iter(range(rows.shape[1])), shapes, inputs)
         return structured(iter(outputs), shapes), parts
 
     def _jacobian(self, call: AnyCall, leaves: Leaves) -> tuple[Array, Array]:
-        """Every output, (M, B), and its derivatives to n leaves, (M, n, B)."""
+        """Every output, (M, B), and its derivatives to n leaves, (n, M, B)."""
         graph, numbers = call.runner.graph, count(call.runner.output_shapes)
         n = len(getattr(graph, leaves))
         found = self._of_parts(call, numbers * (1 + n), lambda part: _columns(part, leaves))
-        return found[:numbers], found[numbers:].reshape(numbers, n, call.batch)
+        return found[:numbers], found[numbers:].reshape(n, numbers, call.batch)
 
     def _of_parts(self, call: AnyCall, rows: int, find: Any) -> Array:
         """Numbers of every sample, (rows, B), found for each path's samples."""
@@ -213,7 +213,7 @@ class Derivatives(Recordings):
 
 
 def _columns(call: Call, leaves: Leaves) -> Array:
-    """Every output and its derivatives to n leaves, (M + M n, B)."""
+    """Every output and its derivatives to n leaves, (M + n M, B)."""
     graph, numbers = call.runner.graph, count(call.runner.output_shapes)
     n = len(getattr(graph, leaves))
     if not n:
@@ -227,7 +227,8 @@ def _columns(call: Call, leaves: Leaves) -> Array:
         everywhere = np.broadcast_to(weights, (call.batch, numbers))
         one = twin._replace(arrays=[*call.arrays, everywhere])
         rows.append(getattr(one, method)()[1 : 1 + n])
-    return np.concatenate([call.outputs()[:numbers], *rows])
+    by_leaf = np.stack(rows, axis=1).reshape(-1, call.batch)
+    return np.concatenate([call.outputs()[:numbers], by_leaf])
 
 
 def _second(call: Call) -> Array:
@@ -277,16 +278,16 @@ def _is_deep(call: Call) -> bool:
 
 
 def _placed(rows: Array, numbers: Iterator[int], structure: Structure) -> Any:
-    """Rows, (n, B) for each number of an output, as a view (B, *out, n), without a copy."""
+    """Rows (n, numbers, B) as a view (B, *out, n) for each output, without a copy."""
     if isinstance(structure, list):
         return tuple(_placed(rows, numbers, part) for part in structure)
     own = [next(numbers) for _ in range(count(structure))]
-    block = rows[own[0] : own[-1] + 1]
-    return np.moveaxis(block, -1, 0).reshape(block.shape[-1], *structure, block.shape[1])
+    block = rows[:, own[0] : own[-1] + 1].T
+    return block.reshape(len(block), *structure, len(rows))
 
 
 def _by_argument(rows: Array, numbers: Iterator[int], structure: Structure, shapes: Any) -> Any:
-    """The same, as one array (B, *out, *in) for each argument."""
+    """The same, as a tuple of one array (B, *out, *in) for each argument."""
     if isinstance(structure, list):
         return tuple(_by_argument(rows, numbers, part, shapes) for part in structure)
     whole = _placed(rows, numbers, structure)

@@ -118,7 +118,7 @@ def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims
 
     def objective(point: list[Any]) -> Any:
         arrays = split(np.reshape(point[count:], (-1, batch)), graph.input_shapes)
-        return program.prepared(point[:count], tuple(arrays)).outputs()[0]
+        return call.at(np.array(point[:count]), list(arrays)).outputs()[0]
 
     def suspects(found: list[Derivative]) -> Iterator[Value]:
         """The nodes of the samples in which most of the gradients to inputs are wrong."""

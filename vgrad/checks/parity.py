@@ -14,7 +14,7 @@ from ..arguments import Array
 from ..engine import Value, backpropagate
 from ..errors import ParityError
 from ..flat import FROM_INPUTS, Graph, SweepSummary, origins
-from ..program import Call, Program, Replay
+from ..program import Call, Program, Replay, parameter_name
 
 # How large a gap may be, relative to the sizes of all that is rounded in another way than by the
 # scalar engine: of float64 the terms of sums in another order, as of a matrix product, and parts of
@@ -80,13 +80,13 @@ class Verification:
 
 
 def verify(
-    program: Program, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0
+    program: Program, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0, **named: Any
 ) -> Verification:
     """Compare the results for some samples with the scalar engine's, and report the worst gap.
 
-    Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`. Raises
-    ParityError if a gap exceeds the bound in `BOUNDS`, or if a sample takes another path than on
-    the scalar engine, and what a call raises.
+    Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`; not what
+    is added `once`. Raises ParityError if a gap exceeds the bound in `BOUNDS`, or if a sample takes
+    another path than on the scalar engine, and what a call raises.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -94,7 +94,7 @@ def verify(
     >>> print(program.verify([3.0], np.linspace(-1, 1, 100)))  # doctest: +ELLIPSIS
     16 samples, 49 numbers agree with the scalar engine's: worst gap ...
     """
-    call = program.prepared(theta, arrays, scalar=True)
+    call = program.prepared(theta, arrays, named, scalar=True)
     if not ops.is_count(samples):
         raise ValueError(f"samples must be how many to compare, 1 or more (got {samples!r})")
     chosen = np.sort(np.random.default_rng(seed).permutation(call.batch)[:samples])
@@ -134,8 +134,9 @@ def _gaps(call: Call, numbers: list[int]) -> list[Gap]:
     """The gaps of all outputs and gradients of each sample, then those of the mean gradient."""
     graph, dtype = call.runner.graph, call.runner.dtype
     counts = len(graph.outputs), len(graph.inputs), len(graph.parameters)
-    kinds = zip(("output", "gradient to input", "gradient to parameter"), counts)
-    names = [f"{kind} {k}" for kind, count in kinds for k in range(count)]
+    names = [f"output {k}" for k in range(counts[0])]
+    names += [f"gradient to input {k}" for k in range(counts[1])]
+    names += [f"gradient to {parameter_name(graph, k)}" for k in range(counts[2])]
     _, by_input = call.input_gradients()
     _, by_parameter = call.parameter_gradients()
     _, mean, _ = call.gradient(divisor=call.batch)

@@ -361,7 +361,14 @@ def _svg(figure: Figure) -> str:
     return encoded(figure, "svg").decode()
 
 
-def notebook_svg(root: Value | Graph) -> str | None:
-    """The drawing for a notebook; None if the graph is so deep that its plan would take seconds."""
-    depth = root.level if isinstance(root, Value) else int(root.level.max(initial=0))
+def notebook_svg(root: Value | Graph | Program) -> str | None:
+    """The drawing for a notebook; None if the graph is so deep that its plan would take seconds.
+
+    Also of a program that has nothing recorded yet.
+    """
+    if isinstance(root, Value):
+        depth = root.level
+    else:
+        graphs = [x.graph for x in root.runners.values()] if isinstance(root, Program) else [root]
+        depth = max([int(graph.level.max(initial=0)) for graph in graphs], default=DEEP + 1)
     return None if depth > DEEP else _svg(draw(root))

@@ -143,6 +143,13 @@ class BranchedCall:
         part = next(x for x in self.parts() if (x.numbers == sample).any())
         return part, int((part.numbers == sample).argmax())
 
+    def at(self, theta: Array, arrays: Sequence[Array]) -> BranchedCall:
+        """The call of other numbers, none of them shared: arrays of all samples, (B, ...)."""
+        dtype, shapes = self.runner.dtype, [x.shape for x in self.arrays]
+        theta = theta.astype(dtype)
+        rows = [x.astype(dtype).reshape(shape) for x, shape in zip(arrays, shapes)]
+        return BranchedCall(self.paths, theta, rows, self.batch, self.executor, self.doubts)
+
     def some(self, samples: Samples) -> BranchedCall:
         """The call with these samples alone."""
         arrays = taken(self.arrays, samples, len(samples), self.shared)

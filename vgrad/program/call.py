@@ -145,6 +145,13 @@ class Call(NamedTuple):
         """Which sample of the user's batch this one is."""
         return sample if self.numbers is None else int(self.numbers[sample])
 
+    def at(self, theta: Array, arrays: Sequence[Array]) -> Call:
+        """The call of other numbers, none of them shared: arrays of all samples, (B, ...)."""
+        dtype, shapes = self.runner.dtype, [x.shape for x in self.arrays]
+        theta = theta.astype(dtype)
+        rows = [x.astype(dtype).reshape(shape) for x, shape in zip(arrays, shapes)]
+        return self._replace(theta=theta, arrays=rows, shared=())
+
     def some(self, samples: Any) -> Call:
         """The call with these samples alone, a slice of them or their numbers."""
         batch = len(np.broadcast_to(0.0, self.batch)[samples])  # without memory of its own

@@ -42,7 +42,10 @@ def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
     if optimiser is not None:
         about["optimiser"] = steps = optimiser.state()
         arrays["optimiser"] = _rows(steps.pop("arrays"), len(numbers))
-    for i, runner in enumerate(state["runners"]):
+    once = [] if state["once"] is None else state["once"]["runners"]
+    if once:
+        about["once"] = len(once)  # so many graphs at the end are those of the term by itself
+    for i, runner in enumerate([*state["runners"], *once]):
         header, parts = to_stored(runner.graph)
         about["graphs"].append(header)
         arrays |= {f"{i}/{name}": part for name, part in parts.items()}
@@ -57,12 +60,16 @@ def load(path: Path, compile: Callable[..., Program], optimiser: Any) -> Program
     """
     _require_optimiser(optimiser)
     with loading_arrays(path, KIND) as (about, arrays):
-        graphs, theta, steps = _parts(about, arrays)
+        graphs, once, theta, steps = _parts(about, arrays)
         # The options are for `compile` to judge: its errors count as the file's.
-        programs = [compile(graph, **about["options"]) for graph in graphs]
-        state = programs[0].__getstate__() | {"numbers": theta, "runners": []}
-        for program in programs:
-            state["runners"] += program.runners.values()
+        programs = [compile(graph, **about["options"]) for graph in (*graphs, *once)]
+        program, parts = programs[0], [[*x.runners.values()] for x in programs]
+        state = program.__getstate__() | {"numbers": theta}
+        state["runners"] = [runner for part in parts[: len(graphs)] for runner in part]
+        if once:
+            alone = [runner for part in parts[len(graphs) :] for runner in part]
+            options = state["options"].of_once()
+            state["once"] = {**state, "runners": alone, "options": options, "once": None}
         program.__setstate__(state)
     if optimiser is not None:
         if steps is None:
@@ -91,9 +98,14 @@ def _rows(arrays: list[Array], parameters: int) -> Array:
     return np.array(arrays, np.float64).reshape(len(arrays), parameters)
 
 
-def _parts(about: Header, arrays: Arrays) -> tuple[list[Graph], Array, dict[str, Any] | None]:
-    """The graphs, theta, and an optimiser's state or None."""
-    expect("its header", about, ("graphs", "options", "optimiser"))
+Parts = tuple[list[Graph], list[Graph], Array, dict[str, Any] | None]
+
+
+def _parts(about: Header, arrays: Arrays) -> Parts:
+    """The graphs, those of the term by itself, theta, and an optimiser's state or None."""
+    has_once = isinstance(about, dict) and "once" in about
+    fields = ["graphs", "options", "optimiser", *["once"] * has_once]
+    expect("its header", about, fields)
     headers = about["graphs"]
     if not isinstance(headers, list) or not 0 < len(headers) <= len(arrays):
         raise GraphFormatError("it must have graphs, each with its arrays")
@@ -110,7 +122,11 @@ def _parts(about: Header, arrays: Arrays) -> tuple[list[Graph], Array, dict[str,
         raise GraphFormatError(
             f"every graph must have theta's {len(theta)} parameters (got {found})"
         )
-    return graphs, theta, _state(about["optimiser"], rows, len(theta))
+    count = about.get("once", 0)
+    if type(count) is not int or not 0 <= count < len(graphs):
+        raise GraphFormatError(f"once must count graphs, fewer than all (got {count!r:.50})")
+    first = len(graphs) - count
+    return graphs[:first], graphs[first:], theta, _state(about["optimiser"], rows, len(theta))
 
 
 def _state(about: Any, rows: Array, parameters: int) -> dict[str, Any] | None:

@@ -15,7 +15,9 @@ from .runner import Runner
 
 def explain(call: Call | BranchedCall) -> str:
     """The plan of a call; if the function branches, that of each path, below what parts them."""
-    return _paths(call) if isinstance(call, BranchedCall) else _plan(call.runner, call.batch)
+    if isinstance(call, BranchedCall):
+        return _paths(call)
+    return _plan(call.runner.sharing(call.shared), call.batch)
 
 
 def _paths(call: BranchedCall) -> str:
@@ -39,7 +41,7 @@ def _paths(call: BranchedCall) -> str:
         parts[0] += f"\non paths that are not recorded, one by one: {alone:,}"
     for path, size in sizes.items():
         head = f"path {path}, of {size:,} samples, with {len(paths.forks_of(path)) - 1:,} answers"
-        parts.append(f"{head}\n{_plan(paths.runners[path], size)}")
+        parts.append(f"{head}\n{_plan(paths.runners[path].sharing(call.shared), size)}")
     return "\n\n".join(parts)
 
 

@@ -45,6 +45,10 @@ class Options(NamedTuple):
             in_axes=_as_axes(self.in_axes),
         )
 
+    def of_once(self) -> Options:
+        """Those for the term that is added once, which has no arguments."""
+        return self._replace(executor=None, reduce="sum", in_axes=0)
+
 
 def _as_axes(axes: Any) -> int | tuple[int | None, ...] | None:
     parts = axes if isinstance(axes, tuple | list) else [axes]

@@ -37,9 +37,8 @@ class Recordings:
         self._tree = tree  # None until the first trace finds the parameters
         self._finds_parameters = tree is None
         self._options = options
-        alone = options._replace(executor=None, reduce="sum", in_axes=0)
         # a term of the parameters alone, which is a program by itself
-        self._once: Any = None if once is None else type(self)(once, tree, alone)
+        self._once: Any = None if once is None else type(self)(once, tree, options.of_once())
         self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
         self._recording = ProcessLock()
         self._new_runner = partial(

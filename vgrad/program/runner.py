@@ -182,6 +182,8 @@ class Runner:
 
     def sharing(self, arguments: tuple[int, ...]) -> Runner:
         """The same with some arguments as more parameters, as all samples share them."""
+        if not arguments:
+            return self
         if arguments not in self._derived:
             twin = replace(self, graph=shared(self.graph, arguments))
             self._derived.setdefault(arguments, twin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +86,18 @@ def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
         require_samples(len(x), count(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
     return as_numbers(x, f"array {i}", dtype)
+
+
+def taken(
+    arrays: Sequence[Array], samples: Any, batch: int, shared: tuple[int, ...]
+) -> list[Array]:
+    """The arrays of some samples, as many as `batch`; what all share stays without memory."""
+    return [x[:batch] if i in shared else x[samples] for i, x in enumerate(arrays)]
+
+
+def like(known: Sequence[Array], arrays: Sequence[Array]) -> list[Array]:
+    """Arrays in the shapes and the dtypes of known ones."""
+    return [x.astype(y.dtype).reshape(y.shape) for x, y in zip(arrays, known)]
 
 
 def structured(outputs: Iterator[Array], structure: Structure) -> Any:

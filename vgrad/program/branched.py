@@ -23,7 +23,8 @@ from ..arguments import Array
 from ..errors import PathsWarning, TraceError
 from ..flat import LoneSample, Question
 from ..lines import user_frame
-from .call import Call, Total, taken
+from .arrays import like, taken
+from .call import Call, Total
 from .paths import Groups, Paths, Samples
 from .runner import Runner
 
@@ -145,9 +146,7 @@ class BranchedCall:
 
     def at(self, theta: Array, arrays: Sequence[Array]) -> BranchedCall:
         """The call of other numbers, none of them shared: arrays of all samples, (B, ...)."""
-        dtype, shapes = self.runner.dtype, [x.shape for x in self.arrays]
-        theta = theta.astype(dtype)
-        rows = [x.astype(dtype).reshape(shape) for x, shape in zip(arrays, shapes)]
+        theta, *rows = like([self.theta, *self.arrays], [theta, *arrays])
         return BranchedCall(self.paths, theta, rows, self.batch, self.executor, self.doubts)
 
     def some(self, samples: Samples) -> BranchedCall:

@@ -16,6 +16,7 @@ from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
 from ..flat import FROM_INPUTS, FROM_PARAMETERS, require_samples
+from .arrays import like, taken
 from .runner import Runner
 
 Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps every output
@@ -147,9 +148,7 @@ class Call(NamedTuple):
 
     def at(self, theta: Array, arrays: Sequence[Array]) -> Call:
         """The call of other numbers, none of them shared: arrays of all samples, (B, ...)."""
-        dtype, shapes = self.runner.dtype, [x.shape for x in self.arrays]
-        theta = theta.astype(dtype)
-        rows = [x.astype(dtype).reshape(shape) for x, shape in zip(arrays, shapes)]
+        theta, *rows = like([self.theta, *self.arrays], [theta, *arrays])
         return self._replace(theta=theta, arrays=rows, shared=())
 
     def some(self, samples: Any) -> Call:
@@ -185,13 +184,6 @@ class Call(NamedTuple):
         whole = self._replace(executor=None, doubts=None)
         parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
         return _results([(part, name, method, tile, *options) for part in parts], self.executor)
-
-
-def taken(
-    arrays: Sequence[Array], samples: Any, batch: int, shared: tuple[int, ...]
-) -> list[Array]:
-    """The arrays of some samples, as many as `batch`; what all share stays without memory."""
-    return [x[:batch] if i in shared else x[samples] for i, x in enumerate(arrays)]
 
 
 def is_finite(value: float, gradient: Array) -> bool:

@@ -263,7 +263,8 @@ def _derived(call: Call, make: Any, leaves: Leaves) -> Array:
     doubts: list[Any] = []
     quick = call._replace(runner=call.runner.derived(make, leaves), doubts=doubts)
     found = quick.outputs()
-    if doubts and len(wrong := np.flatnonzero(~np.isfinite(found).all(axis=0))):
+    looked = call.runner.fuse and not doubts  # and all were finite
+    if not looked and len(wrong := np.flatnonzero(~np.isfinite(found).all(axis=0))):
         guarded = call.some(wrong)._replace(runner=call.runner.derived(make, leaves, True))
         found[:, wrong] = guarded.outputs()
     if call.doubts is not None:

@@ -38,10 +38,19 @@ def wing_of(name: str) -> str:
     return name.rpartition(".")[0] or (name if name in MAY_IMPORT else "")
 
 
+def running(path: Path) -> ast.Module:
+    """A file without what stands under TYPE_CHECKING, which never runs."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        x for x in tree.body if not (isinstance(x, ast.If) and "TYPE_" in ast.dump(x.test))
+    ]
+    return tree
+
+
 def imports_of(path: Path) -> set[str]:
     """What a file imports of the package, wherever it does: "flat" for a door, "flat.graph"."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(running(path)):
         if isinstance(node, ast.ImportFrom) and node.level:
             here = name_of(path).split(".")[: -node.level]
             start = ".".join([*here, *([node.module] if node.module else [])])
@@ -91,12 +100,9 @@ def test_importing_vgrad_does_not_import_matplotlib():
 
 
 def test_only_pictures_import_matplotlib():
-    """Types apart: what stands under TYPE_CHECKING never runs."""
     importing = set()
     for path in FILES:
-        tree = ast.parse(path.read_text())
-        tree.body = [x for x in tree.body if not (isinstance(x, ast.If) and "TYPE_" in ast.dump(x))]
-        for node in ast.walk(tree):
+        for node in ast.walk(running(path)):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [getattr(node, "module", None) or "", *(x.name for x in node.names)]
                 importing |= {name_of(path) for name in names if name.startswith("matplotlib")}
@@ -150,7 +156,9 @@ def defined(path: Path):
     for node, public in waiting:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             public = public and not node.name.startswith("_")
-            if not any(ast.unparse(x).endswith(".setter") for x in node.decorator_list):
+            if not any(
+                ast.unparse(x).endswith((".setter", "overload")) for x in node.decorator_list
+            ):
                 yield node, public
             if isinstance(node, ast.ClassDef):
                 waiting += [(inner, public) for inner in node.body]

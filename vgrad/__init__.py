@@ -43,6 +43,7 @@ from .functions import (
 )
 from .lines import source_lines
 from .merging import merge_branches
+from .operand import Number
 from .ops import (
     abs, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, ceil, cos, cosh, digamma,
     elu, erf, erfc, erfcx, exp, exp2, expm1, floor, floor_divide, fmod, gelu, hypot, leaky_relu,
@@ -57,7 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
     "Animation", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
-    "NonFiniteError", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
+    "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
     "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError", "abs",
     "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .elementary import expm1
 from .numbers import quietly, select
 from .special import ndtr
+
+if TYPE_CHECKING:
+    from .signatures import Numbers
 
 
 @quietly
@@ -34,7 +37,7 @@ def relu(x: Any) -> Any:
     return select((x > 0) | (x != x), x, 0.0)
 
 
-def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
+def leaky_relu(x: Numbers, slope: Numbers = 0.01) -> Any:
     """x where it is positive, else slope * x.
 
     Its derivative to x is 1, else the slope, at 0 too; to the slope it is 0, else x.
@@ -46,7 +49,7 @@ def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
     return select(x > 0, x, slope * x)
 
 
-def elu(x: Any, alpha: Any = 1.0) -> Any:
+def elu(x: Numbers, alpha: Numbers = 1.0) -> Any:
     """x where it is positive, else alpha * (exp(x) - 1).
 
     Its derivative to x is 1, else alpha * exp(x), at 0 too; to alpha it is 0, else exp(x) - 1.

@@ -63,7 +63,7 @@ class OperandArray(np.ndarray):
         return apply_function(function, args, options)
 
 
-def array(x: Any) -> Any:
+def array(x: Any) -> OperandArray:
     """An array of numbers, `Value`s or traced values, on which NumPy's functions work as on floats.
 
     So they do on the arrays that a traced function is given. On one that `np.array` made of

@@ -6,16 +6,19 @@ Rows of `ops` add the derivatives.
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .numbers import by_numpy, select
 
+if TYPE_CHECKING:
+    from .signatures import Numbers
+
 # Names are the op's own, so one or two hide a built-in; nothing in this file needs the built-in.
 
 
-def maximum(x: Any, y: Any) -> Any:
+def maximum(x: Numbers, y: Numbers) -> Any:
     """The larger of two numbers; nan if either is.
 
     All of the gradient goes to the larger one, half of it to each if they are equal.
@@ -27,7 +30,7 @@ def maximum(x: Any, y: Any) -> Any:
     return select((x > y) | (x != x), x, y)
 
 
-def minimum(x: Any, y: Any) -> Any:
+def minimum(x: Numbers, y: Numbers) -> Any:
     """The smaller of two numbers; nan if either is.
 
     All of the gradient goes to the smaller one, half of it to each if they are equal.
@@ -129,7 +132,7 @@ def rint(x: Any) -> Any:
 
 
 @by_numpy(np.remainder)
-def remainder(x: Any, y: Any) -> Any:
+def remainder(x: Numbers, y: Numbers) -> Any:
     """The remainder of x / y, as x % y in Python: x - floor(x / y) * y, with the sign of y.
 
     nan if y is 0 or x infinite. Its derivatives are 1 and -floor(x / y), at its jumps too.
@@ -141,7 +144,7 @@ def remainder(x: Any, y: Any) -> Any:
 
 
 @by_numpy(np.fmod)
-def fmod(x: Any, y: Any) -> Any:
+def fmod(x: Numbers, y: Numbers) -> Any:
     """The remainder of x / y, as in C: x - trunc(x / y) * y, with the sign of x.
 
     nan if y is 0 or x infinite. Its derivatives are 1 and -trunc(x / y), at its jumps too.
@@ -153,7 +156,7 @@ def fmod(x: Any, y: Any) -> Any:
 
 
 @by_numpy(np.floor_divide)
-def floor_divide(x: Any, y: Any) -> Any:
+def floor_divide(x: Numbers, y: Numbers) -> Any:
     """x // y, the largest whole number not above x / y; no gradient goes through it.
 
     >>> import vgrad

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 from zlib import crc32
 
@@ -18,15 +18,14 @@ from .operand import Watch, watches
 from .ops import ANY, MAX_ARITY, OPS, REPLACED, Op, Range, Rule, is_number
 
 if TYPE_CHECKING:
-    from .ops import Function
+    from .signatures import MakesOp
 
-P = ParamSpec("P")
 TRIED = 12  # numbers of an op's domain on which its function and rules must work
 
 
 def op(
     *, vjp: Rule | Sequence[Rule | None] | None, name: str = "", domain: Sequence[Range] = ()
-) -> Callable[[Callable[P, Any]], Function[P]]:
+) -> MakesOp:
     """Make an op of a function of one to three numbers, whose derivative is what you say it is.
 
     The function computes with NumPy arrays of one shape, number by number, and returns such an
@@ -58,7 +57,7 @@ def op(
     function or a rule does not do what is said here.
     """
 
-    def make(function: Callable[P, Any]) -> Function[P]:
+    def make(function: Callable[..., Any]) -> Any:
         if not callable(function) or isinstance(function, np.ufunc):
             raise TypeError(f"vgrad.op must decorate a function of Python's (got {function!r})")
         plain: Any = getattr(function, "pyfunc", function)  # below np.vectorize
@@ -69,7 +68,7 @@ def op(
         digest = _digest(plain, *_given_rules(operands, vjp))
         old = _as_before(own, plain, digest, ranges)
         if old is not None:
-            return old  # type: ignore[return-value]
+            return old
         forward = _forward(own, function)
         points = np.array([np.random.default_rng(0).uniform(*x, TRIED) for x in ranges])
         _try_forward(own, function, forward, points)
@@ -79,7 +78,7 @@ def op(
         with _making_way(own, plain):
             # exact, as nothing says that results are rounded: so sums of them keep their order
             op = Op(own, own, forward, domain=ranges, vjp=rules, exact=True, **facts)
-        return op  # type: ignore[return-value]
+        return op
 
     return make
 

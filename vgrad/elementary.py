@@ -6,11 +6,14 @@ Rows of `ops` add the derivatives.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .numbers import Rule, by_numpy, quietly, select
+
+if TYPE_CHECKING:
+    from .signatures import Numbers
 
 LN2 = math.log(2)
 
@@ -247,7 +250,7 @@ def arctan(x: Any) -> Any:
 
 
 @by_numpy(np.arctan2)
-def arctan2(y: Any, x: Any) -> Any:
+def arctan2(y: Numbers, x: Numbers) -> Any:
     """The angle of the point (x, y), from -pi to pi, with y first.
 
     Its derivatives are x and -y, divided by x**2 + y**2; 0 at (0, 0), as in PyTorch,
@@ -260,7 +263,7 @@ def arctan2(y: Any, x: Any) -> Any:
 
 
 @by_numpy(np.hypot)
-def hypot(x: Any, y: Any) -> Any:
+def hypot(x: Numbers, y: Numbers) -> Any:
     """sqrt(x**2 + y**2), without overflow: the length of the vector (x, y).
 
     Its derivatives are x and y, divided by it: both are 0 at (0, 0), as for

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import finite, ops
 from .elsewhere import Elsewhere
 from .operand import INSTEAD_OF_FLOAT, Operand, declined, look
+
+if TYPE_CHECKING:
+    from .signatures import Plain
 
 # The 0.0 of a gradient that no backward pass has computed. Drawings tell it apart by identity; in
 # arithmetic it is like any other.
@@ -40,7 +43,7 @@ class Value(Operand):
     trainable: bool = False
     line: str  # "file:line" that made it, if that was noted
 
-    def __init__(self, data: Any, label: str = "", trainable: bool = True) -> None:
+    def __init__(self, data: Plain, label: str = "", trainable: bool = True) -> None:
         if not isinstance(label, str):
             raise TypeError(f"label must be a string (got {label!r}, a {type(label).__name__})")
         self._number = ops.number(data)
@@ -62,7 +65,7 @@ class Value(Operand):
         return self._number if instead is None else instead
 
     @data.setter
-    def data(self, data: Any) -> None:
+    def data(self, data: Plain) -> None:
         look(self, "set")
         self._number = ops.number(data)
 
@@ -127,7 +130,7 @@ class Value(Operand):
         data = "?" if look(self, "repr") else self._number
         return f"Value({label}data={data}, grad={self.grad})"
 
-    def __float__(self) -> float:
+    def __float__(self) -> object:  # no float to type checkers, which refuse math.exp(x) so
         look(self, "float")
         if passes_gradient(self):
             raise TypeError(

@@ -6,14 +6,25 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from . import ops
 from .errors import ShapeError
 
+if TYPE_CHECKING:
+    from .signatures import Array, N, Numbers, Plain, Single, X
 
+T = TypeVar("T")
+
+
+@overload
+def clip(x: Plain, low: Plain | None, high: Plain | None) -> float: ...
+@overload
+def clip(x: N | Plain, low: N | Plain | None, high: N | Plain | None) -> N: ...
+@overload
+def clip(x: Numbers, low: Numbers | None, high: Numbers | None) -> Array: ...
 def clip(x: Any, low: Any, high: Any) -> Any:
     """`x` limited to the range from `low` to `high`, number by number; None is no limit.
 
@@ -28,7 +39,7 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     return above if high is None else ops.minimum(above, high)
 
 
-def logical_and(x: Any, y: Any) -> Any:
+def logical_and(x: X, y: X) -> X:
     """1.0 where both are true, else 0.0, as & gives of conditions; all numbers but 0 are true.
 
     >>> import vgrad
@@ -38,7 +49,7 @@ def logical_and(x: Any, y: Any) -> Any:
     return ops.mul(ops.ne(x, 0.0), ops.ne(y, 0.0))
 
 
-def logical_or(x: Any, y: Any) -> Any:
+def logical_or(x: X, y: X) -> X:
     """1.0 where one or both are true, else 0.0, as | gives of conditions.
 
     >>> import vgrad
@@ -48,7 +59,7 @@ def logical_or(x: Any, y: Any) -> Any:
     return ops.maximum(ops.ne(x, 0.0), ops.ne(y, 0.0))
 
 
-def logical_not(x: Any) -> Any:
+def logical_not(x: X) -> X:
     """0.0 where x is true, else 1.0, as ~ gives of a condition.
 
     >>> import vgrad
@@ -58,7 +69,7 @@ def logical_not(x: Any) -> Any:
     return ops.eq(x, 0.0)
 
 
-def square(x: Any) -> Any:
+def square(x: X) -> X:
     """x * x; its derivative is 2 * x.
 
     >>> import numpy as np
@@ -69,7 +80,7 @@ def square(x: Any) -> Any:
     return ops.mul(x, x)
 
 
-def reciprocal(x: Any) -> Any:
+def reciprocal(x: X) -> X:
     """1 / x, inf at 0; its derivative is -1 / x**2.
 
     >>> import vgrad
@@ -79,6 +90,12 @@ def reciprocal(x: Any) -> Any:
     return ops.div(1.0, x)
 
 
+@overload
+def divmod(x: Plain, y: Plain) -> tuple[float, float]: ...
+@overload
+def divmod(x: N | Plain, y: N | Plain) -> tuple[N, N]: ...
+@overload
+def divmod(x: Numbers, y: Numbers) -> tuple[Array, Array]: ...
 def divmod(x: Any, y: Any) -> tuple[Any, Any]:
     """x // y and x % y: the quotient, rounded down, and the remainder.
 
@@ -91,6 +108,10 @@ def divmod(x: Any, y: Any) -> tuple[Any, Any]:
     return ops.floor_divide(x, y), ops.remainder(x, y)
 
 
+@overload
+def softmax(xs: Array) -> Array: ...
+@overload
+def softmax(xs: Iterable[X]) -> list[X]: ...
 def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
@@ -109,7 +130,7 @@ def softmax(xs: Iterable[Any]) -> Any:
     return np.array(result).view(type(xs)) if isinstance(xs, np.ndarray) else result
 
 
-def logsumexp(xs: Iterable[Any]) -> Any:
+def logsumexp(xs: Iterable[X]) -> X:
     """The logarithm of the sum of exp(x) over a sequence, without overflow.
 
     Raises ShapeError for an empty sequence, or more than one axis.
@@ -122,10 +143,14 @@ def logsumexp(xs: Iterable[Any]) -> Any:
     highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
-    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
+    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest  # type: ignore[no-any-return]
 
 
-def take(rows: Sequence[Any], index: Any) -> Any:
+@overload
+def take(rows: Sequence[T], index: Plain) -> T: ...
+@overload
+def take(rows: Sequence[Any] | Array, index: Single) -> Any: ...
+def take(rows: Any, index: Any) -> Any:
     """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
 
     If the index is a `Value` or traced node, every row takes part, and the result is nan if there

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .numbers import Rule
 from .pieces import Polynomial, by_order, elementwise, least, pieces, reflect, two_product, whole
+
+if TYPE_CHECKING:
+    from .signatures import Numbers
 
 # --- lgamma and digamma ---------------------------------------------------------------------------
 
@@ -181,7 +184,7 @@ def _order(n: int) -> tuple[float, Polynomial, float, float, float, float]:
     return limit, Polynomial(*series[::-1], 1 / n), 0.5**p, factors[0], 0.5**q, factors[1]
 
 
-def polygamma(n: Any, x: Any) -> Any:
+def polygamma(n: Numbers, x: Numbers) -> Any:
     """The n-th derivative of digamma(x); nan unless n is a whole number from 0 to 170.
 
     At 0, -1, -2, ... it is inf where n is odd, and -inf where n is even, but not 0. Its derivative

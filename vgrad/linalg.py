@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 from operator import add, mul
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from .arrays import as_operands
 from .engine import Value
 from .errors import ShapeError
 from .operand import Operand
+
+if TYPE_CHECKING:
+    from .signatures import Array, Matrix, Vector
 
 __all__ = ["SlogdetResult", "cholesky", "det", "inv", "slogdet", "solve", "solve_triangular"]
 
@@ -37,7 +40,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Any  # the natural logarithm of |det|
 
 
-def solve(a: Any, b: Any) -> Any:
+def solve(a: Matrix, b: Matrix | Vector) -> Array:
     """The x for which a @ x = b: a is (n, n), and b and x are (n,) or (n, m).
 
     Gaussian elimination with partial pivoting (Golub and Van Loan 2013, section 3.4), in which each
@@ -60,7 +63,7 @@ def solve(a: Any, b: Any) -> Any:
     return _array(x, right.shape, left, right)
 
 
-def inv(a: Any) -> Any:
+def inv(a: Matrix) -> Array:
     """The inverse of a matrix (n, n); if you only multiply by it, `solve` is cheaper and
     more accurate.
 
@@ -75,7 +78,7 @@ def inv(a: Any) -> Any:
     return solve(matrix, np.eye(len(matrix)))
 
 
-def det(a: Any) -> Any:
+def det(a: Matrix) -> Any:
     """The determinant of a matrix (n, n), by elimination down to two rows and w z - x y of these.
 
     Its gradient is right at singular matrices too. So are higher derivatives, unless elimination
@@ -104,7 +107,7 @@ def det(a: Any) -> Any:
     return _number(w * z - x * y, matrix)
 
 
-def slogdet(a: Any) -> SlogdetResult:
+def slogdet(a: Matrix) -> SlogdetResult:
     """The sign of the determinant of a matrix (n, n), and the logarithm of its absolute value.
 
     For a singular matrix they are 0.0 and -inf, and gradients are inf or nan. Raises ShapeError
@@ -128,7 +131,7 @@ def slogdet(a: Any) -> SlogdetResult:
     return SlogdetResult(_number(sign, matrix), _number(logabsdet, matrix))
 
 
-def cholesky(a: Any) -> Any:
+def cholesky(a: Matrix) -> Array:
     """The lower triangular l, (n, n), for which l @ l.T is the positive definite matrix `a`.
 
     Column by column (Golub and Van Loan 2013, section 4.2). Only the lower triangle of `a` is read,
@@ -151,8 +154,12 @@ def cholesky(a: Any) -> Any:
 
 
 def solve_triangular(
-    a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_diagonal: bool = False
-) -> Any:
+    a: Matrix,
+    b: Matrix | Vector,
+    trans: Literal[0, 1, 2, "N", "T", "C"] = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+) -> Array:
     """The x for which a @ x = b, by substitution: a is (n, n), and b and x are (n,) or (n, m).
 
     Only the upper triangle of `a` is read, or the lower; with `unit_diagonal` the diagonal is taken

@@ -8,13 +8,18 @@ from collections.abc import Callable, Sequence
 from threading import get_ident
 from time import perf_counter_ns
 from types import WrapperDescriptorType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 import numpy as np
 
 from . import functions, ops
 from .arrays import apply_function, apply_ufunc
+
+if TYPE_CHECKING:
+    from .signatures import Methods
+else:
+    Methods = object
 
 # Called with (operand, means) whenever code looks at a number: one for each function that is being
 # recorded, which refuses to let a parameter decide which way the function goes. They are those of
@@ -125,7 +130,7 @@ def _reflected(op: ops.Op) -> Callable[[Any, Any], Any]:
     return lambda self, other: self._apply(op, other, self)
 
 
-class Operand:
+class Operand(Methods):
     """What both engines compute with; a subclass supplies `_apply(op, *operands)`.
 
     `_apply` returns a new operand, or NotImplemented if it cannot take one of the operands. A
@@ -138,57 +143,60 @@ class Operand:
     def _apply(op: ops.Op, *operands: Any) -> Any:
         raise NotImplementedError
 
-    # fmt: off
-    __add__,     __radd__     = _binary(ops.add), _reflected(ops.add)  # self + other, other + self
-    __sub__,     __rsub__     = _binary(ops.sub), _reflected(ops.sub)
-    __mul__,     __rmul__     = _binary(ops.mul), _reflected(ops.mul)
-    __truediv__, __rtruediv__ = _binary(ops.div), _reflected(ops.div)
-    __pow__,     __rpow__     = _binary(ops.pow), _reflected(ops.pow)
-    __mod__,     __rmod__     = _binary(ops.remainder), _reflected(ops.remainder)
-    __floordiv__, __rfloordiv__ = _binary(ops.floor_divide), _reflected(ops.floor_divide)
-    __neg__,     __abs__      = _unary(ops.neg), _unary(ops.abs)
-
-    # Comparisons give 1.0 or 0.0 as an operand, so that they can be recorded and used in `where`.
-    __gt__, __lt__ = _binary(ops.gt), _binary(ops.lt)
-    __ge__, __le__ = _binary(ops.ge), _binary(ops.le)
-    __eq__, __ne__ = _binary(ops.eq), _binary(ops.ne)
     __hash__ = object.__hash__  # by identity: sets and dicts tell equal numbers apart
 
-    exp, log, sqrt = _unary(ops.exp), _unary(ops.log), _unary(ops.sqrt)
-    sin, cos, tanh = _unary(ops.sin), _unary(ops.cos), _unary(ops.tanh)
-    sigmoid, relu  = _unary(ops.sigmoid), _unary(ops.relu)
-    abs            = _unary(ops.abs)
-    stop_gradient  = _unary(ops.stop_gradient)
+    if not TYPE_CHECKING:  # their types are in `signatures`
+        # fmt: off
+        # self + other, and other + self
+        __add__,     __radd__     = _binary(ops.add), _reflected(ops.add)
+        __sub__,     __rsub__     = _binary(ops.sub), _reflected(ops.sub)
+        __mul__,     __rmul__     = _binary(ops.mul), _reflected(ops.mul)
+        __truediv__, __rtruediv__ = _binary(ops.div), _reflected(ops.div)
+        __pow__,     __rpow__     = _binary(ops.pow), _reflected(ops.pow)
+        __mod__,     __rmod__     = _binary(ops.remainder), _reflected(ops.remainder)
+        __floordiv__, __rfloordiv__ = _binary(ops.floor_divide), _reflected(ops.floor_divide)
+        __neg__,     __abs__      = _unary(ops.neg), _unary(ops.abs)
 
-    # Steps, whose derivative is 0: a plain number in their place loses no gradient.
-    __int__, __trunc__   = _of_number(int, "int"), _of_number(math.trunc, "int")
-    __floor__, __ceil__  = _of_number(math.floor, "floor"), _of_number(math.ceil, "ceil")
-    __round__, __index__ = _of_number(round, "round"), _of_number(whole, "index")
-    # fmt: on
+        # Comparisons give 1.0 or 0.0 as an operand, to be recorded and used in `where`.
+        __gt__, __lt__ = _binary(ops.gt), _binary(ops.lt)
+        __ge__, __le__ = _binary(ops.ge), _binary(ops.le)
+        __eq__, __ne__ = _binary(ops.eq), _binary(ops.ne)
 
-    def __divmod__(self, other: Any) -> tuple[Any, Any]:
-        return self // other, self % other
+        exp, log, sqrt = _unary(ops.exp), _unary(ops.log), _unary(ops.sqrt)
+        sin, cos, tanh = _unary(ops.sin), _unary(ops.cos), _unary(ops.tanh)
+        sigmoid, relu  = _unary(ops.sigmoid), _unary(ops.relu)
+        abs            = _unary(ops.abs)
+        stop_gradient  = _unary(ops.stop_gradient)
 
-    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
-        return other // self, other % self
+        # Steps, whose derivative is 0: a plain number in their place loses no gradient.
+        __int__, __trunc__   = _of_number(int, "int"), _of_number(math.trunc, "int")
+        __floor__, __ceil__  = _of_number(math.floor, "floor"), _of_number(math.ceil, "ceil")
+        __round__, __index__ = _of_number(round, "round"), _of_number(whole, "index")
+        # fmt: on
 
-    def __and__(self, other: Any) -> Any:  # of conditions, as for NumPy's booleans
-        return functions.logical_and(self, other)
+        def __divmod__(self, other: Any) -> tuple[Any, Any]:
+            return self // other, self % other
 
-    def __or__(self, other: Any) -> Any:
-        return functions.logical_or(self, other)
+        def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+            return other // self, other % self
 
-    def __invert__(self) -> Any:
-        return functions.logical_not(self)
+        def __and__(self, other: Any) -> Any:  # of conditions, as for NumPy's booleans
+            return functions.logical_and(self, other)
 
-    __rand__, __ror__ = __and__, __or__
+        def __or__(self, other: Any) -> Any:
+            return functions.logical_or(self, other)
 
-    def conjugate(self) -> Any:
-        """The number itself, for NumPy's functions that allow for complex ones."""
-        return self
+        def __invert__(self) -> Any:
+            return functions.logical_not(self)
 
-    def __pos__(self) -> Any:
-        return self
+        __rand__, __ror__ = __and__, __or__
+
+        def conjugate(self) -> Any:
+            """The number itself, for NumPy's functions that allow for complex ones."""
+            return self
+
+        def __pos__(self) -> Any:
+            return self
 
     def __format__(self, spec: str) -> str:
         return _formatted(self, spec) if spec else str(self)
@@ -217,3 +225,5 @@ for _op in ops.OPS:
         low, high = _op.domain[0]
         if low < high:
             setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _method(_op))
+
+Number: TypeAlias = float | Operand  # for annotations: any number that vgrad computes with

@@ -17,7 +17,7 @@ from inspect import signature
 from keyword import iskeyword
 from math import log as _log
 from math import pi
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,11 @@ from .numbers import is_count as is_count
 from .numbers import is_number as is_number
 from .numbers import number as number
 
+if TYPE_CHECKING:
+    from .signatures import Function
+
 P = ParamSpec("P")
+D = TypeVar("D")
 Range = tuple[float, float]
 
 OPS: list[Op] = []  # the table; a row's place in it is its op code
@@ -179,22 +183,14 @@ class Op:
         raise TypeError(f"{self.name}() takes {many} (got {got}){hint}")
 
 
-if TYPE_CHECKING:
-
-    class Function(Op, Generic[P]):
-        """An op whose operands type checkers know by name."""
-
-        def __call__(self, *operands: P.args, **named: P.kwargs) -> Any: ...
-
-
 def row(
     function: Callable[P, Any],
-    domain: tuple[Range, ...],
+    domain: D,
     vjp: tuple[Rule | None, ...],
     symbol: str = "",
     forward: Rule | None = None,
     **facts: Any,
-) -> Function[P]:
+) -> Function[D, P]:
     """A row with the name, operands and docstring of a function, which computes its forward."""
     name, facts = function.__name__, {"ufunc": getattr(function, "ufunc", None), **facts}
     facts |= {"domain": domain, "vjp": vjp, "definition": function}

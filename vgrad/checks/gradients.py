@@ -162,7 +162,7 @@ def _of_function(fn: Callable[..., Any], *args: Any) -> tuple[Claims, Suspects]:
 def _as_values(array: Array, name: str) -> Any:
     values = np.empty(array.shape, dtype=object).view(OperandArray)
     for index in np.ndindex(array.shape):
-        values[index] = Value(array[index], f"{name}{list(index) or ''}", trainable=False)
+        values[index] = Value(array[index].item(), f"{name}{list(index) or ''}", trainable=False)
     return values
 
 

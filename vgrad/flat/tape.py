@@ -89,7 +89,7 @@ class Node(Operand):
     __round__, __index__ = _asking("round"), _asking("index")
     __float__ = _refusing("float")
     __hash__ = _refusing("hash")
-    data = property(Operand.stop_gradient, _refusing("set"))
+    data = property(Operand.stop_gradient, _refusing("set"))  # type: ignore[misc]
 
     def __bool__(self) -> bool:
         return self.tape.truth(self.place)

@@ -14,6 +14,7 @@ from . import ops
 from .errors import ShapeError
 
 if TYPE_CHECKING:
+    from .operand import Operand
     from .signatures import Array, N, Numbers, Plain, Single, X
 
 T = TypeVar("T")
@@ -111,7 +112,11 @@ def divmod(x: Any, y: Any) -> tuple[Any, Any]:
 @overload
 def softmax(xs: Array) -> Array: ...
 @overload
-def softmax(xs: Iterable[X]) -> list[X]: ...
+def softmax(xs: Iterable[Plain]) -> list[float]: ...
+@overload
+def softmax(xs: Iterable[N]) -> list[N]: ...
+@overload
+def softmax(xs: Iterable[Single]) -> list[Operand]: ...
 def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
@@ -130,7 +135,15 @@ def softmax(xs: Iterable[Any]) -> Any:
     return np.array(result).view(type(xs)) if isinstance(xs, np.ndarray) else result
 
 
-def logsumexp(xs: Iterable[X]) -> X:
+@overload
+def logsumexp(xs: Array) -> Any: ...
+@overload
+def logsumexp(xs: Iterable[Plain]) -> float: ...
+@overload
+def logsumexp(xs: Iterable[N]) -> N: ...
+@overload
+def logsumexp(xs: Iterable[Single]) -> Operand: ...
+def logsumexp(xs: Iterable[Any]) -> Any:
     """The logarithm of the sum of exp(x) over a sequence, without overflow.
 
     Raises ShapeError for an empty sequence, or more than one axis.
@@ -143,7 +156,7 @@ def logsumexp(xs: Iterable[X]) -> X:
     highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
-    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest  # type: ignore[no-any-return]
+    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
 
 
 @overload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import typical
 from test_readme import snippets
 
+import vgrad
 from vgrad import Value, ops
 from vgrad.operand import Operand
+from vgrad.program.options import Named
 from vgrad.signatures import Methods
 
 HERE = Path(__file__).parent
@@ -80,6 +83,11 @@ def test_signatures_have_the_methods_that_operands_have():
 def methods(kind: type) -> set[str]:
     names = {name for name, thing in vars(kind).items() if callable(thing)}
     return {name for name in names if name.endswith("__") or not name.startswith("_")}
+
+
+def test_options_have_the_names_that_compile_takes():
+    options = inspect.signature(vgrad.compile).parameters.values()
+    assert list(Named.__annotations__) == [p.name for p in options if p.kind is p.KEYWORD_ONLY]
 
 
 def test_signatures_have_as_many_operands_as_the_table():

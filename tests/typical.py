@@ -86,6 +86,11 @@ def squared(x: Number, y: Number) -> Number:
     return (slope * x + offset - y) ** 2
 
 
+def squashed(x: Value, y: Value) -> Value:
+    """Of `Value`s, as far as it says: for methods, and so that its results have `backward`."""
+    return ((slope * x).tanh() - y) ** 2
+
+
 def huber(x: Number, y: Number) -> Number:
     error = abs(slope * x - y)
     return vgrad.where(error < 1, 0.5 * error**2, error - 0.5)
@@ -167,6 +172,12 @@ def functions() -> None:
 # --- the vector engine ----------------------------------------------------------------------------
 
 
+def training(program: vgrad.Program, X: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    theta = program.theta()
+    value, grad = program.value_and_grad(theta, X, y=y)
+    return value - float(grad @ grad)
+
+
 def compiled() -> float:
     X, y = vgrad.datasets.make_moons(20, noise=0.1, seed=1)
     model = nn.MLP(2, [4, 1], activation=leaky, rng=random.Random(0))
@@ -187,8 +198,14 @@ def compiled() -> float:
     print(program.per_sample_grads(theta, X, y).shape, program.input_grads(theta, X, y)[0].shape)
     print(outputs[0].shape, program.verify(theta, X, y).worst, program.explain(X, y))
 
-    fit = vgrad.compile(squared)
-    print(fit.value_and_grad(fit.theta([1.0], [2.0]), [1.0, 2.0], [2.0, 3.0])[1].round(2))
+    @vgrad.compile(parameters={"slope": slope, "others": [offset]}, reduce="sum")
+    def fit(x: Number, y: Number) -> Number:
+        return squared(x, y)
+
+    print(fit.value_and_grad(fit.theta(), [1.0, 2.0], [2.0, 3.0])[1].round(2))
+    print(training(vgrad.compile(squared, [slope, offset]), np.ones(3), np.zeros(3)))
+    squashed(slope, offset).backward()
+    print(vgrad.compile(squashed)([2.0], [1.0], [2.0]), slope.grad)
     graph = vgrad.trace(mixture, (), parameters=[slope, offset])
     print(vgrad.compile(graph.gradient(graph.inputs))([2.0, 0.5], [0.5]))
     print(vgrad.capture(squared(1.0, 2.0)), vgrad.compile(bounced, [])([], [1.0], [2.0]))

@@ -4,9 +4,9 @@ Micrograd comes first: `ops` is the table of operations, `operand` gives them Py
 `engine` is the scalar engine, `Value`, and `nn`, `optim`, `functions` and `linalg` are built on it.
 What the ops compute, and their docstrings, stand below the table, in `choices`, `elementary`,
 `activations`, `special` and `gamma`; `arrays` lets NumPy's functions take operands, `custom` makes
-ops of one's own, and `merging` makes `where` of a pure function's branches. Behind it is the same
-graph as arrays, in wings. Each has a door, its `__init__`, which says what the wing is for and how
-data goes through it:
+ops of one's own, and `merging` makes `where` of a pure function's branches; `signatures` tells type
+checkers what all of them take. Behind it is the same graph as arrays, in wings. Each has a door,
+its `__init__`, which says what the wing is for and how data goes through it:
 
     flat        records a function as arrays, differentiates it, and sweeps it level by level
     floats      generated Python, for few samples and narrow levels

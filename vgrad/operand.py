@@ -226,4 +226,5 @@ for _op in ops.OPS:
         if low < high:
             setattr(Operand, _op.name, _unary(_op) if _op.arity == 1 else _method(_op))
 
-Number: TypeAlias = float | Operand  # for annotations: any number that vgrad computes with
+# For annotations: any number that vgrad computes with, a float, a `Value` or a traced one.
+Number: TypeAlias = float | Operand

@@ -6,7 +6,7 @@ stand here once more, by name and number of operands; a test holds the names to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -26,10 +26,22 @@ Plain = float | np.floating[Any] | np.integer[Any] | np.bool_
 Array = NDArray[Any]
 
 if TYPE_CHECKING:
+
+    class HasParameters(Protocol):
+        def parameters(self) -> Iterable[Value]: ...
+
     Single: TypeAlias = Number | Plain
     Numbers: TypeAlias = Number | Plain | Array
     Vector: TypeAlias = Sequence[Single] | Array
     Matrix: TypeAlias = Sequence[Vector] | Array
+    Nested: TypeAlias = (  # parameters
+        Value
+        | HasParameters
+        | Array
+        | Iterable[Value]
+        | Mapping[Any, "Nested"]
+        | Sequence["Nested"]
+    )
     X = TypeVar("X", float, Value, Operand, float | Operand, Array)
 
 # `Self` of a subclass is less than that of `Methods` itself, which leaves nothing to `Single`.

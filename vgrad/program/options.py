@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
 from .. import ops
+
+
+class Named(TypedDict, total=False):
+    """The options of `compile` by name, as type checkers know them."""
+
+    in_axes: int | Sequence[int | None] | None
+    once: Callable[[], Any] | None
+    reduce: Literal["mean", "sum"]
+    fuse: bool
+    tile: int | None
+    executor: Executor | None
+    dtype: Any
+    check_finite: bool
+    paths: int
 
 
 class Options(NamedTuple):

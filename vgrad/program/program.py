@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 import numpy as np
 
@@ -23,7 +23,28 @@ from .parameters import Parametrised
 from .recordings import AnyCall, Source
 from .replay import check_gradient, check_outputs, check_per_sample, check_sums, is_doubtful
 
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, Unpack
 
+    from .. import checks
+    from ..signatures import Nested
+    from .options import Named
+
+    P = ParamSpec("P", default=...)  # so that `Program` alone is one of any function
+else:
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
+
+
+@overload
+def compile(
+    fn: Callable[P, Any] | Graph, parameters: Nested | None = None, **options: Unpack[Named]
+) -> Program[P]: ...
+@overload
+def compile(
+    *, parameters: Nested | None = None, **options: Unpack[Named]
+) -> Callable[[Callable[P, Any]], Program[P]]: ...
 def compile(
     fn: Source | None = None,
     parameters: Any = None,
@@ -130,7 +151,7 @@ def _program(
     return Program(fn, tree, options, once)
 
 
-class Program(Derivatives, Parametrised):
+class Program(Derivatives, Parametrised, Generic[P]):
     """What `compile` returns: pure functions of theta (P,) and arrays.
 
     The first axis of every array is the batch, of size B. Arrays are anything NumPy takes as real
@@ -172,6 +193,14 @@ class Program(Derivatives, Parametrised):
                 check_outputs(part, part.outputs())
         return structured(iter(outputs), call.runner.output_shapes)
 
+    @overload
+    def value_and_grad(
+        self, theta: Any, *arrays: Any, aux: Literal[False] = False, **named: Any
+    ) -> tuple[float, Array]: ...
+    @overload
+    def value_and_grad(
+        self, theta: Any, *arrays: Any, aux: bool, **named: Any
+    ) -> tuple[Any, Array]: ...
     def value_and_grad(self, theta: Any, *arrays: Any, aux: bool = False, **named: Any) -> Any:
         """The mean (or sum) of output 0 over the batch, a float, and its gradient, (P,).
 
@@ -198,7 +227,10 @@ class Program(Derivatives, Parametrised):
         call = self.prepared(theta, arrays, named, scalar=True)
         return self._per_sample(call, "parameter_gradients", "parameters").T
 
-    verify = Elsewhere("checks", "verify")
+    if TYPE_CHECKING:
+        verify = checks.verify
+    else:
+        verify = Elsewhere("checks", "verify")
 
     def explain(self, *arrays: Any, theta: Any = None, **named: Any) -> str:
         """The plan of a call with these arrays, as a table.

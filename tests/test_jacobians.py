@@ -113,7 +113,7 @@ def program():
 
 
 def test_every_derivative_of_a_network_by_central_differences(program):
-    """Second derivatives as well: step**2 times a third, and 2**-53 / step, for numbers below 10."""
+    """Second ones as well: step**2 times a third, and 2**-53 / step, for numbers below 10."""
     theta, step = program.theta(), 1e-5
     outputs, jacobian = program.jacobian(theta, X)
     assert same_bits(outputs, program(theta, X)) and jacobian.shape == (7, 3, len(theta))
@@ -211,7 +211,8 @@ def test_structures():
     assert gradient.tolist() == [1.0 * 1 + 2.0 * 5 + 2]
     (change, _), none = program.jvp([2.0], [3.0], x, y)[1], vgrad.compile(lambda x: x, [])
     assert change.tolist() == [3.0, 15.0]
-    assert none.jacobian([], [1.0, 2.0])[1].shape == (2, 0) and none.hessian([], [1.0]).shape == (0, 0)  # fmt: skip
+    assert none.jacobian([], [1.0, 2.0])[1].shape == (2, 0)
+    assert none.hessian([], [1.0]).shape == (0, 0)
     assert none.jvp([], [], [1.0])[1].tolist() == [0.0]
 
 
@@ -255,7 +256,7 @@ SMOOTH = {
 def third(f, x, y):
     """A value, and derivatives of orders 1 to 3, each of the one before."""
     u = f(x, y)
-    u_x, u_y = vgrad.gradient(u, [x, y])
+    u_x, _ = vgrad.gradient(u, [x, y])
     u_xy = vgrad.gradient(u_x, y)
     return [u, u_x, u_xy, vgrad.gradient(u_xy, {"x": x})["x"]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from ..errors import GraphFormatError, ShapeError
 from ..operand import Operand, look
 from . import files
 from .questions import ANSWERS, Question
+
+if TYPE_CHECKING:
+    from .. import export
+    from . import derived, parts
 
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
@@ -63,9 +67,14 @@ class Graph:
     # Of a path: what was asked on it. The last outputs, one for each, have a sample's own answers.
     questions: tuple[Question, ...] = ()
 
-    gradient = Elsewhere("flat", "gradient_graph")
-    __call__ = Elsewhere("flat", "inlined")
-    to_numpy_source = Elsewhere("export", "to_numpy_source")
+    if TYPE_CHECKING:
+        gradient = derived.gradient_graph
+        __call__ = parts.inlined
+        to_numpy_source = export.to_numpy_source
+    else:
+        gradient = Elsewhere("flat", "gradient_graph")
+        __call__ = Elsewhere("flat", "inlined")
+        to_numpy_source = Elsewhere("export", "to_numpy_source")
     _repr_svg_ = Elsewhere("pictures", "notebook_svg")
 
     def __len__(self) -> int:

@@ -141,7 +141,7 @@ def as_tree(parameters: Any) -> Tree:
     """
     if isinstance(parameters, Tree):
         return parameters
-    if not _holds_parameters(parameters) and not isinstance(parameters, Iterable):
+    if not _holds_parameters(parameters) and not isinstance(parameters, Iterable | Value):
         raise TypeError(
             "parameters must be a list of Values, a module, or a nesting of dicts, lists and "
             f"arrays of Values (got {parameters!r})"

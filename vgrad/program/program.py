@@ -175,9 +175,10 @@ class Program(Derivatives, Parametrised, Generic[P]):
     """
 
     def __repr__(self) -> str:
-        known = (
-            "parameters to be found" if self._tree is None else f"{len(self.theta())} parameters"
-        )
+        known = "parameters to be found"
+        if self._tree is not None:
+            size = len(self.theta())
+            known = f"{size} parameter{'s' * (size != 1)}"
         times = len(self.paths)
         recorded = f"recorded for {times} shape{'s' * (times != 1)} of arguments"
         return f"Program({self._signature}, {known}, {recorded if times else 'not recorded yet'})"

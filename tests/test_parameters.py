@@ -1,0 +1,130 @@
+"""Parameters with structure: theta and back, names in messages, other models, frozen ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import vgrad
+from vgrad import ShapeError, Value, nn, optim
+
+X = np.random.default_rng(0).normal(size=(9, 2))
+
+
+def made(kind="dict"):
+    W = np.array([[Value(0.1 * i + j) for i in range(2)] for j in range(3)])
+    b = [Value(0.5), Value(-0.5), Value(0.0)]
+    return {"W": W, "b": b} if kind == "dict" else (W, b)
+
+
+def predict(model, x):
+    return vgrad.tanh(model["W"] @ x + model["b"]).sum()
+
+
+def test_theta_and_back():
+    model = made()
+    program = vgrad.compile(lambda x: predict(model, x), model)
+    assert program.names == (
+        "W[0, 0]", "W[0, 1]", "W[1, 0]", "W[1, 1]", "W[2, 0]", "W[2, 1]", "b[0]", "b[1]", "b[2]",
+    )  # fmt: skip
+    tree = program.unflatten(program.theta())
+    assert tree["W"].shape == (3, 2) and tree["b"].tolist() == [0.5, -0.5, 0.0]
+    assert program.flatten(tree).tolist() == program.theta().tolist()
+    _, grad = program.value_and_grad(program.theta(), X)
+    assert program.unflatten(grad)["b"].tolist() == grad[6:].tolist()
+    each = program.unflatten(program.per_sample_grads(program.theta(), X))
+    assert each["W"].shape == (9, 3, 2) and each["b"].shape == (9, 3)
+
+
+def test_another_model_of_the_same_structure():
+    mine, other = made(), made()
+    program = vgrad.compile(lambda x: predict(mine, x), mine)
+    program.assign(np.arange(9.0), other)
+    assert other["W"][2, 1].data == 5.0 and mine["W"][2, 1].data == 2.1
+    assert program.theta(other).tolist() == list(range(9))
+    assert program.theta().tolist() != list(range(9))
+    models = [nn.MLP(2, [3, 1]) for _ in range(2)]
+    for parameters in (models[0], models[0].parameters()):  # a module, or its flat list
+        twin = vgrad.compile(lambda x: models[0](x), parameters)
+        assert twin.theta(models[1]).tolist() == [p.data for p in models[1].parameters()]
+        twin.assign(np.zeros(13), models[1])
+        assert not any(p.data for p in models[1].parameters())
+    for wrong in (made("tuple"), {"W": mine["W"]}, {**made(), "b": [Value(0.0)] * 1}):
+        with pytest.raises(ShapeError, match="must have|must be like"):
+            program.theta(wrong)
+        with pytest.raises(ShapeError, match="must have|must be like"):
+            program.assign(np.zeros(9), wrong)
+
+
+def test_what_is_not_trainable_has_no_place_in_theta():
+    model = made()
+    model["b"][1].trainable = False
+    program = vgrad.compile(lambda x: predict(model, x), model)
+    assert len(program.theta()) == 8 and "b[1]" not in program.names
+    _, grad = program.value_and_grad(program.theta(), X)
+    assert grad.shape == (8,) and program.unflatten(program.theta())["b"].tolist() == [0.5, -0.5, 0]
+    total = sum(predict(model, row) for row in X) / len(X)
+    total.backward()
+    leaves = [*model["W"].ravel(), model["b"][0], model["b"][2]]
+    assert [p.grad for p in leaves] == pytest.approx(grad, rel=1e-12)
+    flat = vgrad.compile(lambda x: predict(model, x), [*model["W"].ravel(), *model["b"]])
+    assert len(flat.theta()) == 8  # of a list too
+    graph = vgrad.trace(lambda x: predict(model, x), (2,), parameters=model)
+    assert len(graph.parameters) == 8
+    program.assign(np.zeros(8))
+    assert model["b"][1].data == -0.5
+
+
+def test_a_tree_trains():
+    """By rates that are a tree, made flat."""
+    model = made()
+    program = vgrad.compile(lambda x: (predict(model, x) - x[0]) ** 2, model)
+    theta = program.theta()
+    sgd = optim.SGD(rate=program.flatten({"W": 0.05, "b": 0.0}))
+    before, _ = program.value_and_grad(theta, X)
+    for _ in range(100):
+        _, grad = program.value_and_grad(theta, X)
+        sgd.step(theta, grad)
+    after, _ = program.value_and_grad(theta, X)
+    assert after < before / 2 and program.unflatten(theta)["b"].tolist() == [0.5, -0.5, 0.0]
+
+
+def test_messages_and_pictures_have_the_names():
+    model = nn.MLP(2, [2, 1])
+    program = vgrad.compile(lambda x: vgrad.log(model(x) - 1e9), {"net": model}, check_finite=True)
+    with pytest.raises(vgrad.NonFiniteError):
+        program.value_and_grad(program.theta(), X)
+    graph = vgrad.trace(lambda x: model(x), (2,), parameters={"net": model})
+    assert "net.layers[0].w[1, 0]" in graph.labels.values()
+    assert "net.layers[1].b[0]" in vgrad.to_dot(graph)
+    tree = {"a": Value(2.0), "b": [Value(1.0)]}
+    crooked = vgrad.compile(lambda x: falsely_squared(tree["b"][0]) * tree["a"] * x, tree)
+    report = vgrad.gradcheck(crooked, None, np.array([1.0, 3.0]))
+    assert not report and "b[0]" in str(report)
+    own = vgrad.compile(lambda x: model(x))  # found by itself: by the labels that nn gives
+    own.theta(X)
+    assert own.names[0] == "layers[0].w[0, 0]"
+    plain = vgrad.compile(lambda x: x * w, [w := Value(1.0)])
+    assert plain.names == ("theta[0]",)
+
+
+@vgrad.op(vjp=lambda g, out, x: g)
+def falsely_squared(x):
+    return x * x
+
+
+@pytest.mark.parametrize(
+    "tree, message",
+    [
+        ({"W": 1.0}, r"the tree must have the keys \['W', 'b'\] .got \['W'\]"),
+        ({"W": 1.0, "b": [1.0]}, r"b must have the shape \(3,\) of the parameters .got \(1,\)"),
+        ([1.0, 2.0], r"the tree must have the keys \['W', 'b'\]"),
+    ],
+)
+def test_trees_that_differ(tree, message):
+    model = made()
+    program = vgrad.compile(lambda x: predict(model, x), model)
+    with pytest.raises(ShapeError, match=message):
+        program.flatten(tree)
+    with pytest.raises(ShapeError, match="theta must have 9 numbers, one per parameter, in its"):
+        program.unflatten(np.zeros(8))

@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import branch_peers
+import derivative_peers
 import formula_peers
 import gpt
 import gpt_peers
 import numpy as np
 import sequence_peers
+from derivatives import DERIVATIVES, network
 from formulas import FORMULAS
 from sequences import SEQUENCES
 from terminal import Progress, positive, several, write
@@ -760,11 +762,12 @@ def gradients(
 
 
 def measured_gradients(
-    runs: dict[str, Callable[[], Any]], args: argparse.Namespace
+    runs: dict[str, Callable[[], Any]], args: argparse.Namespace, every_time: bool = True
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The seconds of what gives a value and gradient, or gradients; and those of first calls.
 
-    What is quick runs for a hundredth of a second in each repeat.
+    What is quick runs for a hundredth of a second in each repeat. What all agree on, the sum of all
+    sizes, is part of the time, or if not `every_time`, where results are large, added up before.
     """
     peers, first = [], {}
     for peer, run in runs.items():
@@ -775,6 +778,9 @@ def measured_gradients(
             times.append(time.perf_counter() - start)
         first[peer] = times[0]
         total = lambda run=run: sum(float(np.abs(x).sum()) for x in run())  # noqa: E731
+        if not every_time:
+            agreed = total()
+            total = lambda run=run, agreed=agreed: run() and agreed  # noqa: E731
         loops = max(1, int(0.01 / times[2]))
         peers.append(Peer(peer, total, slow=times[1] > 0.5, loops=loops))
     return measured(peers, args), first
@@ -848,6 +854,54 @@ def stacked_products(args: argparse.Namespace) -> None:
     compare(title, [Peer("NumPy, @", by_hand), Peer("vgrad", ours)], args)
 
 
+# --- derivatives ---------------------------------------------------------------------------------
+
+
+def derivatives(args: argparse.Namespace) -> None:
+    """Jacobians, Hessians, and a loss of second derivatives."""
+    (jax,) = installed("jax")
+    print("(l) derivatives: vgrad's time, and divided by that of JAX's best way;")
+    print("    first calls, which record and compile, are apart")
+    head = f"{'vgrad':>14}{'JAX, best':>14}{'ratio':>8}{'vgrad, first':>16}{'JAX, first':>14}"
+    print(f"  {'':<12}{'samples':>9}{head}  ways")
+    for name, derivative in DERIVATIVES.items():
+        for samples in sorted({min(n, args.batch) for n in derivative.samples}):
+            arrays = derivative.arrays(samples)
+            theta = derivative.program.theta()
+            derivative.program.forget()
+            runs = {"vgrad": partial(derivative.call, derivative.program, theta, *arrays)}
+            if jax is not None:
+                runs |= derivative_peers.jax_derivatives(jax, name, theta, arrays)
+            medians, first = measured_gradients(runs, args, every_time=False)
+            ours = medians.pop("vgrad")
+            row = f"  {name:<12}{samples:>9,}{1e3 * ours:11.3f} ms"
+            if medians:
+                best = min(medians, key=lambda way: medians[way])
+                row += f"{1e3 * medians[best]:11.3f} ms{ours / medians[best]:8.2f}"
+                row += f"{first['vgrad']:14.2f} s{first[best]:12.2f} s  "
+                row += ", ".join(f"{way[5:]} {ours / x:.2f}" for way, x in medians.items())
+            print(row, flush=True)
+    print(flush=True)
+    compiling_outputs(args)
+
+
+def compiling_outputs(args: argparse.Namespace) -> None:
+    """How the first Jacobian of a network grows with its outputs."""
+    print("(l) recording, compiling and running the first Jacobian, to two inputs")
+    for outputs in (5, 10, 20, 40, 80):
+        times = []
+        for _ in range(min(5, args.repeats)):
+            model = network(outputs)
+            program = vgrad.compile(lambda x, model=model: vgrad.array(model(x)), model)
+            theta, x = program.theta(), np.ones((100, 2))
+            program(theta, x)
+            start = time.perf_counter()
+            program.input_jacobian(theta, x)
+            times.append(time.perf_counter() - start)
+        print(f"  {outputs:>4} outputs {1e3 * statistics.median(times):10.1f} ms", flush=True)
+    print(flush=True)
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -860,6 +914,7 @@ CASES = {
     "i": options_with_greeks,
     "j": branches,
     "k": formulas,
+    "l": derivatives,
     "s": sequences,
 }
 
@@ -908,7 +963,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well), i, j, k and, up to 1,000, s",
+        help="samples in b, e (there ten times as well), i, j, k and, at most, l; up to 1,000, s",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,19 @@ def count(structure: Structure) -> int:
     if isinstance(structure, list):
         return sum(map(count, structure))
     return math.prod(structure)
+
+
+def arranged(structure: Structure, make: Callable[[slice, Shape], Any]) -> Any:
+    """What `make` gives for each output, of its numbers and shape; a tuple if there are several."""
+    numbers = itertools.count()
+
+    def part(structure: Structure) -> Any:
+        if isinstance(structure, list):
+            return tuple(part(inner) for inner in structure)
+        own = [next(numbers) for _ in range(count(structure))]
+        return make(slice(own[0], own[-1] + 1), structure)
+
+    return part(structure)
 
 
 def whole_number(name: str, x: Any) -> int:

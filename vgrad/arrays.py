@@ -8,6 +8,7 @@ then still needs floats is an error that says what to write.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +85,13 @@ def as_operands(x: Any) -> Any:
     if not isinstance(x, np.ndarray) or x.dtype != object:
         return x
     return x.view(OperandArray) if x.shape else x[()]
+
+
+def array_of(items: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Operands, one after the other, as an object array of a shape."""
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array.reshape(shape)
 
 
 def apply_ufunc(

@@ -16,10 +16,9 @@ from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import ops
-from ..arrays import as_operands
+from ..arrays import array_of, as_operands
 from ..engine import Value, reachable
 from ..operand import Operand
 from .recording import interpret, recorded
@@ -67,7 +66,7 @@ def _collected(wrt: Any, found: list[Operand]) -> Callable[[Any], Any]:
         return next
     if isinstance(wrt, np.ndarray):
         _collected(wrt.ravel().tolist(), found)
-        return lambda results: as_operands(_shaped([next(results) for _ in wrt.flat], wrt.shape))
+        return lambda results: as_operands(array_of([next(results) for _ in wrt.flat], wrt.shape))
     if isinstance(wrt, dict):
         parts = {key: _collected(part, found) for key, part in wrt.items()}
         return lambda results: {key: part(results) for key, part in parts.items()}
@@ -81,12 +80,6 @@ def _collected(wrt: Any, found: list[Operand]) -> Callable[[Any], Any]:
         "wrt must be a Value or traced value, or a list, dict, array or module of them (got "
         f"{wrt!r}, a {type(wrt).__name__})"
     )
-
-
-def _shaped(items: Sequence[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array.reshape(shape)
 
 
 # --- over operands -------------------------------------------------------------------------------

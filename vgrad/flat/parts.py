@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Structure, count
-from ..arrays import as_operands, boxed
+from ..arguments import Structure, arranged, count
+from ..arrays import array_of, as_operands, boxed
 from ..engine import Value
 from ..errors import ShapeError
 from .graph import Graph
@@ -149,16 +149,8 @@ def inlined(graph: Graph, *arguments: Any, theta: Any = None) -> Any:
     leaves |= zip(graph.inputs.tolist(), (x for array in arrays for x in array.flat))
     leaves |= zip(graph.parameters.tolist(), numbers.tolist())
     results = graph.computed_from(leaves)
-    return _structured(iter([results[i] for i in graph.outputs.tolist()]), graph.output_shapes)
-
-
-def _structured(outputs: Iterator[Any], structure: Structure) -> Any:
-    """Outputs as the function returned them: a number, an array, or a tuple of such."""
-    if isinstance(structure, list):
-        return tuple(_structured(outputs, part) for part in structure)
-    if structure == ():
-        return next(outputs)
-    array = np.empty(structure, object)
-    for index in np.ndindex(*structure):
-        array[index] = next(outputs)
-    return as_operands(array)
+    outputs = [results[i] for i in graph.outputs.tolist()]
+    return arranged(
+        graph.output_shapes,
+        lambda own, shape: as_operands(array_of(outputs[own], shape)),
+    )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import Array, Shape, Structure, as_numbers, count
+from ..arguments import Array, Shape, Structure, arranged, as_numbers, count
 from ..errors import ShapeError
 from ..flat import require_samples
 
@@ -100,14 +100,15 @@ def like(known: Sequence[Array], arrays: Sequence[Array]) -> list[Array]:
     return [x.astype(y.dtype).reshape(y.shape) for x, y in zip(arrays, known)]
 
 
-def structured(outputs: Iterator[Array], structure: Structure) -> Any:
-    """Outputs, each (B,), in the structure that the function returned; an array is (B, ...)."""
-    if isinstance(structure, list):
-        return tuple(structured(outputs, part) for part in structure)
-    if structure == ():
-        return next(outputs)
-    rows = np.stack([next(outputs) for _ in range(count(structure))], axis=-1)
-    return rows.reshape(len(rows), *structure)
+def structured(outputs: Array, structure: Structure) -> Any:
+    """Outputs, (M, B), in the structure that the function returned; an array is (B, ...)."""
+
+    def make(own: slice, shape: Shape) -> Any:
+        if not shape:
+            return outputs[own.start]
+        return np.ascontiguousarray(outputs[own].T).reshape(-1, *shape)
+
+    return arranged(structure, make)
 
 
 def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:

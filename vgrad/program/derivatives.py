@@ -7,12 +7,12 @@ jvp, vjp            one call of a graph with one argument more: a direction, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arguments import Array, Structure, as_numbers, as_theta, count
+from ..arguments import Array, Shape, Structure, arranged, as_numbers, as_theta, count
 from ..compiler import RolledPlan
 from ..errors import ShapeError
 from ..flat import Leaves, hessian, jacobian, slope, tangent, weighted
@@ -44,7 +44,7 @@ class Derivatives(Recordings):
         call = self.prepared(theta, arrays, named)
         outputs, rows = self._jacobian(call, "parameters")
         shapes = call.runner.output_shapes
-        return structured(iter(outputs), shapes), _placed(rows, iter(range(rows.shape[1])), shapes)
+        return structured(outputs, shapes), _placed(rows, shapes)
 
     def input_jacobian(self, theta: Any, *arrays: Any, **named: Any) -> tuple[Any, Any]:
         """Every output, (B, *out), and its derivatives to each argument, per sample.
@@ -61,8 +61,8 @@ class Derivatives(Recordings):
         call = self.prepared(theta, arrays, named)
         outputs, rows = self._jacobian(call, "inputs")
         shapes, inputs = call.runner.output_shapes, call.runner.graph.input_shapes
-        parts = _by_argument(rows, iter(range(rows.shape[1])), shapes, inputs)
-        return structured(iter(outputs), shapes), parts
+        parts = _by_argument(rows, shapes, inputs)
+        return structured(outputs, shapes), parts
 
     def _jacobian(self, call: AnyCall, leaves: Leaves) -> tuple[Array, Array]:
         """Every output, (M, B), and its derivatives to n leaves, (n, M, B)."""
@@ -177,7 +177,7 @@ class Derivatives(Recordings):
         found = self._of_parts(call, 2 * numbers, lambda part: _moved(part, v))
         shapes = call.runner.output_shapes
         changes, outputs = found[:numbers], found[numbers:]
-        return structured(iter(outputs), shapes), structured(iter(changes), shapes)
+        return structured(outputs, shapes), structured(changes, shapes)
 
     def vjp(self, theta: Any, cotangent: Any, *arrays: Any, **named: Any) -> tuple[Any, Array]:
         """Every output, and the gradient to theta, (P,), of all outputs weighted by `cotangent`.
@@ -209,7 +209,7 @@ class Derivatives(Recordings):
             assert total[2] is not None
             outputs[:, chosen] = total[2][1:]
             gradient += total[1]
-        return structured(iter(outputs), shapes), gradient
+        return structured(outputs, shapes), gradient
 
 
 def _columns(call: Call, leaves: Leaves) -> Array:
@@ -278,23 +278,25 @@ def _is_deep(call: Call) -> bool:
     return runner.fuse and isinstance(runner.plan, RolledPlan)
 
 
-def _placed(rows: Array, numbers: Iterator[int], structure: Structure) -> Any:
-    """Rows (n, numbers, B) as a view (B, *out, n) for each output, without a copy."""
-    if isinstance(structure, list):
-        return tuple(_placed(rows, numbers, part) for part in structure)
-    own = [next(numbers) for _ in range(count(structure))]
-    block = rows[:, own[0] : own[-1] + 1].T
-    return block.reshape(len(block), *structure, len(rows))
+def _placed(rows: Array, structure: Structure) -> Any:
+    """Rows (n, M, B) as a view (B, *out, n) for each output, without a copy."""
+    return arranged(
+        structure, lambda own, shape: rows[:, own].T.reshape(rows.shape[-1], *shape, len(rows))
+    )
 
 
-def _by_argument(rows: Array, numbers: Iterator[int], structure: Structure, shapes: Any) -> Any:
-    """The same, as a tuple of one array (B, *out, *in) for each argument."""
-    if isinstance(structure, list):
-        return tuple(_by_argument(rows, numbers, part, shapes) for part in structure)
-    whole = _placed(rows, numbers, structure)
-    ends = np.cumsum([count(shape) for shape in shapes])
-    parts = np.split(whole, ends[:-1], axis=-1) if shapes else []
-    return tuple(x.reshape(*x.shape[:-1], *shape) for x, shape in zip(parts, shapes))
+def _by_argument(rows: Array, structure: Structure, shapes: Sequence[Shape]) -> Any:
+    """The same, as a tuple of one view (B, *out, *in) for each argument."""
+    ends = np.cumsum([count(shape) for shape in shapes]).tolist()
+    parts = [rows[a:b] for a, b in zip([0, *ends], ends)]
+
+    def make(own: slice, shape: Shape) -> Any:
+        return tuple(
+            part[:, own].T.reshape(rows.shape[-1], *shape, *inner)
+            for part, inner in zip(parts, shapes)
+        )
+
+    return arranged(structure, make)
 
 
 def _weights(

@@ -192,7 +192,7 @@ class Program(Derivatives, Parametrised, Generic[P]):
         if self._options.check_finite and not np.isfinite(outputs).all():
             for part in call.parts():
                 check_outputs(part, part.outputs())
-        return structured(iter(outputs), call.runner.output_shapes)
+        return structured(outputs, call.runner.output_shapes)
 
     @overload
     def value_and_grad(
@@ -213,7 +213,7 @@ class Program(Derivatives, Parametrised, Generic[P]):
             more, part = self._once.value_and_grad(call.theta)
             value, gradient = value + more, gradient + part
         if outputs is not None:
-            return (value, structured(iter(outputs), call.runner.output_shapes)), gradient
+            return (value, structured(outputs, call.runner.output_shapes)), gradient
         return value, gradient
 
     def input_grads(self, theta: Any, *arrays: Any, **named: Any) -> tuple[Array, ...]:

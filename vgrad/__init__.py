@@ -1,7 +1,8 @@
 """vgrad: write scalar code, run it at array speed.
 
 Micrograd comes first: `ops` is the table of operations, `operand` gives them Python's operators,
-`engine` is the scalar engine, `Value`, and `nn`, `optim`, `functions` and `linalg` are built on it.
+`engine` is the scalar engine, `Value`, and `nn`, `optim`, `functions` and `linalg` are built on it;
+`trees` are parameters in nestings.
 What the ops compute, and their docstrings, stand below the table, in `choices`, `elementary`,
 `activations`, `special` and `gamma`; `arrays` lets NumPy's functions take operands, `custom` makes
 ops of one's own, and `merging` makes `where` of a pure function's branches; `signatures` tells type
@@ -17,8 +18,8 @@ its `__init__`, which says what the wing is for and how data goes through it:
     export      the plan as the text of a NumPy function
 
 Follow one call of `program.value_and_grad(theta, X, y)` through six rooms: `program/program.py`
-checks the arrays and finds the graph recorded for their shapes; `program/call.py` chooses the
-sweep; `compiler/sweep.py` goes through the batch tile by tile, and `compiler/bound.py` through a
+has the arrays checked and the graph found that was recorded for their shapes, by
+`program/recordings.py`; `program/call.py` chooses the sweep; `compiler/sweep.py` goes through the batch tile by tile, and `compiler/bound.py` through a
 tile's list of NumPy calls. These were bound beforehand to the buffers of `compiler/calls.py`, by
 the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`. Few samples of a
 deep program go to `floats/sweep.py` instead, and many go turn by turn through `compiler/turns.py`.

@@ -3,8 +3,10 @@
 `program.py` has the public calls. One of them, such as `value_and_grad(theta, X, y)`, goes through
 these files and back:
 
-    arrays      are the arrays numbers, and of one batch size?
-    program     the paths for their shapes, the first recorded when it first meets them
+    program     the call itself
+    (signature) arrays by name take their places
+    arrays      are they numbers, and of one batch size? which do all samples share?
+    recordings  the paths for their shapes, the first recorded when it first meets them
     (branched)  if the function branches: which samples take which path; one call for each path
     call        which sweep runs, on floats, quick, careful or plain, on which part of the batch,
                 and where: here, or as tasks of an executor
@@ -18,6 +20,9 @@ for each. `branched` parts the samples of a call:
     samples  --where they were last-->  path 0: call, answers      all as the path has them? done
                                         path 1: call, answers      others: sorted by their answers,
                                         ...                        on known paths or on new ones
+
+`derivatives` has the calls for Jacobians, Hessians and products with them: calls of graphs that are
+made of the recorded one. `parameters` knows theta and the nesting that it stands for.
 
 Besides, `options` checks those of `compile`, `replay` puts single samples through the scalar engine
 to find the first number that is not finite, `explain` prints the plan, and `checkpoint` writes

@@ -2,12 +2,12 @@
 
 Micrograd comes first: `ops` is the table of operations, `operand` gives them Python's operators,
 `engine` is the scalar engine, `Value`, and `nn`, `optim`, `functions` and `linalg` are built on it;
-`trees` are parameters in nestings.
-What the ops compute, and their docstrings, stand below the table, in `choices`, `elementary`,
-`activations`, `special` and `gamma`; `arrays` lets NumPy's functions take operands, `custom` makes
-ops of one's own, and `merging` makes `where` of a pure function's branches; `signatures` tells type
-checkers what all of them take. Behind it is the same graph as arrays, in wings. Each has a door,
-its `__init__`, which says what the wing is for and how data goes through it:
+`trees` knows parameters that are kept in nestings. What the ops compute, and their docstrings,
+stand below the table, in `choices`, `elementary`, `activations`, `special` and `gamma`; `arrays`
+lets NumPy's functions take operands, `custom` makes ops of one's own, and `merging` makes `where`
+of a pure function's branches; `signatures` tells type checkers what all of them take. Behind it is
+the same graph as arrays, in wings. Each has a door, its `__init__`, which says what the wing is for
+and how data goes through it:
 
     flat        records a function as arrays, differentiates it, and sweeps it level by level
     floats      generated Python, for few samples and narrow levels
@@ -18,11 +18,12 @@ its `__init__`, which says what the wing is for and how data goes through it:
     export      the plan as the text of a NumPy function
 
 Follow one call of `program.value_and_grad(theta, X, y)` through six rooms: `program/program.py`
-has the arrays checked and the graph found that was recorded for their shapes, by
-`program/recordings.py`; `program/call.py` chooses the sweep; `compiler/sweep.py` goes through the batch tile by tile, and `compiler/bound.py` through a
-tile's list of NumPy calls. These were bound beforehand to the buffers of `compiler/calls.py`, by
-the kernels (`kernels.py`, `sums.py`, `products.py`) with the rules of `ops.py`. Few samples of a
-deep program go to `floats/sweep.py` instead, and many go turn by turn through `compiler/turns.py`.
+begins it; `program/recordings.py` checks the arrays and finds the graph that was recorded for their
+shapes; `program/call.py` chooses the sweep; `compiler/sweep.py` goes through the batch tile by
+tile, and `compiler/bound.py` through a tile's list of NumPy calls. These were bound beforehand to
+the buffers of `compiler/calls.py`, by the kernels (`kernels.py`, `sums.py`, `products.py`) with the
+rules of `ops.py`. Few samples of a deep program go to `floats/sweep.py` instead, and many go turn
+by turn through `compiler/turns.py`.
 """
 
 # fmt: off

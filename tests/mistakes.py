@@ -65,7 +65,7 @@ def of_programs(loss: Number) -> None:
     program.per_sample_grads([1.0], [1.0]).backward()  # error
     vgrad.trace(of_results, 3)  # error
     nn.MLP(2, 16)  # error
-    program.verify([1.0], [1.0], sample=3)  # error
+    program.verify([1.0], [1.0], samples="3")  # error
     program.value_and_grad([1.0], [1.0])[0].backward()  # error
     for p in nn.MLP(2, [1]).parameters():
         p.grad = p  # error

@@ -189,7 +189,9 @@ def test_arrays_that_the_function_does_not_have(arrays, named, message):
 def test_a_forgotten_theta():
     program = vgrad.compile(lambda x, y: W * x - y, [W])
     for call in (program, program.value_and_grad, program.jacobian):
-        with pytest.raises(TypeError, match=r"was theta left out\? It comes first: program.theta"):
+        with pytest.raises(
+            TypeError, match=r"was theta left out, or what .* Theta is first: program.theta"
+        ):
             call(np.ones(3), np.ones(3))
 
 
@@ -237,7 +239,9 @@ def test_one_sample_without_a_batch_axis(name):
 @pytest.mark.parametrize(
     "axes, arrays, kind, message",
     [
-        ((0,), (np.ones(3), np.ones((2, 3))), ShapeError, "one batch size.*got 3, 2"),
+        (0, (np.ones(3), np.ones((2, 3))), ShapeError, "one batch size.*got 3, 2"),
+        ((0,), (np.ones(3), np.ones(3)), ShapeError, r"one axis for each argument of .*\(x, y\)"),
+        ((0, 0, 0), (np.ones(3), np.ones(3)), ShapeError, "one axis for each argument of"),
         ((2, 0), (np.ones((3, 2)), np.ones(3)), ShapeError, "array 0 must have the axis 2 that in"),
         ((0, None), (np.ones(3), np.ones((0, 2))), ShapeError, "all samples share must have numb"),
         ("x", (), TypeError, "in_axes must be an axis, None for what all samples share, or a seq"),
@@ -293,9 +297,17 @@ def test_a_term_that_is_added_once(tmp_path):
 
 
 def test_once_without_parameters():
-    for options in ({"once": lambda: W}, {"once": 3.0, "parameters": [W]}):
+    for options in (
+        {"once": lambda: W},
+        {"once": 3.0, "parameters": [W]},
+        {"once": lambda x: x, "parameters": [W]},
+    ):
         with pytest.raises(TypeError, match="once must be a function without arguments, beside"):
             vgrad.compile(lambda x: x, **options)
+    for once in (lambda: (W, W), lambda: vgrad.array([W])):
+        program = vgrad.compile(lambda x: W * x, [W], once=once)
+        with pytest.raises(ShapeError, match="once must return one number .got <lambda>"):
+            program.value_and_grad([2.0], [1.0])
 
 
 def test_what_is_closed_over_is_read_again_after_forget():

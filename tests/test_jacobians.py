@@ -351,6 +351,33 @@ def test_paths_by_a_derivative():
         ).tolist() == [-18.0, -0.5, 73.0]
 
 
+def test_gradients_of_what_inputs_do_not_reach():
+    """Of parameters alone, or on one of two paths: 0 to the input."""
+    w = Value(3.0)
+    square = vgrad.compile(lambda x: vgrad.gradient(w * w, x), [w])
+    assert square([2.0], [1.0, 2.0]).tolist() == [0.0, 0.0]
+
+    def fn(x):
+        return vgrad.array(vgrad.gradient(x * w if x > 0 else w * w, [x, w]))
+
+    assert vgrad.compile(fn, [w])([2.0], [1.0, -2.0]).tolist() == [[2.0, 1.0], [0.0, 4.0]]
+    alone = vgrad.compile(lambda: w * w, [w])
+    assert alone.input_hessian([2.0]).shape == (1, 0, 0) and alone.hessian([2.0]) == [[2.0]]
+
+
+@both_ways
+def test_guards_whose_operands_differ_between_samples_and_results_do_not(fuse):
+    """Second derivatives of parameters' products, which all samples share once guards are gone."""
+    a, b = Value(1.1), Value(1.3)
+    fn = lambda x, y: vgrad.arccosh(y) + a * vgrad.tanh(x) + b * vgrad.tanh(x)  # noqa: E731
+    program = vgrad.compile(fn, [a, b], fuse=fuse)
+    got = program.input_hessian([1.1, 1.3], [0.5, 1.3, 0.5], [0.5, -1.0, 2.0])
+    t = np.tanh(np.array([0.5, 1.3, 0.5]))
+    assert got[:, 0, 0] == pytest.approx(-2 * 2.4 * t * (1 - t * t), rel=1e-13)
+    assert got[:, 0, 1].tolist() == [0.0, 0.0, 0.0] and np.isnan(got[0, 1, 1])
+    assert got[2, 1, 1] == pytest.approx(-2.0 / 3.0**1.5, rel=1e-13)
+
+
 def test_gradients_of_what_is_no_operand():
     x = Value(1.0)
     with pytest.raises(TypeError, match="y must be one Value or traced value .got 3.0, a float"):

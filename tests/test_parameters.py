@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,34 @@ def test_another_model_of_the_same_structure():
             program.theta(wrong)
         with pytest.raises(ShapeError, match="must have|must be like"):
             program.assign(np.zeros(9), wrong)
+
+
+def test_another_model_of_a_program_without_values():
+    """It goes by the names, which a file keeps."""
+    models = [nn.MLP(2, [3, 1]) for _ in range(2)]
+    program = vgrad.compile(lambda x: models[0](x), models[0])
+    program(program.theta(), X)
+    loaded = pickle.loads(pickle.dumps(program))
+    assert loaded.theta(models[1]).tolist() == [p.data for p in models[1].parameters()]
+    loaded.assign(np.ones(13), models[1])
+    assert {p.data for p in models[1].parameters()} == {1.0}
+    with pytest.raises(ShapeError, match="the program's 13 parameters, by the same names, layers"):
+        loaded.theta(nn.MLP(2, [2, 1]))
+    with pytest.raises(ValueError, match="give assign a model"):
+        loaded.assign(np.ones(13))
+
+
+@pytest.mark.parametrize(
+    "parameters, kind, message",
+    [
+        ({"a": (w := Value(1.0)), "b": [w]}, ValueError, r"got 2, 1 distinct., at a and b\[0\]"),
+        ({"a": [None], "b": w}, TypeError, r"must be Values .got None.*, at a\[0\]"),
+        ([[w * 2, w]], ValueError, r"must be leaves .*, at \[0, 0\]"),
+    ],
+)
+def test_wrong_parameters_are_found_where_they_are(parameters, kind, message):
+    with pytest.raises(kind, match=message):
+        vgrad.compile(lambda x: x, parameters)
 
 
 def test_what_is_not_trainable_has_no_place_in_theta():

@@ -41,6 +41,11 @@ def as_numbers(x: Any, name: str, dtype: np.dtype[Any] = FLOAT64) -> Array:
         raise ShapeError(
             f"{name} must be an array, its rows of one length (got a ragged list)"
         ) from None
+    if isinstance(x, dict):
+        raise TypeError(
+            f"{name} must be an array of numbers (got a dict); program.flatten(tree) makes theta "
+            "of a nesting"
+        )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must be an array without a mask; fill or drop what is masked")
     if array.dtype == object and all(map(ops.is_number, array.flat)):  # integers of any size

@@ -147,8 +147,30 @@ def as_tree(parameters: Any) -> Tree:
             f"arrays of Values (got {parameters!r})"
         )
     nesting, values = _nested(parameters)
-    distinct_leaves("parameters", values)
+    _require_distinct_leaves(nesting, values)
     return Tree(nesting, tuple(value for value in values if value.trainable))
+
+
+def _require_distinct_leaves(nesting: Nesting, values: list[Any]) -> None:
+    """Raise TypeError or ValueError unless they are distinct leaf `Value`s, and say where."""
+    try:
+        distinct_leaves("parameters", values)
+    except (TypeError, ValueError) as error:
+        places: dict[int, str] = {}
+        for name, array, _ in _together(nesting, nesting, "", lambda _: False):
+            for index, value in np.ndenumerate(array):
+                place = _named(name, index)
+                first = places.setdefault(id(value), place)
+                is_leaf = isinstance(value, Value) and not value.parents
+                if place and not (is_leaf and first == place):
+                    at = place if first == place else f"{first} and {place}"
+                    raise type(error)(f"{error}, at {at}") from None
+        raise
+
+
+def _named(name: str, index: tuple[int, ...]) -> str:
+    """The name of a number in an array."""
+    return name + (f"[{', '.join(map(str, index))}]" if index else "")
 
 
 def mapped(function: Callable[..., Any], nesting: Nesting, *others: Nesting) -> Nesting:

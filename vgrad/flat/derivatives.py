@@ -53,9 +53,9 @@ def gradient(y: Any, wrt: Any) -> Any:
         raise TypeError(f"y must be one Value or traced value (got {y!r}, a {type(y).__name__})")
     wanted: list[Operand] = []
     rebuild = _collected(wrt, wanted)
-    view: Nodes | _Values = Nodes(y.tape) if isinstance(y, Node) else _Values()
-    keys = [view.key(x) for x in wanted]
-    parts = gradients(view, view.key(y), keys)
+    node = next((x for x in (y, *wanted) if isinstance(x, Node)), None)
+    view: View = _Values() if node is None else Nodes(node.tape)
+    parts = gradients(view, view.recorded(y), [view.key(x) for x in wanted])
     return rebuild(iter([view.operand_of(part) for part in parts]))
 
 
@@ -94,6 +94,10 @@ class Nodes:
     def key(self, x: Operand) -> Key:
         """What stands for an operand; a `Value` that was not recorded stands for itself."""
         return self.tape.index.get(x, x) if isinstance(x, Value) else self.tape.lift(x)
+
+    def recorded(self, x: Operand) -> Key:
+        """What stands for an operand that is recorded now, if it was not before."""
+        return self.tape.lift(x)
 
     def before(self, keys: Iterable[Key]) -> list[Key]:
         """These and all that they are computed from, operands first."""
@@ -139,6 +143,8 @@ class _Values:
 
     def key(self, x: Operand) -> Key:
         return x
+
+    recorded = key
 
     def before(self, keys: Iterable[Key]) -> list[Key]:
         return reachable(*keys)[::-1]

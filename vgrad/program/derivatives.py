@@ -19,7 +19,7 @@ from ..flat import Leaves, hessian, jacobian, slope, tangent, weighted
 from .arrays import structured
 from .call import Call
 from .recordings import AnyCall, Recordings
-from .replay import check_gradient, check_outputs
+from .replay import check_gradient, check_outputs, check_per_sample, is_doubtful
 
 LARGE = 200_000  # nodes that a graph of derivatives may have, about; more take calls one by one
 
@@ -218,23 +218,38 @@ def _columns(call: Call, leaves: Leaves) -> Array:
     n = len(getattr(graph, leaves))
     if not n:
         return call.outputs()[:numbers]
+    if numbers == 1:  # which sweeps have a way of their own for
+        return _of_output_0(call, leaves)
     if min(numbers, n) * len(graph) <= LARGE and not _is_deep(call):
         return _derived(call, jacobian, leaves)
     # one output at a time: that of its weight 1, where the others have 0
     twin, rows = call._replace(runner=call.runner.derived(weighted)), []
-    method = "input_columns" if leaves == "inputs" else "parameter_columns"
     for weights in np.eye(numbers, dtype=call.runner.dtype):
         everywhere = np.broadcast_to(weights, (call.batch, numbers))
         one = twin._replace(arrays=[*call.arrays, everywhere])
-        rows.append(getattr(one, method)()[1 : 1 + n])
+        rows.append(_of_output_0(one, leaves)[1 : 1 + n])
     by_leaf = np.stack(rows, axis=1).reshape(-1, call.batch)
     return np.concatenate([call.outputs()[:numbers], by_leaf])
+
+
+def _of_output_0(call: Call, leaves: Leaves) -> Array:
+    """Output 0, and its derivatives to n leaves, (1 + n, B)."""
+    nodes = getattr(call.runner.graph, leaves)
+    by_input = leaves == "inputs"
+    rows = call.input_columns() if by_input else call.parameter_columns()
+    found = rows[: 1 + len(nodes)]
+    if call.doubts is not None and is_doubtful(call, found):
+        name = "input_gradients" if by_input else "parameter_gradients"
+        check_per_sample(call, name, nodes, found[0], found[1:])
+    return found
 
 
 def _second(call: Call) -> Array:
     """The second derivatives of output 0 to K inputs, (K K, B)."""
     graph = call.runner.graph
     size = len(graph.inputs)
+    if not size:
+        return np.empty((0, call.batch), call.runner.dtype)
     if size * len(graph) <= LARGE // 4 and not _is_deep(call):
         rows, columns = np.tril_indices(size)
         triangle = _derived(call, hessian, "inputs")
@@ -245,10 +260,11 @@ def _second(call: Call) -> Array:
     for v in np.eye(size, dtype=call.runner.dtype):
         everywhere = np.broadcast_to(v, (call.batch, size))
         along = call._replace(arrays=[*call.arrays, everywhere])
-        row = along._replace(runner=call.runner.derived(slope, "inputs")).input_columns()
+        quick = along._replace(runner=call.runner.derived(slope, "inputs"), doubts=None)
+        row = quick.input_columns()
         if not np.isfinite(row).all():
-            guarded = call.runner.derived(slope, "inputs", True)
-            row = along._replace(runner=guarded).input_columns()
+            guarded = along._replace(runner=call.runner.derived(slope, "inputs", True))
+            row = _of_output_0(guarded, "inputs")
         found.append(row[1 : 1 + size])
     return np.concatenate(found)
 

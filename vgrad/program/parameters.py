@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arguments import Array, as_numbers, as_theta
 from ..engine import Value
-from ..trees import Nesting, Tree
+from ..errors import ShapeError
+from ..trees import Nesting, Tree, as_tree
 from .recordings import Recordings
 
 
@@ -31,7 +31,7 @@ class Parametrised(Recordings):
         (array([3.]), array([4.]))
         """
         if len(arrays) == 1 and _is_model(arrays[0]):
-            values: Sequence[Value] = self._known_tree.of(arrays[0])
+            values = self._values_of(arrays[0])
             return np.array([p.data for p in values], np.float64)
         if arrays or named:
             self._met(arrays, named)
@@ -45,9 +45,9 @@ class Parametrised(Recordings):
         Raises ValueError if there are none, and ShapeError if theta or the model does not fit.
         """
         if model is not None:
-            values: Sequence[Value] = self._known_tree.of(model)
+            values = self._values_of(model)
         else:
-            values = self._known_tree.values
+            values = list(self._known_tree.values)
             if not values and len(self.theta()):
                 raise ValueError(
                     "a program must have Values to assign to (got one of a graph or pickle "
@@ -102,6 +102,20 @@ class Parametrised(Recordings):
                 np.broadcast_to(numbers, self._numbers.shape).copy(), len(self._numbers)
             )
         return self._known_tree.flatten(tree)
+
+    def _values_of(self, model: Any) -> list[Value]:
+        """The `Value`s of another model, in the order of theta."""
+        if self._numbers is None:
+            return self._known_tree.of(model)
+        other, names = as_tree(model), self.names  # all that a file or graph knows
+        nameless = tuple(f"theta[{k}]" for k in range(len(names)))
+        if len(other.values) != len(names) or names not in (other.names, nameless):
+            raise ShapeError(
+                f"the model must have the program's {len(names)} parameters, by the same names, "
+                f"{', '.join(names[:3])}, ... (got {len(other.values)}: "
+                f"{', '.join(other.names[:3])}, ...)"
+            )
+        return list(other.values)
 
     @property
     def _known_tree(self) -> Tree:

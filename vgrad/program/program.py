@@ -22,6 +22,7 @@ from .options import Options
 from .parameters import Parametrised
 from .recordings import AnyCall, Source
 from .replay import check_gradient, check_outputs, check_per_sample, check_sums, is_doubtful
+from .signature import Signature
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Unpack
@@ -127,7 +128,7 @@ def compile(
         in_axes,  # type: ignore[arg-type]
     ).checked()
     tree = None if parameters is None else as_tree(parameters)
-    if once is not None and (tree is None or not callable(once)):
+    if once is not None and (tree is None or not callable(once) or not Signature(once).takes(0)):
         raise TypeError(
             f"once must be a function without arguments, beside the parameters that it is a "
             f"function of, in parameters= (got {once!r}{', without parameters' * (tree is None)})"
@@ -304,10 +305,15 @@ class Program(Derivatives, Parametrised, Generic[P]):
             self._once._met(())
         options = self._options._replace(executor=None)
         runners = [runner for paths in self.paths.values() for runner in paths.runners]
-        if len({runner.graph.input_shapes for runner in self.runners.values()}) < len(self.paths):
+        shapes = {key: runner.graph.input_shapes for key, runner in self.runners.items()}
+        by_name = [key for key in shapes if key != shapes[key]]  # behind one that was left out
+        if len({*shapes.values()}) < len(shapes) or (
+            by_name and isinstance(self._options.in_axes, tuple)
+        ):
             raise TypeError(
                 "a Program that is pickled or saved must be recorded for arguments of different "
-                f"shapes (got {', '.join(map(str, self.paths))}, which differ in names alone)"
+                f"shapes, and with in_axes none left out before others (got "
+                f"{', '.join(map(str, shapes))})"
             )
         once = None if self._once is None else self._once.__getstate__()
         return {"runners": runners, "numbers": self.theta(), "options": options, "once": once}

@@ -7,6 +7,7 @@ from functools import partial, update_wrapper
 from typing import Any
 
 from ..arguments import Array, Shape, as_numbers, as_theta
+from ..cached import cached_property
 from ..errors import ShapeError
 from ..flat import Graph
 from ..trees import Tree
@@ -39,6 +40,9 @@ class Recordings:
         self._options = options
         # a term of the parameters alone, which is a program by itself
         self._once: Any = None if once is None else type(self)(once, tree, options.of_once())
+        self._is_once = False
+        if self._once is not None:
+            self._once._is_once = True
         self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
         self._recording = ProcessLock()
         self._new_runner = partial(
@@ -84,11 +88,10 @@ class Recordings:
         """The runner of path 0 for each shape of a sample."""
         return {shapes: paths.runners[0] for shapes, paths in self.paths.items()}
 
-    @property
+    @cached_property
     def _signature(self) -> Signature:
-        if self._fn is not None:
-            return Signature(self._fn)
-        return Signature(next(iter(self.paths.values())).runners[0].graph)
+        graphs = [runner.graph for runner in self.runners.values()]
+        return Signature(graphs if self._fn is None else self._fn)
 
     def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
@@ -117,8 +120,7 @@ class Recordings:
             arrays, names = self._signature.bound(arrays, named)
         axes = self._options.in_axes
         if isinstance(axes, tuple):
-            places = self._signature.places(len(arrays), names)
-            axes = tuple(axes[k] if k < len(axes) else 0 for k in places)
+            axes = self._signature.axes(axes, len(arrays), names)
         return as_batch(arrays, self._options.dtype, axes), names
 
     def _met(self, arrays: Any, named: Any = None) -> None:
@@ -155,6 +157,11 @@ class Recordings:
                     theta = as_theta(numbers, numbers.size, self._options.dtype)
                 paths = Paths(recorder, self._new_runner, self._recording)
                 paths = first_paths(paths, theta, rows, size, shared)
+                if self._is_once and paths.runners[0].output_shapes != ():
+                    raise ShapeError(
+                        f"once must return one number (got {self._signature}, which returns "
+                        f"{paths.runners[0].output_shapes})"
+                    )
                 if self._tree is None:  # before there are paths: who sees some finds these
                     self._tree = recorder.parameters
                 self.paths = {**self.paths, key: paths}

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+from ..errors import ShapeError
 from ..flat import Graph
+from .arrays import Axes
 
 Names = tuple[str, ...]
 Kind = inspect.Parameter
@@ -22,15 +24,18 @@ class Signature:
     ([1.0, 2.0, 3.0], ())
     """
 
-    def __init__(self, fn: Callable[..., Any] | Graph) -> None:
-        self.function = getattr(fn, "__name__", type(fn).__name__)
+    def __init__(self, fn: Callable[..., Any] | Sequence[Graph]) -> None:
         self.known: inspect.Signature | None
-        if isinstance(fn, Graph):
-            self.function, names = "the graph", fn.argument_names
-            distinct = len(set(names)) == len(names)
-            kinds = [Kind(x, Kind.POSITIONAL_OR_KEYWORD) for x in names] if distinct else None
-            self.known = None if kinds is None else inspect.Signature(kinds)
+        self.others: list[Signature] = []  # of a program without its function, by what it recorded
+        self.is_whole = not isinstance(fn, Sequence)  # whether it has what was left out, too
+        if not callable(fn):
+            self.function, self.others = "the graph", [Signature(graph) for graph in fn[1:]]
+            self.known = _of_names(fn[0].argument_names)
             return
+        if isinstance(fn, Graph):
+            self.function, self.known = "the graph", _of_names(fn.argument_names)
+            return
+        self.function = getattr(fn, "__name__", type(fn).__name__)
         try:
             self.known = inspect.signature(fn)
         except (TypeError, ValueError):  # as of functions written in C
@@ -46,6 +51,10 @@ class Signature:
         These are the ones behind an argument that was left out. Raises TypeError for a name that
         the function does not have, or that has its array already.
         """
+        for other in self.others:
+            own = [] if other.known is None else list(other.known.parameters)
+            if len(own) == len(arrays) + len(named) and not named.keys() - set(own):
+                return other.bound(arrays, named)
         if self.known is None:
             raise TypeError(
                 f"arrays must go by position, as the names of {self.function}'s arguments are not "
@@ -72,35 +81,50 @@ class Signature:
         names = sorted(left, key=lambda name: rank.get(name, len(rank)))
         return [*all_arrays, *(left[name] for name in names)], tuple(names)
 
-    def places(self, count: int, names: Names) -> list[int]:
-        """The place of each of so many arrays, the last by these names, in the function's order."""
+    def axes(self, axes: Axes, count: int, names: Names) -> Axes:
+        """The axes of so many arrays, the last by these names, from those of all arguments.
+
+        Raises ShapeError if there are fewer, or more than the function has arguments.
+        """
         order = [] if self.known is None else list(self.known.parameters)
-        first = count - len(names)
-        return [*range(first), *(order.index(n) if n in order else len(order) for n in names)]
+        places = [*range(count - len(names)), *(order.index(n) for n in names)]
+        most = max(count, len(order)) if self.is_whole else len(axes)
+        if max(places, default=-1) >= len(axes) or len(axes) > most:
+            raise ShapeError(f"in_axes must have one axis for each argument of {self} (got {axes})")
+        return tuple(axes[k] for k in places)
 
     def require(self, count: int, names: Names) -> None:
         """Raise TypeError if the function does not take so many arrays, the last by these names."""
-        if self.known is None:
-            return
         try:
-            self.known.bind(*range(count - len(names)), **dict.fromkeys(names))
+            self._bind(count, names)
         except TypeError as error:
+            hint = (
+                "; was theta left out, or what comes between it and the arrays? Theta is first: "
+                "program.theta() are the parameters' present numbers, and [] is right if there are "
+                "none"
+            )
             raise TypeError(
                 f"a call must have theta and then an array for each argument of {self} (got "
-                f"{count} after theta: {error}){self._hint(count + 1, names)}"
+                f"{count} after theta: {error}){hint * self.takes(count + 1, names)}"
             ) from None
 
-    def _hint(self, count: int, names: Names) -> str:
-        """What may be the matter if one array more would do."""
+    def takes(self, count: int, names: Names = ()) -> bool:
+        """Whether the function takes so many arrays, the last by these names, or may do so."""
         try:
-            assert self.known is not None
-            self.known.bind(*range(count - len(names)), **dict.fromkeys(names))
+            self._bind(count, names)
         except TypeError:
-            return ""
-        return (
-            "; was theta left out? It comes first: program.theta() are the parameters' present "
-            "numbers, and [] is right if there are none"
-        )
+            return False
+        return True
+
+    def _bind(self, count: int, names: Names) -> None:
+        if self.known is not None:
+            self.known.bind(*range(count - len(names)), **dict.fromkeys(names))
+
+
+def _of_names(names: list[str]) -> inspect.Signature | None:
+    if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+        return None
+    return inspect.Signature([Kind(name, Kind.POSITIONAL_OR_KEYWORD) for name in names])
 
 
 _BY_POSITION = (Kind.POSITIONAL_ONLY, Kind.POSITIONAL_OR_KEYWORD)

@@ -1,8 +1,10 @@
 """A program's derivatives by name: graphs made of its graph, and calls of these.
 
-jacobian            one call of a graph with all derivatives; of a large one a call per output
-hessian             a Hessian-vector product per parameter
-jvp, vjp            one call of a graph with one argument more: a direction, or weights
+    jacobian         one call of a graph with all derivatives; of a large one a call per output
+    hessian          a Hessian-vector product per parameter
+    jvp, vjp         one call of a graph with one argument more: a direction, or weights
+
+Of a function that branches, all of it for each path.
 """
 
 from __future__ import annotations

@@ -72,20 +72,23 @@ def jacobian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
 
 
 def hessian(graph: Graph, leaves: Leaves, guarded: bool = False) -> Graph:
-    """The second derivatives of output 0 to n leaves, as n (n + 1) / 2 outputs.
+    """The second derivatives of output 0 to n leaves, (n, n).
 
-    They are the rows of the lower triangle: (0, 0), (1, 0), (1, 1), (2, 0) and so on. They are
-    computed forward over backward, or if `guarded` backward over backward.
+    They are computed forward over backward. There the matrix is symmetric, and each pair of leaves
+    has one node; if `guarded`, backward over backward, nan may stand on one side alone.
     """
     replay = _Replay(graph)
     view, keys = replay.view, replay.leaves(leaves)
     firsts = gradients(view, int(graph.outputs[0]), keys, guarded)
     places = [view.key(view.operand_of(g)) for g in firsts]
     if guarded:
-        rows = [gradients(view, place, keys[: i + 1]) for i, place in enumerate(places)]
-        return replay.graph_of([x for row in rows for x in row])
-    columns = [changes(view, places[j:], {key: 1.0}) for j, key in enumerate(keys)]
-    return replay.graph_of([columns[j][i - j] for i in range(len(keys)) for j in range(i + 1)])
+        rows = [gradients(view, place, keys) for place in places]
+    else:
+        columns = [changes(view, places[j:], {key: 1.0}) for j, key in enumerate(keys)]
+        rows = [
+            [columns[min(i, j)][abs(i - j)] for j in range(len(keys))] for i in range(len(keys))
+        ]
+    return replay.graph_of([x for row in rows for x in row])
 
 
 def weighted(graph: Graph) -> Graph:

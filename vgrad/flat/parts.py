@@ -14,6 +14,7 @@ from ..arguments import Structure, arranged, count
 from ..arrays import array_of, as_operands, boxed
 from ..engine import Value
 from ..errors import ShapeError
+from ..operand import Operand
 from .graph import Graph
 
 
@@ -146,11 +147,15 @@ def inlined(graph: Graph, *arguments: Any, theta: Any = None) -> Any:
         )
     constants = np.flatnonzero(graph.op == ops.const.code)
     leaves = dict(zip(constants.tolist(), graph.value[constants].tolist()))
-    leaves |= zip(graph.inputs.tolist(), (x for array in arrays for x in array.flat))
-    leaves |= zip(graph.parameters.tolist(), numbers.tolist())
+    leaves |= zip(graph.inputs.tolist(), map(_operand, (x for array in arrays for x in array.flat)))
+    leaves |= zip(graph.parameters.tolist(), map(_operand, numbers.tolist()))
     results = graph.computed_from(leaves)
     outputs = [results[i] for i in graph.outputs.tolist()]
     return arranged(
         graph.output_shapes,
         lambda own, shape: as_operands(array_of(outputs[own], shape)),
     )
+
+
+def _operand(x: Any) -> Any:
+    return x if isinstance(x, Operand) else ops.number(x)

@@ -253,11 +253,7 @@ def _second(call: Call) -> Array:
     if not size:
         return np.empty((0, call.batch), call.runner.dtype)
     if size * len(graph) <= LARGE // 4 and not _is_deep(call):
-        rows, columns = np.tril_indices(size)
-        triangle = _derived(call, hessian, "inputs")
-        order = np.empty((size, size), np.intp)
-        order[rows, columns] = order[columns, rows] = np.arange(len(rows))
-        return triangle[order.ravel()]
+        return _derived(call, hessian, "inputs")
     found = []  # one input at a time: that along which the direction is 1
     for v in np.eye(size, dtype=call.runner.dtype):
         everywhere = np.broadcast_to(v, (call.batch, size))

@@ -243,6 +243,21 @@ def test_a_zero_gradient_stays_zero(name, fuse):
         assert got == pytest.approx([*by_x[i], *by_w[i]], **exact)
 
 
+@pytest.mark.parametrize("name", TRAPS)
+def test_second_derivatives_where_a_gradient_of_0_meets_inf(name):
+    """As gradients of gradients on the scalar engine; nan in the same places."""
+    fn, cases = TRAPS[name]
+    w = [Value(x) for x in NUMBERS]
+    x, y = np.array([case[0] for case in cases]).T
+    got = vgrad.compile(lambda x, y: fn(x, y, w), w).input_hessian(NUMBERS, x, y)
+    for i in range(len(x)):
+        inputs = [Value(x[i]), Value(y[i])]
+        firsts = vgrad.gradient(fn(*inputs, w), inputs)
+        want = [[part.data for part in vgrad.gradient(g, inputs)] for g in firsts]
+        # the same terms, of order 1, in sums of other orders
+        assert got[i] == pytest.approx(np.array(want), rel=1e-13, abs=1e-15, nan_ok=True)
+
+
 # --- inside functions ----------------------------------------------------------------------------
 
 SMOOTH = {

@@ -69,6 +69,8 @@ def test_another_model_of_a_program_without_values():
     assert {p.data for p in models[1].parameters()} == {1.0}
     with pytest.raises(ShapeError, match="the program's 13 parameters, by the same names, layers"):
         loaded.theta(nn.MLP(2, [2, 1]))
+    with pytest.raises(ShapeError, match="by the same names"):
+        loaded.theta({"layers": [Value(0.0) for _ in range(13)]})
     with pytest.raises(ValueError, match="give assign a model"):
         loaded.assign(np.ones(13))
 

@@ -20,10 +20,6 @@ from ..operand import Operand, look
 from . import files
 from .questions import ANSWERS, Question
 
-if TYPE_CHECKING:
-    from .. import export
-    from . import derived, parts
-
 MAX_AXES = 63  # of a sample; NumPy has 64, and the batch takes one
 MAX_NESTING = 100  # lists within lists of outputs
 
@@ -67,10 +63,11 @@ class Graph:
     # Of a path: what was asked on it. The last outputs, one for each, have a sample's own answers.
     questions: tuple[Question, ...] = ()
 
-    if TYPE_CHECKING:
-        gradient = derived.gradient_graph
-        __call__ = parts.inlined
-        to_numpy_source = export.to_numpy_source
+    if TYPE_CHECKING:  # as these functions take a graph, too, that would be a circle
+
+        def gradient(self, wrt: Any = None, of: Any = 0) -> Graph: ...
+        def __call__(self, *arguments: Any, theta: Any = None) -> Any: ...
+        def to_numpy_source(self, name: str = "f") -> str: ...
     else:
         gradient = Elsewhere("flat", "gradient_graph")
         __call__ = Elsewhere("flat", "inlined")

@@ -27,7 +27,6 @@ from .signature import Signature
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Unpack
 
-    from .. import checks
     from ..signatures import Nested
     from .options import Named
 
@@ -230,7 +229,10 @@ class Program(Derivatives, Parametrised, Generic[P]):
         return self._per_sample(call, "parameter_gradients", "parameters").T
 
     if TYPE_CHECKING:
-        verify = checks.verify
+
+        def verify(
+            self, theta: Any, *arrays: Any, samples: int = 16, seed: int = 0, **named: Any
+        ) -> Any: ...
     else:
         verify = Elsewhere("checks", "verify")
 

@@ -251,11 +251,27 @@ def test_one_sample_without_a_batch_axis(name):
         ((0, None), (np.ones(3), np.ones((0, 2))), ShapeError, "all samples share must have numb"),
         ("x", (), TypeError, "in_axes must be an axis, None for what all samples share, or a seq"),
         ((0, True), (), TypeError, "in_axes must be an axis"),
+        (np.array([0, 0]), (), TypeError, "in_axes must be an axis"),
     ],
 )
 def test_wrong_axes(axes, arrays, kind, message):
     with pytest.raises(kind, match=message):
         vgrad.compile(lambda x, y: x, [], in_axes=axes)([], *arrays)
+
+
+def test_axes_of_functions_that_take_any_number():
+    """By name, without a list of names, the batch comes first, as in JAX."""
+    by_name = vgrad.compile(lambda **named: named["x"] * named["y"][1], [], in_axes=(0,))
+    assert by_name([], x=[1.0, 2.0], y=[[3.0, 4.0], [5.0, 6.0]]).tolist() == [4.0, 12.0]
+    several = vgrad.compile(lambda *xs: xs[0] * xs[1][1], [], in_axes=(0, None))
+    assert several([], [1.0, 2.0], [3.0, 4.0]).tolist() == [4.0, 8.0]
+
+
+def test_an_argument_called_as_an_option():
+    program = vgrad.compile(lambda x, aux: x * aux, [])
+    assert program.value_and_grad([], [1.0], [2.0])[0] == 2.0
+    with pytest.raises(TypeError, match="aux must be True or False .*must go by position"):
+        program.value_and_grad([], [1.0], aux=[2.0])
 
 
 # --- a term of the parameters alone, and what is closed over -------------------------------------
@@ -306,6 +322,7 @@ def test_once_without_parameters():
         {"once": lambda: W},
         {"once": 3.0, "parameters": [W]},
         {"once": lambda x: x, "parameters": [W]},
+        {"once": vgrad.trace(lambda: W * 1, parameters=[W]), "parameters": [W]},
     ):
         with pytest.raises(TypeError, match="once must be a function without arguments, beside"):
             vgrad.compile(lambda x: x, **options)

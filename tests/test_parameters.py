@@ -75,6 +75,26 @@ def test_another_model_of_a_program_without_values():
         loaded.assign(np.ones(13))
 
 
+def test_a_program_of_a_graph_has_its_names():
+    """A flat theta, whose numbers are called as they were recorded."""
+    w = {"a": Value(1.0), "b": [Value(2.0)]}
+    program = vgrad.compile(vgrad.trace(lambda x: w["a"] * x + w["b"][0], (), parameters=w))
+    assert program.names == ("a", "b[0]") and program.unflatten([5.0, 6.0]).tolist() == [5.0, 6.0]
+    assert program.flatten(0.1).tolist() == [0.1, 0.1]
+    assert program.theta({"a": Value(3.0), "b": [Value(4.0)]}).tolist() == [3.0, 4.0]
+    program.assign([7.0, 8.0])
+    assert w["b"][0].data == 8.0
+
+
+def test_nothing_is_trainable():
+    w = {"a": Value(1.0, trainable=False), "b": [Value(2.0, trainable=False)]}
+    program = vgrad.compile(lambda x: w["a"] * x + w["b"][0], w)
+    value, grad = program.value_and_grad([], [1.0, 3.0])
+    assert value == 4.0 and grad.shape == (0,) and program.names == ()
+    assert program.unflatten([])["b"].tolist() == [2.0]
+    assert program.flatten({"a": 5.0, "b": 6.0}).shape == (0,)
+
+
 @pytest.mark.parametrize(
     "parameters, kind, message",
     [

@@ -77,9 +77,10 @@ class Tree:
             )
 
         def numbers(values: NDArray[Any], places: NDArray[np.intp]) -> Any:
-            found: Array = array[..., places]
-            if (frozen := places < 0).any():
-                found[..., frozen] = [value.data for value in values[frozen]]
+            found = np.empty((*array.shape[:-1], *places.shape), array.dtype)
+            chosen = places >= 0
+            found[..., chosen] = array[..., places[chosen]]
+            found[..., ~chosen] = [value.data for value in values[~chosen]]
             return found if found.ndim else found.item()
 
         return mapped(numbers, self.nesting, self.places)
@@ -289,8 +290,9 @@ def _together(
         fits = set(other) == set(keys) if isinstance(other, dict) else _count(other) == len(keys)
         if isinstance(other, dict) != is_dict or not fits:
             wanted = f"the keys {list(keys)}" if is_dict else f"{len(keys)} items"
-            got = list(other) if isinstance(other, dict) else other
-            raise ShapeError(f"{name or 'the tree'} must have {wanted} (got {got!r:.200})")
+            got: Any = list(other) if isinstance(other, dict) else other
+            got = f"an array {got.shape}" if isinstance(got, np.ndarray) else f"{got!r:.200}"
+            raise ShapeError(f"{name or 'the tree'} must have {wanted} (got {got})")
     for key in keys:
         field = key if is_dict else fields[key] if fields else None
         inner = f"{name}[{key}]" if field is None else f"{name}.{field}".lstrip(".")

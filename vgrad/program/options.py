@@ -68,7 +68,7 @@ class Options(NamedTuple):
 def _as_axes(axes: Any) -> int | tuple[int | None, ...] | None:
     parts = axes if isinstance(axes, tuple | list) else [axes]
     for axis in parts:
-        if axis is not None and (isinstance(axis, bool) or not hasattr(axis, "__index__")):
+        if isinstance(axis, bool) or not isinstance(axis, int | np.integer | None):
             raise TypeError(
                 "in_axes must be an axis, None for what all samples share, or a sequence with one "
                 f"of these for each argument (got {axes!r})"

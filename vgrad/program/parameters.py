@@ -9,6 +9,7 @@ import numpy as np
 from ..arguments import Array, as_numbers, as_theta
 from ..engine import Value
 from ..errors import ShapeError
+from ..flat import Graph
 from ..trees import Nesting, Tree, as_tree
 from .recordings import Recordings
 
@@ -65,7 +66,7 @@ class Parametrised(Recordings):
         >>> vgrad.compile(lambda x: w["w"][0] * x + w["b"], parameters=w).names
         ('w[0]', 'w[1]', 'b')
         """
-        if self._numbers is None:
+        if self._numbers is None and not isinstance(self._fn, Graph):
             return self._known_tree.names
         graph = next(iter(self.paths.values())).runners[0].graph
         labels = [graph.labels.get(node, "") for node in graph.parameters.tolist()]
@@ -109,7 +110,8 @@ class Parametrised(Recordings):
             return self._known_tree.of(model)
         other, names = as_tree(model), self.names  # all that a file or graph knows
         nameless = tuple(f"theta[{k}]" for k in range(len(names)))
-        if len(other.values) != len(names) or names not in (other.names, nameless):
+        alike = names in (other.names, nameless) or other.names == nameless
+        if len(other.values) != len(names) or not alike:
             raise ShapeError(
                 f"the model must have the program's {len(names)} parameters, by the same names, "
                 f"{', '.join(names[:3])}, ... (got {len(other.values)}: "

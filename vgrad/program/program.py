@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 import numpy as np
 
 from ..arguments import Array
+from ..arrays import array_of
 from ..elsewhere import Elsewhere
 from ..flat import Graph, Path
 from ..optim import Optimiser
@@ -127,7 +128,8 @@ def compile(
         in_axes,  # type: ignore[arg-type]
     ).checked()
     tree = None if parameters is None else as_tree(parameters)
-    if once is not None and (tree is None or not callable(once) or not Signature(once).takes(0)):
+    is_function = callable(once) and not isinstance(once, Graph) and Signature(once).takes(0)
+    if once is not None and (tree is None or not is_function):
         raise TypeError(
             f"once must be a function without arguments, beside the parameters that it is a "
             f"function of, in parameters= (got {once!r}{', without parameters' * (tree is None)})"
@@ -145,7 +147,7 @@ def _program(
         if tree is not None:
             raise ValueError("parameters must be left out for a graph, which has its own")
         fn.check()
-        tree = Tree(list(fn.leaves), fn.leaves)
+        tree = Tree(array_of(fn.leaves, (len(fn.leaves),)), fn.leaves)
     elif not callable(fn):
         raise TypeError(f"compile takes a function or a Graph (got {fn!r}, a {type(fn).__name__})")
     return Program(fn, tree, options, once)
@@ -207,6 +209,11 @@ class Program(Derivatives, Parametrised, Generic[P]):
 
         With `aux=True` a pair takes the value's place: the value, and every output as from a call.
         """
+        if not isinstance(aux, bool):
+            raise TypeError(
+                f"aux must be True or False (got {aux!r}); an array for an argument of this name "
+                "must go by position"
+            )
         call = self.prepared(theta, arrays, named, scalar=True)
         value, gradient, outputs = self._gradient(call, aux)
         if self._once is not None:

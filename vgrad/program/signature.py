@@ -86,12 +86,16 @@ class Signature:
 
         Raises ShapeError if there are fewer, or more than the function has arguments.
         """
-        order = [] if self.known is None else list(self.known.parameters)
-        places = [*range(count - len(names)), *(order.index(n) for n in names)]
-        most = max(count, len(order)) if self.is_whole else len(axes)
-        if max(places, default=-1) >= len(axes) or len(axes) > most:
+        parameters = {} if self.known is None else self.known.parameters
+        is_fixed = not any(p.kind is Kind.VAR_POSITIONAL for p in parameters.values())
+        order = list(parameters) if is_fixed else []
+        first, most = count - len(names), len(order) if is_fixed and self.is_whole else len(axes)
+        places = [*range(first), *(order.index(name) for name in names if name in order)]
+        if max(places, default=-1) >= len(axes) or len(axes) > max(count, most):
             raise ShapeError(f"in_axes must have one axis for each argument of {self} (got {axes})")
-        return tuple(axes[k] for k in places)
+        # as in JAX, arrays by names of which the function has no list are cut at their first axis
+        by_name = (axes[order.index(name)] if name in order else 0 for name in names)
+        return (*axes[:first], *by_name)
 
     def require(self, count: int, names: Names) -> None:
         """Raise TypeError if the function does not take so many arrays, the last by these names."""

@@ -223,6 +223,7 @@ TAKEN_FOR_ARRAYS = {
     "a pair": lambda x: (lambda a, b: a + b)(*x),
     "in": lambda x: (1.0 in x) * x,
     "unpacking": lambda x: unpacked(x),
+    "a matrix product": lambda x: x @ np.ones(200),
     "zip": lambda x: sum(a * b for a, b in zip(x, [1.0, 2.0])),
 }
 
@@ -239,6 +240,8 @@ def test_one_sample_without_a_batch_axis(name):
     with pytest.raises(TraceError, match=r"the first axis of every array is the batch.*_arguments"):
         program([], np.arange(200.0))
     assert not program.paths
+    with pytest.raises(AttributeError, match="no attribute 'sum', as it is one number: the first"):
+        vgrad.compile(lambda x: x.sum(), [])([], np.arange(200.0))
 
 
 @pytest.mark.parametrize(

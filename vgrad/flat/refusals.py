@@ -71,21 +71,21 @@ _REFUSALS = {
 _WHOLE = {"int", "floor", "ceil", "round"}
 
 
+ONE_NUMBER = (
+    "the first axis of every array is the batch, so one of shape (200,) is 200 samples of one "
+    "number each; a single sample of 200 numbers has shape (1, 200), as x[None] has"
+)
 _NO_ITEMS = re.compile(
     r"'Node' object (is not iterable|is not subscriptable|does not support item)|of type 'Node' "
-    r"(has no len|is not iterable)|non-iterable Node|argument after \* .* not Node"
+    r"(has no len|is not iterable)|non-iterable Node|argument after \* .* not Node|does not have "
+    r"enough dimensions"
 )
 
 
 def wants_numbers(error: Exception) -> str:
     """What to say where a node is taken for an array, or NumPy refuses an index; else ""."""
-    if isinstance(error, TypeError) and _NO_ITEMS.search(str(error)):
-        return (
-            "one number of a sample must not be taken for an array (got a traced value where items "
-            "are wanted): the first axis of every array is the batch, so one of shape (200,) is "
-            "200 samples of one number each; a single sample of 200 numbers has shape (1, 200), as "
-            "x[None] has"
-        )
+    if isinstance(error, TypeError | ValueError) and _NO_ITEMS.search(str(error)):
+        return f"one number of a sample must not be taken for an array: {ONE_NUMBER}"
     if isinstance(error, IndexError) and "arrays used as indices" in str(error):
         return (
             "conditions on traced values must not pick numbers out of an array, as in x[x > 0]; "

@@ -22,7 +22,7 @@ from .graph import Graph
 from .parameters import Parameters
 from .passes import canonical_order
 from .questions import ANSWERS, OPS, Answers, LoneSample, Question, SampleAnswers
-from .refusals import asked_here, refusal
+from .refusals import ONE_NUMBER, asked_here, refusal
 
 
 def _refusing(means: str) -> Callable[..., NoReturn]:
@@ -97,7 +97,8 @@ class Node(Operand):
     def __getattr__(self, name: str) -> NoReturn:
         if hasattr(Value, name) or hasattr(float, name):
             self.tape.refuse(name)
-        raise AttributeError(f"a traced value has no attribute {name!r}")
+        of_arrays = f", as it is one number: {ONE_NUMBER}" * (hasattr(np.ndarray, name))
+        raise AttributeError(f"a traced value has no attribute {name!r}{of_arrays}")
 
 
 class Tape:

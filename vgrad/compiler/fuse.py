@@ -32,6 +32,7 @@ from .fused import (
     Mask,
     Terms,
     replaced,
+    traced_anew,
     unfused,
 )
 from .order import parted
@@ -64,7 +65,8 @@ def drop_guards(fused: Fused, graph: Graph) -> Fused:
     by[guards] = fused.parents[guards, 2]
     while (by[by] != by).any():  # a guard of a guard
         by = by[by]
-    return replace(replaced(fused, by), unguarded=True)
+    # y may have been all that differed between samples
+    return replace(traced_anew(replaced(fused, by), graph, None), unguarded=True)
 
 
 @cache

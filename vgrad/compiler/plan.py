@@ -203,14 +203,11 @@ def compile_plan(
     fused = unfused(graph, alone, marks)
     fused = merge_constants(fold_constants(fused, dtype))
     fewer = drop_identities(fused)
-    # where a choice or a guard is gone, so may be all that differed between samples
+    # where a choice is gone, so may be all that differed between samples
     chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()
-    fewer = traced_anew(fewer, graph, marks) if chosen else fewer
-    fused = use_plain_ops(fewer)
+    fused = use_plain_ops(traced_anew(fewer, graph, marks) if chosen else fewer)
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
-    if fused.unguarded:
-        fused = traced_anew(fused, graph, marks)
     fused = join_maxima(contract_sums(fused))
     fused = split_residuals(split_mixed(split_shared(fused)))
     kinds = find_kinds(fused)

@@ -320,6 +320,19 @@ def test_a_term_that_is_added_once(tmp_path):
             p.data = number
 
 
+def test_what_is_added_once_is_checked_too():
+    @vgrad.op(vjp=lambda g, out, x: g)
+    def badly_squared(x):
+        return x * x
+
+    for prior, holds in ((lambda: W * W, True), (lambda: badly_squared(W), False)):
+        program = vgrad.compile(lambda x: W * x, [W], once=prior)
+        report = vgrad.gradcheck(program, [2.0], np.ones(3))
+        assert bool(report) == holds and (holds or "'w'" in str(report))
+        verified = program.verify([2.0], np.ones(3))
+        assert verified.numbers == 3 * 3 + 1 + 3
+
+
 def test_once_without_parameters():
     for options in (
         {"once": lambda: W},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import pickle
+import pstats
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -349,6 +351,25 @@ def test_what_the_derivatives_are_taken_to():
     assert got.tolist() == [12.0, by_x, by_y, 2.0, 3.0, 1.0, 0.0, by_x, by_y, 1.0]
     values = [x.data for x in fn(Value(2.0), Value(3.0))]
     assert values == got.tolist()
+
+
+def test_gradients_in_a_loop_look_no_further_than_they_must():
+    """Descent on an inner loss: as many nodes for each step, and as much time to record one."""
+
+    def descent(x, steps):
+        for _ in range(steps):
+            x = x - 0.1 * vgrad.gradient(vgrad.sin(x) * x, x)
+        return x
+
+    calls = {}
+    for steps in (20, 40):
+        profile = cProfile.Profile()
+        graph = profile.runcall(vgrad.trace, lambda x, n=steps: descent(x, n), ())
+        calls[steps] = pstats.Stats(profile).total_calls
+        found = descent(Value(1.0), steps)
+        want = vgrad.compile(graph)([], [1.0])
+        assert want == pytest.approx([found.data], rel=1e-12)
+    assert calls[40] < 2.2 * calls[20]
 
 
 def test_paths_by_a_derivative():

@@ -89,7 +89,7 @@ def test_a_value_that_is_not_trainable_stays():
         (np.zeros(2), [1.0], ShapeError, r"grad must have theta's shape \(2,\) \(got \(1,\)\)"),
         (np.zeros(2, np.float32), [1.0, 1.0], TypeError, r"must be float64 \(P,\) \(got float32"),
         (np.zeros((2, 1)), np.ones((2, 1)), TypeError, r"got float64 \(2, 1\)"),
-        (np.zeros(2), None, TypeError, "grad must hold real numbers"),
+        (np.zeros(2), None, TypeError, "grad must be given with theta"),
         ([Value(1.0)] * 2, [1.0, 1.0], TypeError, "left out for Values"),
         ([1.0, 2.0], None, TypeError, "a float64 array or a list of Values"),
     ],

@@ -108,6 +108,27 @@ def test_wrong_parameters_are_found_where_they_are(parameters, kind, message):
         vgrad.compile(lambda x: x, parameters)
 
 
+def test_another_model_by_its_keys():
+    """In any order; and trainable where the first is."""
+    w = {"a": Value(1.0), "b": Value(2.0)}
+    program = vgrad.compile(lambda x: w["a"] * x + w["b"], w)
+    other = {"b": Value(7.0), "a": Value(8.0)}
+    assert program.theta(other).tolist() == [8.0, 7.0]
+    program.assign([1.0, 2.0], other)
+    assert other["b"].data == 2.0
+    other["a"].trainable = False
+    with pytest.raises(ShapeError, match="a must be trainable where that of the program's"):
+        program.theta(other)
+
+
+def test_gradients_of_what_is_frozen():
+    w = {"a": Value(7.0, trainable=False), "b": Value(2.0)}
+    program = vgrad.compile(lambda x: w["a"] * x * w["b"], w)
+    _, grad = program.value_and_grad([2.0], [1.0])
+    assert program.unflatten(grad, frozen=0.0) == {"a": 0.0, "b": 7.0}
+    assert program.unflatten([3.0]) == {"a": 7.0, "b": 3.0}
+
+
 def test_what_is_not_trainable_has_no_place_in_theta():
     model = made()
     model["b"][1].trainable = False

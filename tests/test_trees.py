@@ -234,6 +234,6 @@ def test_the_values_of_another_model():
     ):
         as_tree(model).of(nn.MLP(2, [4, 1]))
     twin.layers[0].neurons[0].b.trainable = False
-    with pytest.raises(ShapeError, match=r"trainable where that is"):
+    with pytest.raises(ShapeError, match=r"trainable where that"):
         as_tree(model).of(twin)
     assert as_tree([a, b]).of({"w": c, "v": d}) == [c, d]

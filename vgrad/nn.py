@@ -101,7 +101,10 @@ class Neuron(Module):
         x = _numbers(x)
         if len(x) != len(self.w):
             kind = f"a {type(self).__name__}{self._made_of()}"
-            raise ShapeError(f"{kind} takes {len(self.w)} numbers (got {len(x)})")
+            hint = ", perhaps of one sample: the first axis of an array is the batch"
+            raise ShapeError(
+                f"{kind} takes {len(self.w)} numbers (got {len(x)}{hint * (len(x) == 1)})"
+            )
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
         return _activate(self.activation)(act) if self.nonlin else act
 

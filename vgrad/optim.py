@@ -105,6 +105,10 @@ class Optimiser:
         be clipped, and TypeError for anything else; then nothing has changed.
         """
         if isinstance(parameters, np.ndarray) and parameters.dtype != object:
+            if grad is None:
+                raise TypeError(
+                    "grad must be given with theta, as an array of its shape (got none)"
+                )
             self._step(parameters, as_numbers(grad, "grad"))
             return
         if grad is not None:

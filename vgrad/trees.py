@@ -64,10 +64,13 @@ class Tree:
             return {}
         return dict(zip(self.values, self.names))
 
-    def unflatten(self, theta: Any, dtype: np.dtype[Any] = FLOAT64) -> Nesting:
+    def unflatten(
+        self, theta: Any, frozen: float | None = None, dtype: np.dtype[Any] = FLOAT64
+    ) -> Nesting:
         """The nesting of numbers, from theta (P,) or any array (..., P), as of gradients.
 
-        What is not trainable has its own number. Raises ShapeError for another last axis.
+        What is not trainable has its own number, or what is given for `frozen`. Raises ShapeError
+        for another last axis.
         """
         array, size = as_numbers(theta, "theta", dtype), len(self.values)
         if array.shape[-1:] != (size,):
@@ -80,7 +83,8 @@ class Tree:
             found = np.empty((*array.shape[:-1], *places.shape), array.dtype)
             chosen = places >= 0
             found[..., chosen] = array[..., places[chosen]]
-            found[..., ~chosen] = [value.data for value in values[~chosen]]
+            own = [value.data for value in values[~chosen]]
+            found[..., ~chosen] = own if frozen is None else frozen
             return found if found.ndim else found.item()
 
         return mapped(numbers, self.nesting, self.places)
@@ -116,14 +120,22 @@ class Tree:
         other = as_tree(model)
         if isinstance(self.nesting, np.ndarray) and len(other.values) == len(self.values):
             return list(other.values)  # of a flat list only the number is known
-        for name, places, part in _together(self.places, other.places, "", lambda _: False):
-            if not (isinstance(part, np.ndarray) and np.array_equal(part, places)):
+        found: dict[int, Value] = {}
+        for name, places, part in _together(self.places, other.nesting, "", lambda _: False):
+            if not (isinstance(part, np.ndarray) and part.shape == places.shape):
                 got = part.shape if isinstance(part, np.ndarray) else type(part).__name__
                 raise ShapeError(
                     f"{name or 'the model'} must be like that of the program's parameters, an "
-                    f"array {places.shape}, and trainable where that is (got {got})"
+                    f"array {places.shape} (got {got})"
                 )
-        return list(other.values)
+            for place, value in zip(places.flat, part.flat):
+                if value.trainable != (place >= 0):
+                    raise ShapeError(
+                        f"{name or 'the model'} must be trainable where that of the program's "
+                        f"parameters is (got {value}, trainable={value.trainable})"
+                    )
+                found[int(place)] = value
+        return [found[k] for k in range(len(self.values))]
 
 
 def as_tree(parameters: Any) -> Tree:

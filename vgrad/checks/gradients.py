@@ -118,7 +118,9 @@ def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims
 
     def objective(point: list[Any]) -> Any:
         arrays = split(np.reshape(point[count:], (-1, batch)), graph.input_shapes)
-        return call.at(np.array(point[:count]), list(arrays)).outputs()[0]
+        theta = np.array(point[:count])
+        found = call.at(theta, list(arrays)).outputs()[0]
+        return found if program.once is None else found + program.once(theta)
 
     def suspects(found: list[Derivative]) -> Iterator[Value]:
         """The nodes of the samples in which most of the gradients to inputs are wrong."""
@@ -127,6 +129,8 @@ def _of_program(program: Program, theta: Any = None, *args: Any) -> tuple[Claims
             yield from Replay(*call.located(sample)).values
 
     _, gradient, _ = call.gradient(divisor=batch)
+    if program.once is not None:
+        gradient = gradient + program.once.value_and_grad(call.theta)[1]
     _, by_input = call.input_gradients()
     point = [*call.theta, *(column for x in call.arrays for column in x.reshape(batch, -1).T)]
     epsilon = float(np.finfo(call.runner.dtype).eps)

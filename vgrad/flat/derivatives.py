@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import product
 from math import inf, isnan, nan
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..arrays import array_of, as_operands
-from ..engine import Value, reachable
+from ..engine import Value
 from ..operand import Operand
 from .recording import interpret, recorded
 from .tape import Node, Tape
@@ -99,11 +100,16 @@ class Nodes:
         """What stands for an operand that is recorded now, if it was not before."""
         return self.tape.lift(x)
 
-    def before(self, keys: Iterable[Key]) -> list[Key]:
-        """These and all that they are computed from, operands first."""
-        found, stack = set[int](), list(keys)
+    def between(self, first: Iterable[Key], last: Iterable[Key]) -> list[Key]:
+        """The last ones, and what they are computed from and the first may reach, operands first.
+
+        What was recorded before the first ones is left out.
+        """
+        lowest = min([place for place in first if isinstance(place, int)], default=self.count())
+        found, stack = set[int](), list(last)
         while stack:
-            if (place := stack.pop()) not in found:
+            place = stack.pop()
+            if place >= lowest and place not in found:
                 found.add(place)
                 stack += self.parents(place)
         return sorted(found)
@@ -146,8 +152,15 @@ class _Values:
 
     recorded = key
 
-    def before(self, keys: Iterable[Key]) -> list[Key]:
-        return reachable(*keys)[::-1]
+    def between(self, first: Iterable[Key], last: Iterable[Key]) -> list[Key]:
+        lowest = min([value.level for value in first], default=0)
+        found, stack = dict[Value, None](), list(last)
+        while stack:
+            value = stack.pop()
+            if value.level >= lowest and value not in found:
+                found[value] = None
+                stack += value.parents
+        return sorted(found, key=attrgetter("level"))
 
     def op(self, value: Key) -> ops.Op:
         op: ops.Op = value.op
@@ -175,7 +188,7 @@ View = Nodes | _Values
 
 def gradients(view: View, of: Key, wrt: Sequence[Key], guarded: bool = True) -> list[Number]:
     """The gradient of an operand to others. If `guarded`, one of 0 stays 0 where it meets inf."""
-    before, concerned = view.before([of]), set(wrt)
+    before, concerned = view.between(wrt, [of]), set(wrt)
     for key in before:
         if not concerned.isdisjoint(view.parents(key)):
             concerned.add(key)
@@ -196,7 +209,7 @@ def changes(view: View, of: Sequence[Key], along: dict[Key, Number]) -> list[Num
     Where a change of 0 meets inf it is nan, as by IEEE 754: `gradients` has the last word there.
     """
     found = dict(along)
-    for key in view.before(of):
+    for key in view.between(along, of):
         for k, parent in enumerate(view.parents(key)):
             if parent in found:
                 _add(found, key, _part(view, key, k, found[parent], guarded=False))

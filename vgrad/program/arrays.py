@@ -41,7 +41,10 @@ def as_batch(arrays: Any, dtype: np.dtype[Any], axes: Axes | int | None = 0) -> 
     for array in checked:
         if len(array) != batch:
             lengths = ", ".join(str(len(array)) for array in checked)
-            raise ShapeError(f"arrays must have one batch size, their first axis (got {lengths})")
+            raise ShapeError(
+                f"arrays must have one batch size, their first axis (got {lengths}); compile with "
+                "in_axes for another axis, or None for an array that all samples share"
+            )
     if not batch:
         raise ShapeError("the batch must have at least one sample (got none)")
     shapes = tuple([x.shape[1:] for x in checked])

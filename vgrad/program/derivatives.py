@@ -125,9 +125,7 @@ class Derivatives(Recordings):
         products = (self._along(part, v, divisor) for part in call.parts())
         total = sum(products, np.zeros(len(v), self._options.dtype))
         return (
-            total
-            if self._once is None
-            else total + self._once.hessian_vector_product(call.theta, v)
+            total if self.once is None else total + self.once.hessian_vector_product(call.theta, v)
         )
 
     def _along(self, call: Call, v: Array, divisor: int) -> Array:

@@ -72,11 +72,12 @@ class Parametrised(Recordings):
         labels = [graph.labels.get(node, "") for node in graph.parameters.tolist()]
         return tuple(label or f"theta[{k}]" for k, label in enumerate(labels))
 
-    def unflatten(self, theta: Any) -> Nesting:
+    def unflatten(self, theta: Any, frozen: float | None = None) -> Nesting:
         """The nesting of `parameters` with the numbers of theta (P,) in place of the `Value`s.
 
         From an array (..., P), such as gradients per sample, the nesting of arrays (..., *shape).
-        What is not trainable has its own number. Of a program without `Value`s it is the array.
+        What is not trainable has its own number, or what is given for `frozen`, as 0.0 among
+        gradients. Of a program without `Value`s the result is the array.
         Raises ShapeError if the last axis is not P.
 
         >>> import vgrad
@@ -89,7 +90,7 @@ class Parametrised(Recordings):
         """
         if self._numbers is not None:
             return as_numbers(theta, "theta")
-        return self._known_tree.unflatten(theta)
+        return self._known_tree.unflatten(theta, frozen)
 
     def flatten(self, tree: Any) -> Array:
         """Theta (P,) from a nesting of numbers like that of `parameters`.
@@ -98,6 +99,11 @@ class Parametrised(Recordings):
         Raises ShapeError or TypeError, which names the place, if the nesting differs.
         """
         if self._numbers is not None:
+            if isinstance(tree, dict):
+                raise TypeError(
+                    "the tree must be an array of numbers, as a program of a file, pickle or graph "
+                    "has a flat theta without a nesting (got a dict)"
+                )
             numbers = as_numbers(tree, "the tree")
             return as_theta(
                 np.broadcast_to(numbers, self._numbers.shape).copy(), len(self._numbers)

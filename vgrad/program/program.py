@@ -216,8 +216,8 @@ class Program(Derivatives, Parametrised, Generic[P]):
             )
         call = self.prepared(theta, arrays, named, scalar=True)
         value, gradient, outputs = self._gradient(call, aux)
-        if self._once is not None:
-            more, part = self._once.value_and_grad(call.theta)
+        if self.once is not None:
+            more, part = self.once.value_and_grad(call.theta)
             value, gradient = value + more, gradient + part
         if outputs is not None:
             return (value, structured(outputs, call.runner.output_shapes)), gradient
@@ -310,8 +310,8 @@ class Program(Derivatives, Parametrised, Generic[P]):
                 "a Program must have been called, or given arrays by program.theta(*arrays), "
                 "before it is pickled or saved: only what it has recorded travels (got one without)"
             )
-        if self._once is not None:
-            self._once._met(())
+        if self.once is not None:
+            self.once._met(())
         options = self._options._replace(executor=None)
         runners = [runner for paths in self.paths.values() for runner in paths.runners]
         shapes = {key: runner.graph.input_shapes for key, runner in self.runners.items()}
@@ -324,7 +324,7 @@ class Program(Derivatives, Parametrised, Generic[P]):
                 f"shapes, and with in_axes none left out before others (got "
                 f"{', '.join(map(str, shapes))})"
             )
-        once = None if self._once is None else self._once.__getstate__()
+        once = None if self.once is None else self.once.__getstate__()
         return {"runners": runners, "numbers": self.theta(), "options": options, "once": once}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -333,8 +333,8 @@ class Program(Derivatives, Parametrised, Generic[P]):
             self._known(runner.graph.input_shapes).add(runner)
         self._numbers = state["numbers"]
         if state["once"] is not None:
-            self._once = Program.__new__(Program)
-            self._once.__setstate__(state["once"])
+            self.once = Program.__new__(Program)
+            self.once.__setstate__(state["once"])
 
     def __deepcopy__(self, memo: Any = None) -> Program:
         # The function and its Values cannot be copied along, and the calls are pure anyway.

@@ -39,10 +39,10 @@ class Recordings:
         self._finds_parameters = tree is None
         self._options = options
         # a term of the parameters alone, which is a program by itself
-        self._once: Any = None if once is None else type(self)(once, tree, options.of_once())
+        self.once: Any = None if once is None else type(self)(once, tree, options.of_once())
         self._is_once = False
-        if self._once is not None:
-            self._once._is_once = True
+        if self.once is not None:
+            self.once._is_once = True
         self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
         self._recording = ProcessLock()
         self._new_runner = partial(
@@ -80,8 +80,8 @@ class Recordings:
                 "file or pickle)"
             )
         self.paths, self._tree = {}, None if self._finds_parameters else self._tree
-        if self._once is not None:
-            self._once.forget()
+        if self.once is not None:
+            self.once.forget()
 
     @property
     def runners(self) -> dict[Any, Runner]:

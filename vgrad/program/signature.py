@@ -92,7 +92,10 @@ class Signature:
         first, most = count - len(names), len(order) if is_fixed and self.is_whole else len(axes)
         places = [*range(first), *(order.index(name) for name in names if name in order)]
         if max(places, default=-1) >= len(axes) or len(axes) > max(count, most):
-            raise ShapeError(f"in_axes must have one axis for each argument of {self} (got {axes})")
+            raise ShapeError(
+                f"in_axes must have one axis for each argument of {self} (got {axes}, and {count} "
+                "arrays)"
+            )
         # as in JAX, arrays by names of which the function has no list are cut at their first axis
         by_name = (axes[order.index(name)] if name in order else 0 for name in names)
         return (*axes[:first], *by_name)

@@ -268,3 +268,17 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match="must be one of abs, .*, tanh, or a function .got"):
             call()
+
+
+@pytest.mark.parametrize("wrong", [3.0, -1.0, 0.5])
+def test_a_label_that_is_no_class_leaves_no_gradient_to_trust(wrong):
+    """Neither compiled nor on the scalar engine."""
+    w = [Value(0.1), Value(0.2), Value(0.3)]
+    program = vgrad.compile(lambda x, k: nn.cross_entropy([p * x for p in w], k), w)
+    value, grad = program.value_and_grad([0.1, 0.2, 0.3], [1.0, 2.0], [0.0, wrong])
+    assert np.isnan(value) and np.isnan(grad).all()
+    loss = nn.cross_entropy([p * 2.0 for p in w], Value(wrong, trainable=False))
+    loss.backward()
+    assert all(np.isnan(p.grad) for p in w)
+    value, grad = program.value_and_grad([0.1, 0.2, 0.3], [1.0, 2.0], [0.0, 2.0])
+    assert np.isfinite([value, *grad]).all()

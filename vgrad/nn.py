@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -16,6 +17,7 @@ from .engine import NO_GRADIENT, Value
 from .errors import ShapeError
 from .functions import as_sequence, in_pairs, take
 from .merging import merge_branches
+from .operand import Operand
 from .trees import leaves
 
 __all__ = ["MLP", "Layer", "Module", "Neuron", "cross_entropy"]
@@ -236,14 +238,18 @@ def cross_entropy(logits: Iterable[Any], target: Any) -> Any:
     (0.169846, 1000.0)
 
     Raises ShapeError unless logits are a sequence of numbers, and probabilities as many, and
-    IndexError for a plain number that is no class; of a traced one the result is nan.
+    IndexError for a plain number that is no class; of a traced one the result is nan, and so is its
+    gradient.
     """
     logits = as_sequence("cross_entropy", logits)
     highest = ops.stop_gradient(in_pairs(ops.maximum, logits))
     shifted = [x - highest for x in logits]
     whole = ops.log(reduce(add, map(ops.exp, shifted)))
     if not isinstance(target, Sequence | np.ndarray) or not np.ndim(target):
-        return whole - take(shifted, target)
+        found = take(shifted, target)
+        # where a traced number is no class, the gradient is to be nan as well
+        known = ops.where(found == found, 1.0, math.nan) if isinstance(target, Operand) else 1.0
+        return known * (whole - found)
     if len(target) != len(logits):
         raise ShapeError(
             f"target must be a class, or {len(logits)} probabilities, one per logit "

@@ -171,6 +171,23 @@ def test_all_ways_to_run_it_agree(program, tmp_path, monkeypatch):
         assert_same(a, b)
 
 
+def test_captured_programs(program):
+    """Of `Value`s that were there already: the same numbers as of the traced function."""
+    x = [Value(0.3), Value(-0.7)]
+    captured = vgrad.compile(
+        vgrad.capture(*MODEL(x), inputs=[np.array(x)], parameters=MODEL.parameters())
+    )
+    theta = program.theta()
+    outputs, jacobian = captured.jacobian(theta, X)
+    want, by_theta = program.jacobian(theta, X)
+    assert_same(np.array(outputs).T, want)
+    assert_same(np.array(jacobian).swapaxes(0, 1), by_theta)
+    _, by_x = captured.input_jacobian(theta, X)
+    assert_same(np.array(by_x)[:, 0].swapaxes(0, 1), program.input_jacobian(theta, X)[1][0])
+    change = captured.jvp(theta, theta, X)[1]
+    assert_same(np.array(change).T, program.jvp(theta, theta, X)[1])
+
+
 def test_deep_programs_go_one_by_one():
     """Their plan has loops."""
     a = Value(0.9)

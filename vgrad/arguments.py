@@ -70,6 +70,16 @@ def count(structure: Structure) -> int:
     return math.prod(structure)
 
 
+def cut(x: Any, shapes: Iterable[Structure]) -> list[Any]:
+    """An array along its first axis, one part for each shape, of as many numbers.
+
+    >>> cut(np.array([5, 6, 7, 8]), [(), (3,)])
+    [array([5]), array([6, 7, 8])]
+    """
+    ends = itertools.accumulate(map(count, shapes), initial=0)
+    return [x[start:stop] for start, stop in itertools.pairwise(ends)]
+
+
 def arranged(structure: Structure, make: Callable[[slice, Shape], Any]) -> Any:
     """What `make` gives for each output, of its numbers and shape; a tuple if there are several."""
     numbers = itertools.count()

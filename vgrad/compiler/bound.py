@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..arguments import Array, count
+from ..arguments import Array, cut
 from ..flat import BATCHED, SHARED, Rows, as_slice, copies
 from .arithmetic import Source
 from .calls import Calls
@@ -50,8 +50,7 @@ class Bound:
         self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
         self._parameters = as_slice(layout.row[graph.parameters])
-        ends = np.cumsum([count(shape) for shape in graph.input_shapes])
-        inputs = np.split(layout.row[graph.inputs], ends[:-1])
+        inputs = cut(layout.row[graph.inputs], graph.input_shapes)
         self._inputs = [as_slice(places.values[x]) for x in inputs]
         objective, batched = layout.row[fused.outputs[:1]], fused.batched[fused.outputs]
         rows = layout.row[fused.outputs]
@@ -204,7 +203,8 @@ class Bound:
         last = len(result) - self._questions
         self._read_answers(result[last:])
         result[0] = self._objective
-        np.concatenate([self._batch[rows] for rows in self._gradients], out=result[1:last])
+        if self._gradients:  # not of a program without arguments
+            np.concatenate([self._batch[rows] for rows in self._gradients], out=result[1:last])
         if self._lost is not None:
             result[:last, self._lost] = nan
 

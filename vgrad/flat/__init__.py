@@ -32,7 +32,9 @@ from .graph import (
 )
 from .memory import exceeds_share, require_buffers, require_samples, short
 from .questions import LoneSample, Question, SampleAnswers, path_of
-from .parts import asked, inlined, needed, part, shared, with_parameters
+from .parts import (
+    asked, inlined, needed, part, shared, unshared, with_parameters, without_answers,
+)
 from .pieces import Form, Pieces, in_pieces, in_turns
 from .passes import duplicates, hash64, origins, reached, span_lengths, spans
 from .repeats import program_order
@@ -51,6 +53,6 @@ __all__ = [
     "interpret", "jacobian", "loading_arrays", "needed", "origins", "part", "path_of",
     "program_order", "reached", "record", "recorded", "require_buffers", "require_samples",
     "run_alone", "save_arrays", "shared", "short", "slope", "span_lengths", "spans", "strides_of",
-    "tangent", "to_stored", "trace", "weighted", "with_parameters",
+    "tangent", "to_stored", "trace", "unshared", "weighted", "with_parameters", "without_answers",
 ]
 # fmt: on

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arguments import Structure, arranged, count
+from ..arguments import Structure, arranged, cut
 from ..arrays import array_of, as_operands, boxed
 from ..engine import Value
 from ..errors import ShapeError
@@ -78,8 +78,7 @@ def shared(graph: Graph, arguments: Sequence[int]) -> Graph:
     (array([0], dtype=int32), array([1], dtype=int32), ((),))
     """
     shapes, chosen = graph.input_shapes, set(arguments)
-    ends = np.cumsum([count(shape) for shape in shapes])
-    nodes = np.split(graph.inputs, ends[:-1])
+    nodes = cut(graph.inputs, shapes)
     moved = np.concatenate([nodes[i] for i in arguments])
     op = graph.op.copy()
     op[moved] = ops.parameter.code
@@ -91,6 +90,35 @@ def shared(graph: Graph, arguments: Sequence[int]) -> Graph:
         input_shapes=tuple(x for i, x in enumerate(shapes) if i not in chosen),
         leaves=(),
     )
+
+
+def unshared(graph: Graph) -> Graph:
+    """The graph with its parameters as one more argument: each sample may have its own.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(3.0)
+    >>> graph = unshared(vgrad.trace(lambda x: w * x, ()))
+    >>> graph.inputs, graph.parameters, graph.input_shapes
+    (array([1, 0], dtype=int32), array([], dtype=int32), ((), (1,)))
+    """
+    op = graph.op.copy()
+    op[graph.parameters] = ops.input.code
+    return replace(
+        graph,
+        op=op,
+        inputs=np.concatenate([graph.inputs, graph.parameters]),
+        parameters=graph.parameters[:0],
+        input_shapes=(*graph.input_shapes, graph.parameters.shape),
+        leaves=(),
+    )
+
+
+def without_answers(graph: Graph) -> Graph:
+    """A path's graph without its questions, and with the function's own outputs."""
+    if not graph.questions:
+        return graph
+    own = part(graph, graph.outputs[: -len(graph.questions)], graph.output_shapes[0])
+    return replace(own, questions=())
 
 
 def with_parameters(graph: Graph, leaves: Sequence[Value]) -> Graph:

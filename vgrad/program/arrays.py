@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import Array, Shape, Structure, arranged, as_numbers, count
+from ..arguments import Array, Shape, Structure, arranged, as_numbers, count, cut
 from ..errors import ShapeError
 from ..flat import require_samples
 
@@ -55,8 +55,6 @@ def as_batch(arrays: Any, dtype: np.dtype[Any], axes: Axes | int | None = 0) -> 
 def _with_axes(arrays: list[Array], dtype: np.dtype[Any], axes: Axes | int | None) -> Batch:
     """The arguments where the batch is not the first axis of each."""
     each = axes if isinstance(axes, tuple) else (axes,) * len(arrays)
-    if len(each) != len(arrays):
-        raise ShapeError(f"in_axes must have one axis per array, {len(arrays)} (got {each})")
     shared = tuple(i for i, (x, axis) in enumerate(zip(arrays, each)) if axis is None or not x.ndim)
     moved = list(arrays)
     for i, axis in enumerate(each):
@@ -105,6 +103,8 @@ def like(known: Sequence[Array], arrays: Sequence[Array]) -> list[Array]:
 
 def structured(outputs: Array, structure: Structure) -> Any:
     """Outputs, (M, B), in the structure that the function returned; an array is (B, ...)."""
+    if structure == ():  # hot path: the usual
+        return outputs[0]
 
     def make(own: slice, shape: Shape) -> Any:
         if not shape:
@@ -116,12 +116,5 @@ def structured(outputs: Array, structure: Structure) -> Any:
 
 def split(rows: Array, shapes: tuple[Shape, ...]) -> Iterator[Array]:
     """Cut rows, (K, B), into one array (B, *shape) per argument."""
-    start = 0
-    for shape in shapes:
-        if shape:
-            stop = start + count(shape)
-            yield rows[start:stop].T.reshape(rows.shape[1], *shape)
-        else:
-            stop = start + 1
-            yield rows[start]
-        start = stop
+    for part, shape in zip(cut(rows, shapes), shapes):
+        yield part.T.reshape(rows.shape[1], *shape)

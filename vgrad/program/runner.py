@@ -11,11 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..arguments import FLOAT64, Array, Structure
 from ..cached import cached_property
 from ..compiler import FusedSweep, Plan, RolledPlan, compile_plan, compile_rolled, few
-from ..flat import Graph, PlainSweep, SweepSummary, part, shared
+from ..flat import (
+    Graph,
+    PlainSweep,
+    SweepSummary,
+    part,
+    shared,
+    unshared,
+    without_answers,
+)
 from ..floats import FloatSweep
 
 
@@ -150,18 +157,7 @@ class Runner:
     @cached_property
     def per_sample(self) -> Runner:
         """The same with the parameters as one more input, for their gradients per sample."""
-        graph = self.graph
-        op = graph.op.copy()
-        op[graph.parameters] = ops.input.code
-        as_inputs = replace(
-            graph,
-            op=op,
-            inputs=np.concatenate([graph.inputs, graph.parameters]),
-            parameters=graph.parameters[:0],
-            input_shapes=(*graph.input_shapes, graph.parameters.shape),
-            leaves=(),
-        )
-        return replace(self, graph=as_inputs)
+        return replace(self, graph=unshared(self.graph))
 
     @cached_property
     def asking(self) -> Runner:
@@ -170,27 +166,23 @@ class Runner:
         return replace(self, graph=part(graph, graph.outputs[-count:], (count,)))
 
     def derived(self, make: Callable[..., Graph], *options: Any) -> Runner:
-        """The runner of a graph made of this one, which is kept; without a path's answers."""
-        key = make, options
-        if key not in self._derived:
-            graph, count = self.graph, len(self.graph.questions)
-            if count:
-                graph = part(graph, graph.outputs[:-count], self.output_shapes)
-                graph = replace(graph, questions=())
-            self._derived.setdefault(key, replace(self, graph=make(graph, *options)))
-        return self._derived[key]
+        """The runner of a graph made of this one, without a path's answers."""
+        return self._twin((make, options), lambda: make(without_answers(self.graph), *options))
 
     def sharing(self, arguments: tuple[int, ...]) -> Runner:
         """The same with some arguments as more parameters, as all samples share them."""
         if not arguments:
             return self
-        if arguments not in self._derived:
-            twin = replace(self, graph=shared(self.graph, arguments))
-            self._derived.setdefault(arguments, twin)
-        return self._derived[arguments]
+        return self._twin((shared, arguments), lambda: shared(self.graph, arguments))
+
+    def _twin(self, key: Any, make: Callable[[], Graph]) -> Runner:
+        """The runner of another graph, made when it is first asked for, and then kept."""
+        if key not in self._twins:
+            self._twins.setdefault(key, replace(self, graph=make()))
+        return self._twins[key]
 
     @cached_property
-    def _derived(self) -> dict[Any, Runner]:
+    def _twins(self) -> dict[Any, Runner]:
         return {}
 
 

@@ -1,8 +1,10 @@
 """Parameters as people keep them: a nesting of dicts, lists, arrays and modules, beside flat theta.
 
-{"W": [[a, b], [c, d]], "b": e}      the nesting that a user gives
-{"W": [[0, 1], [2, 3]], "b": 4}      its places in theta
-["W[0, 0]", "W[0, 1]", ..., "b"]     the names of theta's numbers
+    {"W": [[a, b], [c, d]], "b": e}      the nesting that a user gives
+    {"W": [[0, 1], [2, 3]], "b": 4}      its places in theta
+    ["W[0, 0]", "W[0, 1]", ..., "b"]     the names of theta's numbers
+
+A `Tree` knows the way from each to the others.
 """
 
 from __future__ import annotations
@@ -49,12 +51,10 @@ class Tree:
         """
         flat = isinstance(self.places, np.ndarray)
         names: dict[int, str] = {}
-        for name, places, _ in _together(self.places, self.places, "", lambda _: False):
-            for index, k in np.ndenumerate(places):
-                place = name + (f"[{', '.join(map(str, index))}]" if index else "")
-                if k >= 0:
-                    label = self.values[k].label or f"theta[{k}]"
-                    names.setdefault(int(k), label if flat else place)
+        for place, k in _numbers(self.places):
+            if k >= 0:
+                label = self.values[k].label or f"theta[{k}]"
+                names.setdefault(int(k), label if flat else place)
         return tuple(names[k] for k in range(len(self.values)))
 
     @cached_property
@@ -97,7 +97,7 @@ class Tree:
         """
         theta = np.zeros(len(self.values), dtype)
         written = []
-        for name, places, part in _together(self.places, tree, "", _is_number):
+        for name, places, part in _together(self.places, tree, may_end=_is_number):
             numbers = as_numbers(part, name or "the tree", dtype)
             if numbers.shape not in ((), places.shape):
                 raise ShapeError(
@@ -121,7 +121,7 @@ class Tree:
         if isinstance(self.nesting, np.ndarray) and len(other.values) == len(self.values):
             return list(other.values)  # of a flat list only the number is known
         found: dict[int, Value] = {}
-        for name, places, part in _together(self.places, other.nesting, "", lambda _: False):
+        for name, places, part in _together(self.places, other.nesting):
             if not (isinstance(part, np.ndarray) and part.shape == places.shape):
                 got = part.shape if isinstance(part, np.ndarray) else type(part).__name__
                 raise ShapeError(
@@ -154,7 +154,7 @@ def as_tree(parameters: Any) -> Tree:
     """
     if isinstance(parameters, Tree):
         return parameters
-    if not _holds_parameters(parameters) and not isinstance(parameters, Iterable | Value):
+    if not holds_parameters(parameters) and not isinstance(parameters, Iterable | Value):
         raise TypeError(
             "parameters must be a list of Values, a module, or a nesting of dicts, lists and "
             f"arrays of Values (got {parameters!r})"
@@ -170,20 +170,19 @@ def _require_distinct_leaves(nesting: Nesting, values: list[Any]) -> None:
         distinct_leaves("parameters", values)
     except (TypeError, ValueError) as error:
         places: dict[int, str] = {}
-        for name, array, _ in _together(nesting, nesting, "", lambda _: False):
-            for index, value in np.ndenumerate(array):
-                place = _named(name, index)
-                first = places.setdefault(id(value), place)
-                is_leaf = isinstance(value, Value) and not value.parents
-                if place and not (is_leaf and first == place):
-                    at = place if first == place else f"{first} and {place}"
-                    raise type(error)(f"{error}, at {at}") from None
+        for place, value in _numbers(nesting):
+            first = places.setdefault(id(value), place)
+            if place and not (_is_leaf(value) and first == place):
+                at = place if first == place else f"{first} and {place}"
+                raise type(error)(f"{error}, at {at}") from None
         raise
 
 
-def _named(name: str, index: tuple[int, ...]) -> str:
-    """The name of a number in an array."""
-    return name + (f"[{', '.join(map(str, index))}]" if index else "")
+def _numbers(nesting: Nesting) -> Iterator[tuple[str, Any]]:
+    """What stands in the arrays of a nesting, each with the name of its place."""
+    for name, array, _ in _together(nesting, nesting):
+        for index, x in np.ndenumerate(array):
+            yield name + (f"[{', '.join(map(str, index))}]" if index else ""), x
 
 
 def mapped(function: Callable[..., Any], nesting: Nesting, *others: Nesting) -> Nesting:
@@ -208,13 +207,13 @@ def leaves(
     elif isinstance(x, dict | list | tuple):
         for part in x.values() if isinstance(x, dict) else x:
             yield from leaves(part, enter, within)
-    elif not _holds_parameters(x):
+    elif not holds_parameters(x):
         yield x
     elif not any(x is outer for outer in within):
         yield from leaves(vars(x), enter, (*within, x)) if enter(x) else x.parameters()
 
 
-def _holds_parameters(x: Any) -> bool:
+def holds_parameters(x: Any) -> bool:
     """Whether it is a module: anything with a method `parameters`."""
     return callable(getattr(x, "parameters", None)) and not isinstance(x, type)
 
@@ -227,7 +226,7 @@ def _nested(x: Any, within: tuple[Any, ...] = ()) -> tuple[Nesting, list[Any]]:
     if isinstance(x, np.ndarray) or _is_rows(x):
         array = np.array(x, dtype=object)
         return array, list(array.flat)
-    if _holds_parameters(x):
+    if holds_parameters(x):
         return ({}, []) if any(x is outer for outer in within) else _of_module(x, within)
     if isinstance(x, dict):
         nested = {key: _nested(part, within) for key, part in x.items()}
@@ -286,7 +285,10 @@ def _is_leaf(x: Any) -> bool:
 
 
 def _together(
-    nesting: Nesting, other: Any, name: str, may_end: Callable[[Any], bool]
+    nesting: Nesting,
+    other: Any,
+    name: str = "",
+    may_end: Callable[[Any], bool] = lambda _: False,
 ) -> Iterator[tuple[str, NDArray[np.intp], Any]]:
     """The arrays of a nesting, and what is at their place in another: (name, array, part).
 

@@ -22,6 +22,7 @@ from .. import ops
 from ..arrays import array_of, as_operands
 from ..engine import Value
 from ..operand import Operand
+from ..trees import holds_parameters
 from .recording import interpret, recorded
 from .tape import Node, Tape
 
@@ -75,7 +76,7 @@ def _collected(wrt: Any, found: list[Operand]) -> Callable[[Any], Any]:
         items, kind = [_collected(part, found) for part in wrt], type(wrt)
         as_kind = getattr(kind, "_make", kind)  # of a named tuple
         return lambda results: as_kind([part(results) for part in items])
-    if callable(getattr(wrt, "parameters", None)):
+    if holds_parameters(wrt):
         return _collected(wrt.parameters(), found)
     raise TypeError(
         "wrt must be a Value or traced value, or a list, dict, array or module of them (got "

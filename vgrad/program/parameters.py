@@ -10,7 +10,7 @@ from ..arguments import Array, as_numbers, as_theta
 from ..engine import Value
 from ..errors import ShapeError
 from ..flat import Graph
-from ..trees import Nesting, Tree, as_tree
+from ..trees import Nesting, Tree, as_tree, holds_parameters
 from .recordings import Recordings
 
 
@@ -143,4 +143,4 @@ def _is_model(x: Any) -> bool:
         x = next(iter(x.values())) if isinstance(x, dict) else x[0]
     if isinstance(x, np.ndarray):
         return x.dtype == object and x.size > 0 and isinstance(x.flat[0], Value)
-    return isinstance(x, Value | dict) or callable(getattr(x, "parameters", None))
+    return isinstance(x, Value | dict) or holds_parameters(x)

@@ -33,16 +33,16 @@ class Recordings:
         tree: Tree | None,
         options: Options,
         once: Callable[[], Any] | None = None,
+        is_once: bool = False,
     ) -> None:
         self._fn = fn
         self._tree = tree  # None until the first trace finds the parameters
         self._finds_parameters = tree is None
         self._options = options
         # a term of the parameters alone, which is a program by itself
-        self.once: Any = None if once is None else type(self)(once, tree, options.of_once())
-        self._is_once = False
-        if self.once is not None:
-            self.once._is_once = True
+        alone = None if once is None else type(self)(once, tree, options.of_once(), is_once=True)
+        self.once: Any = alone
+        self._is_once = is_once
         self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
         self._recording = ProcessLock()
         self._new_runner = partial(

@@ -26,15 +26,14 @@ class Signature:
 
     def __init__(self, fn: Callable[..., Any] | Sequence[Graph]) -> None:
         self.known: inspect.Signature | None
-        self.others: list[Signature] = []  # of a program without its function, by what it recorded
-        self.is_whole = not isinstance(fn, Sequence)  # whether it has what was left out, too
-        if not callable(fn):
-            self.function, self.others = "the graph", [Signature(graph) for graph in fn[1:]]
-            self.known = _of_names(fn[0].argument_names)
+        self.is_whole = callable(fn)  # whether it has what was left out, too
+        graphs = [fn] if isinstance(fn, Graph) else [] if callable(fn) else fn
+        # of a program without its function, by what else it recorded
+        self.others = [Signature(graph) for graph in graphs[1:]]
+        if graphs:
+            self.function, self.known = "the graph", _of_names(graphs[0].argument_names)
             return
-        if isinstance(fn, Graph):
-            self.function, self.known = "the graph", _of_names(fn.argument_names)
-            return
+        assert callable(fn)
         self.function = getattr(fn, "__name__", type(fn).__name__)
         try:
             self.known = inspect.signature(fn)

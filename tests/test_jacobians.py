@@ -463,6 +463,25 @@ def test_second_derivatives_differentiated_again(name):
         assert_same(np.array(fused[1]), np.array(plain[1]))
 
 
+def test_a_hessian_parts_the_samples_once():
+    """Those beyond the most paths call the function once each, and not for every parameter."""
+    w, calls = [Value(0.1 * k + 0.1) for k in range(6)], []
+
+    def fn(x):
+        calls.append(1)
+        total = sum(p * p for p in w)
+        return total * x if int(x) % 7 == 0 else total * x * (int(x) % 7)
+
+    program, x = vgrad.compile(fn, w, paths=3), np.arange(7.0)
+    with pytest.warns(vgrad.PathsWarning):
+        program(program.theta(), x)
+        calls.clear()
+        hessian = program.hessian(program.theta(), x)
+    assert len(calls) == 7 - 3
+    # 2 sum(x f(x)) / 7, where f is 1 at 0 and k elsewhere: 2 (1 + 4 + 9 + 16 + 25 + 36) / 7
+    assert hessian == pytest.approx(26.0 * np.eye(6), rel=1e-13, abs=1e-13)
+
+
 def test_gradients_of_what_is_no_operand():
     x = Value(1.0)
     with pytest.raises(TypeError, match="y must be one Value or traced value .got 3.0, a float"):

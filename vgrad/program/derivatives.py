@@ -9,12 +9,12 @@ Of a function that branches, all of it for each path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arguments import Array, Shape, Structure, arranged, as_numbers, as_theta, count
+from ..arguments import Array, Shape, Structure, arranged, as_numbers, as_theta, count, cut
 from ..compiler import RolledPlan
 from ..errors import ShapeError
 from ..flat import Leaves, hessian, jacobian, slope, tangent, weighted
@@ -33,7 +33,8 @@ class Derivatives(Recordings):
         """Every output, (B, *out), and its derivatives to theta, (B, *out, P), per sample.
 
         If there are several outputs, both are tuples. They are computed in one sweep, forward where
-        theta has fewer numbers than the outputs, else backward.
+        theta has fewer numbers than the outputs, else backward; of large or deep programs output by
+        output.
 
         >>> import vgrad
         >>> a, b = vgrad.Value(2.0), vgrad.Value(1.0)
@@ -99,9 +100,11 @@ class Derivatives(Recordings):
                [8., 0.]])
         """
         call = self.prepared(theta, arrays, named, scalar=True)
-        size = len(call.theta)
-        rows = [self._product(call, v) for v in np.eye(size, dtype=call.runner.dtype)]
-        return np.array(rows).reshape(size, size)
+        size, parts, divisor = len(call.theta), [*call.parts()], self._divisor(call)
+        directions = np.eye(size, dtype=call.runner.dtype)
+        rows = [self._product(parts, v, divisor) for v in directions]
+        total = np.array(rows).reshape(size, size)
+        return total if self.once is None else total + self.once.hessian(call.theta)
 
     def hessian_vector_product(self, theta: Any, v: Any, *arrays: Any, **named: Any) -> Array:
         """The Hessian of what `value_and_grad` gives, to theta, times v (P,): an array (P,).
@@ -117,16 +120,17 @@ class Derivatives(Recordings):
         array([5.])
         """
         call = self.prepared(theta, arrays, named, scalar=True)
-        return self._product(call, as_theta(v, len(call.theta), self._options.dtype, "v"))
+        v = as_theta(v, len(call.theta), self._options.dtype, "v")
+        total = self._product(call.parts(), v, self._divisor(call))
+        if self.once is None:
+            return total
+        alone: Array = self.once.hessian_vector_product(call.theta, v)
+        return total + alone
 
-    def _product(self, call: AnyCall, v: Array) -> Array:
-        """A Hessian-vector product, (P,)."""
-        divisor = self._divisor(call)
-        products = (self._along(part, v, divisor) for part in call.parts())
-        total = sum(products, np.zeros(len(v), self._options.dtype))
-        return (
-            total if self.once is None else total + self.once.hessian_vector_product(call.theta, v)
-        )
+    def _product(self, parts: Iterable[Call], v: Array, divisor: int) -> Array:
+        """The Hessian of the samples of all parts, times v, (P,)."""
+        products = (self._along(part, v, divisor) for part in parts)
+        return sum(products, np.zeros(len(v), self._options.dtype))
 
     def _along(self, call: Call, v: Array, divisor: int) -> Array:
         # The gradient of the derivative along v: reverse over forward, as in Pearlmutter 1994.
@@ -250,6 +254,7 @@ def _second(call: Call) -> Array:
     size = len(graph.inputs)
     if not size:
         return np.empty((0, call.batch), call.runner.dtype)
+    # second derivatives take some four times the nodes of first ones
     if size * len(graph) <= LARGE // 4 and not _is_deep(call):
         return _derived(call, hessian, "inputs")
     found = []  # one input at a time: that along which the direction is 1
@@ -299,8 +304,7 @@ def _placed(rows: Array, structure: Structure) -> Any:
 
 def _by_argument(rows: Array, structure: Structure, shapes: Sequence[Shape]) -> Any:
     """The same, as a tuple of one view (B, *out, *in) for each argument."""
-    ends = np.cumsum([count(shape) for shape in shapes]).tolist()
-    parts = [rows[a:b] for a, b in zip([0, *ends], ends)]
+    parts = cut(rows, shapes)
 
     def make(own: slice, shape: Shape) -> Any:
         return tuple(

@@ -867,9 +867,9 @@ def derivatives(args: argparse.Namespace) -> None:
     for name, derivative in DERIVATIVES.items():
         for samples in sorted({min(n, args.batch) for n in derivative.samples}):
             arrays = derivative.arrays(samples)
-            theta = derivative.program.theta()
-            derivative.program.forget()
-            runs = {"vgrad": partial(derivative.call, derivative.program, theta, *arrays)}
+            program = derivative.program()
+            theta = program.theta()
+            runs = {"vgrad": partial(derivative.call, program, theta, *arrays)}
             if jax is not None:
                 runs |= derivative_peers.jax_derivatives(jax, name, theta, arrays)
             medians, first = measured_gradients(runs, args, every_time=False)

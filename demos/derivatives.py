@@ -1,11 +1,13 @@
 """Derivatives that fields ask for: Jacobians of residuals, second derivatives, losses of both.
 
-Each entry of `DERIVATIVES` has a program, numbers for theta, and a call that gives derivatives of
-it. Run as a script it fits a camera to points, by Gauss and Newton, from residuals and Jacobians.
+Each entry of `DERIVATIVES` has a function of one sample, and a call that gives derivatives of its
+program. Run as a script it fits a camera to points, by Gauss and Newton, from residuals and
+Jacobians.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -92,12 +94,17 @@ def option(spot: Any, strike: Any, years: Any, rate: Any, volatility: Any) -> An
 
 
 class Derivative(NamedTuple):
-    """A program, theta, the arrays of so many samples, and what gives derivatives, as a tuple."""
+    """A function and its parameters, samples of it, and what gives derivatives, as a tuple."""
 
-    program: vgrad.Program
-    arrays: Callable[[int], tuple[Any, ...]]
-    call: Callable[..., Any]  # of the program, theta and arrays
+    fn: Callable[..., Any]
+    parameters: Any
+    arrays: Callable[[int], tuple[Any, ...]]  # of so many samples
+    call: Callable[..., Any]  # of a program, theta and arrays
     samples: tuple[int, ...]  # how many to measure with
+
+    def program(self, **options: Any) -> vgrad.Program:
+        """The function, compiled."""
+        return vgrad.compile(self.fn, self.parameters, **options)
 
 
 def points(samples: int) -> tuple[Array, ...]:
@@ -111,38 +118,52 @@ def quotes(samples: int) -> tuple[Any, ...]:
     return 100.0, rng.uniform(80, 120, samples), rng.uniform(0.1, 2.0, samples), 0.02, 0.25
 
 
+def _with(outputs: Any, parts: Any) -> tuple[Any, ...]:
+    return outputs, *parts
+
+
 def made() -> dict[str, Derivative]:
     """The entries of `DERIVATIVES`."""
-    wide, loss, physics = network(20), network(1), network(1)
-    score = vgrad.compile(lambda x: vgrad.array(wide(x)), wide)
-    squared = vgrad.compile(lambda x: (loss(x) - x[0] * x[1]) ** 2, loss)
+    wide, single = network(20), network(1)
     return {
         "bundle": Derivative(
-            vgrad.compile(reprojection, []),
+            reprojection,
+            [],
             observations,
             lambda program, theta, *arrays: _with(*program.input_jacobian(theta, *arrays)),
             (1000, OBSERVED),
         ),
         "20 outputs": Derivative(
-            score, points, lambda program, theta, x: program.jacobian(theta, x), (100, 1000)
+            lambda x: vgrad.array(wide(x)),
+            wide,
+            points,
+            lambda program, theta, x: program.jacobian(theta, x),
+            (100, 1000),
         ),
         "20, inputs": Derivative(
-            score,
+            lambda x: vgrad.array(wide(x)),
+            wide,
             points,
             lambda program, theta, x: _with(*program.input_jacobian(theta, x)),
             (1000, 10_000),
         ),
         "hessian": Derivative(
-            squared, points, lambda program, theta, x: (program.hessian(theta, x),), (100, 1000)
+            lambda x: (single(x) - x[0] * x[1]) ** 2,
+            single,
+            points,
+            lambda program, theta, x: (program.hessian(theta, x),),
+            (100, 1000),
         ),
         "gammas": Derivative(
-            vgrad.compile(option, []),
+            option,
+            [],
             quotes,
             lambda program, theta, *arrays: (program.input_hessian(theta, *arrays),),
             (1000, 100_000),
         ),
         "PINN": Derivative(
-            vgrad.compile(burgers(physics), physics),
+            burgers(single),
+            single,
             lambda samples: tuple(points(samples)[0].T.copy()),
             lambda program, theta, *arrays: program.value_and_grad(theta, *arrays),
             (1000, 10_000),
@@ -150,19 +171,16 @@ def made() -> dict[str, Derivative]:
     }
 
 
-def _with(outputs: Any, parts: Any) -> tuple[Any, ...]:
-    return outputs, *parts
-
-
 DERIVATIVES = made()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Fit a camera to what it saw, from residuals and Jacobians."""
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     rng = np.random.default_rng(1337)
     truth = np.array([0.1, -0.2, 0.05, 0.3, -0.1, 0.2, 500.0, 3.0, -2.0, 0.02, -0.01])
     _, point, weight, _ = observations(200)
-    program = DERIVATIVES["bundle"].program
+    program = DERIVATIVES["bundle"].program()
     seen = program([], np.broadcast_to(truth, (200, 11)), point, 1.0, np.zeros((200, 2)))
     seen += rng.normal(scale=0.5, size=seen.shape)
     camera, damping = truth + rng.normal(scale=0.02, size=11) * abs(truth), 1e-3

@@ -56,20 +56,16 @@ class Model(NamedTuple):
     heads: int
 
 
-def dot(xs: Iterable[Any], ys: Iterable[Any]) -> Any:
-    return sum(x * y for x, y in zip(xs, ys))
-
-
 def add(xs: list[Any], ys: list[Any]) -> list[Any]:
     return [x + y for x, y in zip(xs, ys)]
 
 
 def linear(x: list[Any], w: Matrix) -> list[Any]:
-    return [dot(x, row) for row in w]
+    return vgrad.dot(w, x)
 
 
 def rmsnorm(x: list[Any]) -> list[Any]:
-    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5
+    scale = (vgrad.dot(x, x) / len(x) + 1e-5) ** -0.5
     return [number * scale for number in x]
 
 
@@ -79,8 +75,9 @@ def attention(q: list[Any], keys: Matrix, values: Matrix, heads: int) -> list[An
     read = []
     for start in range(0, len(q), size):
         part = slice(start, start + size)
-        weights = vgrad.softmax([dot(q[part], key[part]) / size**0.5 for key in keys])
-        read += [dot(weights, column) for column in zip(*(value[part] for value in values))]
+        matches = vgrad.dot([key[part] for key in keys], q[part])
+        weights = vgrad.softmax([x / size**0.5 for x in matches])
+        read += vgrad.dot([*zip(*(value[part] for value in values))], weights)
     return read
 
 

@@ -40,8 +40,8 @@ from .errors import (
 from .finite import check_finite
 from .flat import Graph, capture, gradient, trace
 from .functions import (
-    clip, divmod, logical_and, logical_not, logical_or, logsumexp, reciprocal, softmax, square,
-    take,
+    clip, divmod, dot, logical_and, logical_not, logical_or, logsumexp, reciprocal, softmax, square,
+    sum, take,
 )
 from .lines import source_lines
 from .merging import merge_branches
@@ -64,14 +64,14 @@ __all__ = [  # noqa: RUF022
     "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError", "abs",
     "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",
-    "datasets", "digamma", "divmod", "draw", "elu", "erf", "erfc", "erfcx", "exp", "exp2",
+    "datasets", "digamma", "divmod", "dot", "draw", "elu", "erf", "erfc", "erfcx", "exp", "exp2",
     "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "gradient", "hypot",
     "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
     "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches",
     "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma",
     "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh",
-    "softmax", "softplus", "source_lines", "sqrt", "square", "stop_gradient", "take", "tan", "tanh",
-    "to_dot", "trace", "trunc", "where",
+    "softmax", "softplus", "source_lines", "sqrt", "square", "stop_gradient", "sum", "take", "tan",
+    "tanh", "to_dot", "trace", "trunc", "where",
 ]
 # fmt: on
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import functions, ops
 from .errors import FloatsOnlyError
+from .numbers import bulk_of
 
 Operation = Any  # an op, or a function of several: number by number
 
@@ -63,6 +64,10 @@ class OperandArray(np.ndarray):
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         return apply_function(function, args, options)
 
+    def dot(self, other: Any, out: Any = None) -> Any:
+        """`np.dot(self, other)`, which the method of `np.ndarray` does not ask."""
+        return np.dot(self, other, out=out)
+
 
 def array(x: Any) -> OperandArray:
     """An array of numbers, `Value`s or traced values, on which NumPy's functions work as on floats.
@@ -89,18 +94,20 @@ def as_operands(x: Any) -> Any:
 
 def array_of(items: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Operands, one after the other, as an object array of a shape."""
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    return array.reshape(shape)
+    # not array[:] = items, which asks each of them whether it is an array
+    return np.fromiter(items, object, len(items)).reshape(shape)
 
 
 def apply_ufunc(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
     """What `ufunc`, or its `method` such as "reduce", gives where an input is an operand."""
-    own = _own(ufunc) if method == "__call__" else None
-    if own is not None and not options and not _has_array(inputs):
+    own = _own(ufunc)
+    if own is not None and not options and method == "__call__" and not _has_array(inputs):
         return own(*inputs)
+    found = _in_bulk(ufunc, method, inputs, options)
+    if found is not NotImplemented:
+        return as_operands(found)
     name = ufunc.__name__
     if own is not None and ufunc not in _BY_OPERATORS:
         ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
@@ -115,6 +122,70 @@ def apply_ufunc(
     if out is not None:
         return out if len(out) > 1 else out[0]
     return tuple(map(as_operands, result)) if type(result) is tuple else as_operands(result)
+
+
+def _in_bulk(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """The same, recorded by the array, where that can be done; or NotImplemented."""
+    bulk = bulk_of(inputs)
+    if bulk is None:
+        return NotImplemented
+    if ufunc is np.matmul and method == "__call__" and not options:
+        return _products(bulk, *inputs)
+    op = _own(ufunc)
+    if not isinstance(op, ops.Op):
+        return NotImplemented
+    if method == "__call__":
+        flat = all(np.ndim(x) == 0 or isinstance(x, np.ndarray) for x in inputs)
+        return bulk.each(op, inputs) if flat and not options else NotImplemented
+    is_default = all(options.get(name) in (None, True, np._NoValue) for name in _RARE)
+    if method not in ("reduce", "accumulate") or op.arity != 2 or not is_default:
+        return NotImplemented
+    return _chained(bulk, op, inputs[0], method == "reduce", **options)
+
+
+_RARE = ("dtype", "out", "initial", "where")
+
+
+def _chained(
+    bulk: Any,
+    op: ops.Op,
+    x: Any,
+    is_reduced: bool,
+    axis: Any = 0,
+    keepdims: bool = False,
+    **_: Any,
+) -> Any:
+    """An op from one number to the next along an axis: the last result, or all of them."""
+    if axis is None and is_reduced:
+        # of another order in memory NumPy makes another order of numbers
+        return bulk.reduced(op, x.reshape(-1)) if x.flags.c_contiguous and not keepdims else NotImplemented
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or min(x.strides) < 0:
+        return NotImplemented
+    rows = np.moveaxis(x.view(np.ndarray), axis, -1)
+    found = bulk.reduced(op, rows) if is_reduced else bulk.accumulated(op, rows)
+    if found is NotImplemented:
+        return found
+    if is_reduced:
+        return np.expand_dims(boxed(found), axis) if keepdims else found
+    return np.moveaxis(found, -1, axis)
+
+
+def _products(bulk: Any, a: Any, b: Any) -> Any:
+    """a @ b: the products of the rows of `a` and the columns of `b`, added up."""
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.ndim and b.ndim):
+        return NotImplemented
+    x = a.view(np.ndarray) if a.ndim > 1 else a[None, :].view(np.ndarray)
+    y = b.view(np.ndarray) if b.ndim > 1 else b[:, None].view(np.ndarray)
+    if x.shape[-1] != y.shape[-2]:
+        return NotImplemented  # NumPy says what is wrong
+    rows, columns = x[..., :, None, :], np.swapaxes(y, -1, -2)[..., None, :, :]
+    found = bulk.products(rows, columns)
+    if found is NotImplemented:
+        return found
+    found = found[..., 0] if b.ndim == 1 else found
+    return found[..., 0, :] if a.ndim == 1 and b.ndim > 1 else found[..., 0] if a.ndim == 1 else found
 
 
 def _has_array(inputs: tuple[Any, ...]) -> bool:
@@ -147,6 +218,15 @@ def _clipped(a: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> An
     return functions.clip(a, low, high, **options)
 
 
+def _dot(a: Any, b: Any, out: Any = None) -> Any:
+    """np.dot, which is a @ b for vectors and matrices."""
+    if out is None and np.ndim(a) in (1, 2) and np.ndim(b) in (1, 2):
+        found = _in_bulk(np.matmul, "__call__", (np.asarray(a), np.asarray(b)), {})
+        if found is not NotImplemented:
+            return as_operands(found)
+    return as_operands(np.dot._implementation(a, b, out=out))  # type: ignore[attr-defined]
+
+
 def _filled(a: Any, value: Any, dtype: Any = object, **options: Any) -> Any:
     """np.full_like: an array that may be filled with operands, or one number."""
     return as_operands(np.full(np.shape(a), value, dtype))
@@ -162,6 +242,7 @@ def _nan_to_num(a: Any, *args: Any, **options: Any) -> Any:
 # NumPy's functions that are no ufuncs, and would do something else with objects.
 _FUNCTIONS: dict[Any, Operation] = {
     np.where: ops.where,
+    np.dot: _dot,
     np.clip: _clipped,
     np.nan_to_num: _nan_to_num,
     np.full_like: _filled,
@@ -206,7 +287,7 @@ def _explain(error: TypeError, name: str, module: str) -> None:
 @lru_cache(maxsize=256)
 def _elementwise(operation: Operation, nin: int, nout: int) -> np.ufunc:
     """An operation as a ufunc on object arrays."""
-    return np.frompyfunc(operation, nin, nout)
+    return np.frompyfunc(operation, nin, nout, identity=None)  # in any order, as of maximum
 
 
 def _plain(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import ops
 from .errors import ShapeError
+from .numbers import bulk_of
 
 if TYPE_CHECKING:
     from .operand import Operand
@@ -110,6 +112,67 @@ def divmod(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 @overload
+def sum(xs: Iterable[Plain]) -> float: ...
+@overload
+def sum(xs: Iterable[N | Plain]) -> N: ...
+@overload
+def sum(xs: Iterable[Single] | Array) -> Any: ...
+def sum(xs: Iterable[Any]) -> Any:
+    """The sum of a sequence of numbers, from the first to the last; 0.0 of none.
+
+    In a function that is recorded it takes a tenth of the time of a loop, and records the same.
+    Raises ShapeError for more than one axis.
+
+    >>> import vgrad
+    >>> vgrad.sum([1.0, vgrad.Value(2.0), 4.0])
+    Value(data=7.0, grad=0.0)
+    """
+    numbers = _as_list("sum", xs)
+    bulk = bulk_of(numbers[:1])
+    found = NotImplemented if bulk is None else bulk.sum(numbers)
+    if found is NotImplemented:
+        found = reduce(add, _single("sum", numbers)) if numbers else 0.0
+    return found
+
+
+def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
+    """`start` plus the products of two sequences of numbers, from the first pair to the last.
+
+    It is `for x, y in zip(xs, ys): start = start + x * y`, which takes a tenth of the time so in a
+    function that is recorded, and records the same. If `xs` are rows of numbers, as a matrix has,
+    the result is a list, with the sum for each row; `start` is then one number, or one per row.
+
+    >>> import vgrad
+    >>> w = vgrad.Value(2.0)
+    >>> vgrad.dot([1.0, w], [3.0, 4.0]), vgrad.dot([[1.0, 2.0], [3.0, 4.0]], [1.0, -1.0])
+    (Value(data=11.0, grad=0.0), [-1.0, -1.0])
+
+    Raises ShapeError unless these are sequences of single numbers, and rows as long as `ys`.
+    """
+    left, right = _as_list("dot", xs), _as_list("dot", ys)
+    is_matrix = bool(left) and _is_sequence(left[0])
+    rows = [_as_list("dot", row) for row in left] if is_matrix else [left]
+    starts = _as_list("dot", start) if _is_sequence(start) else [start] * len(rows)
+    if len(starts) != len(rows) or not all(len(row) == len(right) for row in rows):
+        lengths = ", ".join(map(str, sorted({*map(len, rows)})))
+        raise ShapeError(
+            f"dot needs rows as long as the other sequence, {len(right)}, and one start, or one "
+            f"for each row (got {len(rows)} of length {lengths}, and {len(starts)})"
+        )
+    bulk = bulk_of((*rows[0][:1], *right[:1]))
+    found = NotImplemented if bulk is None else bulk.dot(rows, right, starts)
+    if found is NotImplemented:
+        found = [_dot(_single("dot", row), _single("dot", right), x) for row, x in zip(rows, starts)]
+    return found if is_matrix else found[0]
+
+
+def _dot(xs: list[Any], ys: list[Any], total: Any) -> Any:
+    for x, y in zip(xs, ys):
+        total = total + x * y
+    return total
+
+
+@overload
 def softmax(xs: Array) -> Array: ...
 @overload
 def softmax(xs: Iterable[Plain]) -> list[float]: ...
@@ -128,10 +191,8 @@ def softmax(xs: Iterable[Any]) -> Any:
     [0.0, 1.0]
     """
     numbers = as_sequence("softmax", xs)
-    highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
-    exps = [ops.exp(x - highest) for x in numbers]
-    total = reduce(add, exps)
-    result = [x / total for x in exps]
+    exps = ops.exp(numbers - ops.stop_gradient(in_pairs(ops.maximum, numbers)))
+    result = (exps / np.add.reduce(exps)).tolist()
     return np.array(result).view(type(xs)) if isinstance(xs, np.ndarray) else result
 
 
@@ -156,7 +217,7 @@ def logsumexp(xs: Iterable[Any]) -> Any:
     highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
     # inf - inf would be nan
     highest = ops.where(ops.abs(highest) < math.inf, highest, 0.0)
-    return ops.log(reduce(add, [ops.exp(x - highest) for x in numbers])) + highest
+    return ops.log(np.add.reduce(ops.exp(numbers - highest))) + highest
 
 
 @overload
@@ -181,33 +242,57 @@ def take(rows: Any, index: Any) -> Any:
         if not (k.is_integer() and 0 <= k < len(rows)):
             raise IndexError(f"index must be an integer from 0 to {len(rows) - 1} (got {index!r})")
         return rows[int(k)]
-    hits = [index == k for k in range(len(rows))]
-    missed = ops.where(reduce(add, hits), 0.0, math.nan)
-    return _picked(hits, rows, missed)
+    table = _table(rows)
+    hits = ops.eq(index, np.arange(len(rows), dtype=np.float64))
+    missed = ops.where(np.add.reduce(hits), 0.0, math.nan)
+    # column by column, and each from its first row to the last
+    picked = np.add.reduce(ops.where(hits, table, 0.0), axis=-1) + missed
+    if isinstance(rows[0], np.ndarray) or not isinstance(rows[0], Sequence):
+        return picked
+    return picked.tolist()
 
 
-def _picked(hits: list[Any], rows: Sequence[Any], missed: Any) -> Any:
+def _table(rows: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Rows of numbers as an object array, whose last axis goes through the rows."""
     lengths = {len(row) if isinstance(row, Sequence | np.ndarray) else None for row in rows}
-    if lengths == {None}:
-        return reduce(add, [ops.where(hit, x, 0.0) for hit, x in zip(hits, rows)]) + missed
-    if len(lengths) != 1:
-        raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
-    picked = [_picked(hits, column, missed) for column in zip(*rows)]
-    return np.array(picked) if isinstance(rows[0], np.ndarray) else picked
+    if len(lengths) == 1:
+        with suppress(ValueError):  # of rows of arrays that differ
+            table = np.array([*rows], dtype=object)
+            if not any(isinstance(x, Sequence | np.ndarray) for x in table.flat):
+                return np.moveaxis(table, 0, -1)
+    raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
 
 
-def as_sequence(name: str, xs: Iterable[Any]) -> list[Any]:
-    """`xs` as a list of single numbers; raises ShapeError if it is empty or no sequence."""
-    items = xs if isinstance(xs, Iterable) else []
-    numbers = [ops.number(x) if ops.is_number(x) else x for x in items]
-    if not numbers or any(isinstance(x, Sequence | np.ndarray) and np.ndim(x) for x in numbers):
+def as_sequence(name: str, xs: Iterable[Any]) -> np.ndarray[Any, Any]:
+    """`xs` as an object array of single numbers; raises ShapeError if it is empty or no sequence."""
+    numbers = _single(name, _as_list(name, xs))
+    if not numbers:
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
-    return numbers
+    plain = (ops.number(x) if ops.is_number(x) else x for x in numbers)
+    return np.fromiter(plain, object, len(numbers))
 
 
-def in_pairs(op: ops.Op, xs: list[Any]) -> Any:
+def _as_list(name: str, xs: Iterable[Any]) -> list[Any]:
+    if not isinstance(xs, Iterable):
+        raise ShapeError(f"{name} takes a sequence of numbers (got {xs!r})")
+    return [*xs]
+
+
+def _single(name: str, xs: list[Any]) -> list[Any]:
+    """The same; raises ShapeError unless they are single numbers."""
+    for kind in {*map(type, xs)}:
+        if issubclass(kind, Sequence | np.ndarray) and any(map(_is_sequence, xs)):
+            raise ShapeError(f"{name} takes sequences of single numbers (got {xs!r:.100})")
+    return xs
+
+
+def _is_sequence(x: Any) -> bool:
+    return bool(np.ndim(x)) if isinstance(x, np.ndarray) else isinstance(x, Sequence)
+
+
+def in_pairs(op: ops.Op, xs: np.ndarray[Any, Any]) -> Any:
     """`op` between all of them, in pairs, so that n numbers take log2(n) levels."""
     while len(xs) > 1:
-        pairs = [op(x, y) for x, y in zip(xs[::2], xs[1::2])]
-        xs = pairs + xs[len(xs) & ~1 :]
+        even = len(xs) & ~1
+        xs = np.concatenate([op(xs[:even:2], xs[1:even:2]), xs[even:]])
     return xs[0]

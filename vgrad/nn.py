@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
 from inspect import signature
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy as np
 from . import ops
 from .engine import NO_GRADIENT, Value
 from .errors import ShapeError
-from .functions import as_sequence, in_pairs, take
+from .functions import as_sequence, dot, in_pairs, take
 from .merging import merge_branches
 from .operand import Operand
 from .trees import leaves
@@ -107,7 +105,7 @@ class Neuron(Module):
             raise ShapeError(
                 f"{kind} takes {len(self.w)} numbers (got {len(x)}{hint * (len(x) == 1)})"
             )
-        act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)
+        act = dot(self.w, x, self.b)
         return _activate(self.activation)(act) if self.nonlin else act
 
     def parameters(self) -> list[Value]:
@@ -241,21 +239,21 @@ def cross_entropy(logits: Iterable[Any], target: Any) -> Any:
     IndexError for a plain number that is no class; of a traced one the result is nan, and so is its
     gradient.
     """
-    logits = as_sequence("cross_entropy", logits)
-    highest = ops.stop_gradient(in_pairs(ops.maximum, logits))
-    shifted = [x - highest for x in logits]
-    whole = ops.log(reduce(add, map(ops.exp, shifted)))
+    numbers = as_sequence("cross_entropy", logits)
+    highest = ops.stop_gradient(in_pairs(ops.maximum, numbers))
+    shifted = numbers - highest
+    whole = ops.log(np.add.reduce(ops.exp(shifted)))
     if not isinstance(target, Sequence | np.ndarray) or not np.ndim(target):
         found = take(shifted, target)
         # where a traced number is no class, the gradient is to be nan as well
         known = ops.where(found == found, 1.0, math.nan) if isinstance(target, Operand) else 1.0
         return known * (whole - found)
-    if len(target) != len(logits):
+    if len(target) != len(numbers):
         raise ShapeError(
-            f"target must be a class, or {len(logits)} probabilities, one per logit "
+            f"target must be a class, or {len(numbers)} probabilities, one per logit "
             f"(got {len(target)})"
         )
-    return reduce(add, [p * (whole - x) for p, x in zip(target, shifted)])
+    return np.add.reduce(as_sequence("cross_entropy", target) * (whole - shifted))
 
 
 def __dir__() -> list[str]:

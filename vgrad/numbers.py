@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import signature, unwrap
 from itertools import zip_longest
@@ -62,6 +62,27 @@ def evaluate(rule: Rule, *numbers: float) -> float:
     except ArithmeticError:
         with np.errstate(all="ignore"):
             return float(rule(*map(np.float64, numbers)))
+
+
+def bulk_of(operands: Iterable[Any]) -> Any:
+    """What records ops on these by the array, if one of them is an array of nodes; or None."""
+    for x in operands:
+        if isinstance(x, np.ndarray):
+            x = x.flat[0] if x.dtype == object and x.size else None
+        bulk = getattr(x, "_bulk", None)
+        if bulk is not None:
+            return bulk
+    return None
+
+
+def each(op: Any, operands: tuple[Any, ...]) -> Any:
+    """An op of arrays with objects among them, number by number: an array of the same kind."""
+    bulk = bulk_of(operands)
+    found = NotImplemented if bulk is None else bulk.each(op, operands)
+    if found is NotImplemented:
+        return np.frompyfunc(op, op.arity, 1)(*operands)
+    kinds = (type(x) for x in operands if isinstance(x, np.ndarray) and type(x) is not np.ndarray)
+    return found.view(next(kinds, np.ndarray))
 
 
 def quietly(function: Callable[P, Any]) -> Callable[P, Any]:

@@ -138,6 +138,7 @@ class Operand(Methods):
     """
 
     __slots__ = ()
+    _bulk: Any = None  # what records ops on arrays of these in one go, if anything does
 
     @staticmethod
     def _apply(op: ops.Op, *operands: Any) -> Any:

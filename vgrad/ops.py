@@ -23,7 +23,7 @@ import numpy as np
 
 from . import activations, choices, elementary, special
 from .errors import GraphFormatError, UnknownOpError
-from .numbers import PLAIN, as_floats, operand_names
+from .numbers import PLAIN, as_floats, each, operand_names
 from .numbers import Rule as Rule
 from .numbers import evaluate as evaluate
 from .numbers import is_count as is_count
@@ -158,7 +158,7 @@ class Op:
         if arrays:
             with np.errstate(all="ignore"):
                 if engine is not None or any(x.dtype == object for x in arrays):
-                    return np.frompyfunc(self, self.arity, 1)(*operands)
+                    return each(self, operands)
                 floats = [as_floats(x, self is where and x is operands[0]) for x in operands]
                 return self.forward(*floats)
         if engine is None:

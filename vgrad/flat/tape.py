@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from threading import get_ident
 from typing import Any, NoReturn
@@ -17,88 +17,14 @@ from ..arrays import as_operands
 from ..engine import Value, no_truth
 from ..errors import TraceError
 from ..lines import user_line
-from ..operand import Operand, declined, look
+from ..operand import Operand, look
+from .bulk import Bulk
 from .graph import Graph
+from .node import Node
 from .parameters import Parameters
 from .passes import canonical_order
 from .questions import ANSWERS, OPS, Answers, LoneSample, Question, SampleAnswers
-from .refusals import ONE_NUMBER, asked_here, refusal
-
-
-def _refusing(means: str) -> Callable[..., NoReturn]:
-    """A method that refuses this way of looking at a node's number."""
-    return lambda node, *_: node.tape.refuse(means)
-
-
-def _asking(means: str) -> Callable[..., int]:
-    """A method that asks for a whole number."""
-
-    def method(node: Node, *digits: Any) -> int:
-        return node.tape.refuse("digits") if digits else int(node.tape.ask(node.place, means))
-
-    return method
-
-
-class Node(Operand):
-    """A number that is not known yet: a place on the tape that records the function."""
-
-    __slots__ = ("tape", "place")
-
-    def __init__(self, tape: Tape, place: int) -> None:
-        self.tape = tape
-        self.place = place
-
-    @staticmethod
-    def _apply(op: ops.Op, *operands: Any) -> Any:
-        # Hot path. The usual operands first: two nodes, or a node and a parameter met before.
-        if len(operands) == 2:
-            x, y = operands
-            if x.__class__ is Node:
-                tape = x.tape
-                if y.__class__ is Node:
-                    if y.tape is tape:
-                        return tape.record(op.code, x.place, y.place)
-                elif y.__class__ is Value and y in tape.index:
-                    return tape.record(op.code, x.place, tape.index[y])
-            elif x.__class__ is Value and y.__class__ is Node and x in y.tape.index:
-                return y.tape.record(op.code, y.tape.index[x], y.place)
-        tape = next(x.tape for x in operands if x.__class__ is Node)
-        if not all(isinstance(x, Operand) or ops.is_number(x) for x in operands):
-            return declined(op, operands)
-        return tape.record(op.code, *map(tape.lift, operands))
-
-    @property
-    def label(self) -> str:
-        """The node's name in drawings and errors; settable."""
-        return self.tape.labels.get(self.place, "")
-
-    @label.setter
-    def label(self, label: str) -> None:
-        self.tape.labels[self.place] = label
-
-    def __repr__(self) -> str:
-        name = ops.OPS[self.tape.op[self.place]].name
-        return f"Node({self.label or name}, level {self.tape.level[self.place]})"
-
-    def __format__(self, spec: str) -> str:
-        return self.tape.refuse("format") if spec else repr(self)
-
-    # A question, whose answer decides which way the function goes; or else refused.
-    __int__, __trunc__ = _asking("int"), _asking("int")
-    __floor__, __ceil__ = _asking("floor"), _asking("ceil")
-    __round__, __index__ = _asking("round"), _asking("index")
-    __float__ = _refusing("float")
-    __hash__ = _refusing("hash")
-    data = property(Operand.stop_gradient, _refusing("set"))  # type: ignore[misc]
-
-    def __bool__(self) -> bool:
-        return self.tape.truth(self.place)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if hasattr(Value, name) or hasattr(float, name):
-            self.tape.refuse(name)
-        of_arrays = f", as it is one number: {ONE_NUMBER}" * (hasattr(np.ndarray, name))
-        raise AttributeError(f"a traced value has no attribute {name!r}{of_arrays}")
+from .refusals import asked_here, refusal
 
 
 class Tape:
@@ -142,7 +68,7 @@ class Tape:
         level = self.level
         place = len(level)
         if get_ident() != self.writer:
-            self._record_special(place)
+            self._record_special(range(place, place + 1))
         self.op.append(code)
         self.x.append(x)
         self.y.append(y)
@@ -159,7 +85,30 @@ class Tape:
         node.place = place
         return node
 
-    def _record_special(self, place: int) -> None:
+    def extend(
+        self,
+        codes: bytes,
+        level: NDArray[np.int32],
+        x: NDArray[np.int32],
+        y: NDArray[np.int32] | None = None,
+        z: NDArray[np.int32] | None = None,
+    ) -> int:
+        """Add nodes, given their op codes, levels and parents' places; returns the first's place.
+
+        All arrays have one shape, of any number of axes.
+        """
+        start, size = len(self.level), len(codes)
+        if get_ident() != self.writer:
+            self._record_special(range(start, start + size))
+        self.op += codes
+        self.x.frombytes(x.tobytes())
+        self.y.frombytes(_NONE.tobytes() * size if y is None else y.tobytes())
+        self.level.frombytes(level.tobytes())
+        if z is not None:
+            self.z.update(zip(range(start, start + size), z.ravel().tolist()))
+        return start
+
+    def _record_special(self, places: range) -> None:
         if self.closed:
             raise TraceError(
                 f"a traced value must not outlive the call that recorded it ({user_line()}); "
@@ -172,7 +121,7 @@ class Tape:
             )
             raise self.refusal
         if self.lines is not None:
-            self.lines[place] = user_line()
+            self.lines.update(dict.fromkeys(places, user_line()))
 
     def close(self) -> None:
         """Take no more nodes."""
@@ -277,6 +226,11 @@ class Tape:
     def node(self, place: int) -> Node:
         """The node at a place."""
         return Node(self, place)
+
+    @property
+    def bulk(self) -> Bulk:
+        """What records on this tape by the array."""
+        return Bulk(self)
 
     def truth(self, place: int) -> bool:
         """The answer to the question whether the number at a place is not 0."""
@@ -394,3 +348,4 @@ def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:
 
 
 _new = object.__new__
+_NONE = np.int32(-1)  # no parent

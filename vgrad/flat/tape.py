@@ -297,17 +297,17 @@ class Tape:
         some = len(leaves if self.parameters.given is not None else self.parameters.first)
         given = [*self.inputs, *islice(leaves, some)]
         order = canonical_order(places, given, parents, level)
+        new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
+        new[order] = np.arange(len(order), dtype=np.int32)
         parents = parents[order]
         self.parameters.check(parents, places, name, may_use_none=bool(self.answer_places))
-        new = np.full(len(self.op) + 1, -1, np.int32)  # one more, for the parent -1
-        new[order] = np.arange(len(order))
-        value = np.zeros(len(self.op))
-        value[list(self.value)] = list(self.value.values())
+        value = np.zeros(len(order) + 1)  # one more, for what is left out
+        value[new[list(self.value)]] = list(self.value.values())
         kept = [place for place in leaves if new[place] >= 0]
         return Graph(
             op=np.frombuffer(self.op, np.uint8)[order],
             parents=new[parents],
-            value=value[order],
+            value=value[:-1],
             level=level[order],
             inputs=new[self.inputs],
             parameters=new[kept],

@@ -115,7 +115,8 @@ def apply_ufunc(
     if options:
         options = {name: _plain(x) for name, x in options.items()}
     try:
-        result = getattr(ufunc, method)(*plain, **options)
+        with np.errstate(all="ignore"):
+            result = getattr(ufunc, method)(*plain, **options)
     except TypeError as error:
         _explain(error, name, "ufunc")
         raise

@@ -180,6 +180,7 @@ def softmax(xs: Iterable[Plain]) -> list[float]: ...
 def softmax(xs: Iterable[N]) -> list[N]: ...
 @overload
 def softmax(xs: Iterable[Single]) -> list[Operand]: ...
+@np.errstate(all="ignore")
 def softmax(xs: Iterable[Any]) -> Any:
     """exp(x) / sum of exp(x) for each x of a sequence: a list, or an array (n,) for an array.
 
@@ -204,6 +205,7 @@ def logsumexp(xs: Iterable[Plain]) -> float: ...
 def logsumexp(xs: Iterable[N]) -> N: ...
 @overload
 def logsumexp(xs: Iterable[Single]) -> Operand: ...
+@np.errstate(all="ignore")
 def logsumexp(xs: Iterable[Any]) -> Any:
     """The logarithm of the sum of exp(x) over a sequence, without overflow.
 
@@ -224,6 +226,7 @@ def logsumexp(xs: Iterable[Any]) -> Any:
 def take(rows: Sequence[T], index: Plain) -> T: ...
 @overload
 def take(rows: Sequence[Any] | Array, index: Single) -> Any: ...
+@np.errstate(all="ignore")
 def take(rows: Any, index: Any) -> Any:
     """The row of a table, or the number of a list, at `index`: an integer, 0 to len(rows) - 1.
 
@@ -274,7 +277,7 @@ def as_sequence(name: str, xs: Iterable[Any]) -> np.ndarray[Any, Any]:
 
 def _as_list(name: str, xs: Iterable[Any]) -> list[Any]:
     if not isinstance(xs, Iterable):
-        raise ShapeError(f"{name} takes a sequence of numbers (got {xs!r})")
+        raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     return [*xs]
 
 
@@ -282,7 +285,10 @@ def _single(name: str, xs: list[Any]) -> list[Any]:
     """The same; raises ShapeError unless they are single numbers."""
     for kind in {*map(type, xs)}:
         if issubclass(kind, Sequence | np.ndarray) and any(map(_is_sequence, xs)):
-            raise ShapeError(f"{name} takes sequences of single numbers (got {xs!r:.100})")
+            raise ShapeError(
+                f"{name} takes a sequence of one number or more, but no sequences within it "
+                f"(got {xs!r:.100})"
+            )
     return xs
 
 

@@ -225,6 +225,7 @@ class MLP(Module):
         return f"({nin}, {nouts}, {hidden}{f', last={last}' * (last != 'linear')})"
 
 
+@np.errstate(all="ignore")
 def cross_entropy(logits: Iterable[Any], target: Any) -> Any:
     """The negative logarithm of the probability that the softmax of `logits` gives a class.
 

@@ -108,8 +108,8 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         # the last entry, for no parent, serves the node 1: from nothing
         origin=origin,
         aims=aims,
-        depth=np.append(STEPS * graph.level.astype(np.intp), 0),
-        sources=np.append(graph.level > 0, 0),
+        depth=np.append(STEPS * graph.level, np.int32(0)),
+        sources=np.append(graph.level > 0, False).astype(np.int32),
         outputs=graph.outputs,
         one=len(graph),
         terms=Terms(nothing, nothing, nothing, np.empty(0)),
@@ -118,7 +118,7 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         exact=np.ones(len(graph) + 1, bool),
         one_sign=np.zeros(len(graph) + 1, bool),
         largest=np.zeros(len(graph) + 1, bool),
-        stands=np.arange(len(graph) + 1),
+        stands=np.arange(len(graph) + 1, dtype=np.int32),
         asked=asked(graph),
     )
 
@@ -144,12 +144,16 @@ def _origins(graph: Graph, marks: dict[int, Ints] | None) -> tuple[Any, Any]:
 
 def replaced(fused: Fused, by: Ints) -> Fused:
     """Put node by[i] in the place of every node i; what is replaced is gone."""
-    gone = by != np.arange(len(by))
-    if not gone.any():
+    gone = by != np.arange(len(by), dtype=by.dtype)
+    some = np.flatnonzero(gone)
+    if not len(some):
         return fused
-    parents = np.append(by, -1)[fused.parents]
-    parents[gone] = -1
-    sources = np.bincount(by, fused.sources, len(by)).astype(np.intp)
+    parents, sources = fused.parents.copy(), fused.sources.copy()
+    users = np.flatnonzero(np.append(gone, False)[parents])
+    parents.reshape(-1)[users] = by[parents.reshape(-1)[users]]
+    parents[some] = -1
+    sources[some] = 0
+    sources += np.bincount(by[some], fused.sources[some], len(by)).astype(sources.dtype)
     op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
     stands = by[fused.stands]
     return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs, stands=stands)

@@ -206,6 +206,7 @@ def compile_plan(
     # where a choice is gone, so may be all that differed between samples
     chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()
     fused = use_plain_ops(traced_anew(fewer, graph, marks) if chosen else fewer)
+    del fewer  # the graph once more, at a time when memory is short
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     fused = join_maxima(contract_sums(fused))

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..flat import hash64, recorded, span_lengths
+from ..flat import hash64, recorded
 from .fused import GONE, SMALL_SUM, Fused, Ints, Mask, by_code, replaced
 from .trees import named, whole_forest
 
@@ -36,7 +36,7 @@ def merge_constants(fused: Fused) -> Fused:
     constants = np.flatnonzero(fused.op == ops.const.code)[::-1]  # the node 1 comes first
     bits = fused.value[constants].view(np.int64)
     _, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
-    by = np.arange(len(fused.op))
+    by = np.arange(len(fused.op), dtype=np.int32)
     by[constants] = constants[first][inverse.reshape(-1)]
     return replaced(fused, by)
 
@@ -64,7 +64,7 @@ def drop_identities(fused: Fused) -> Fused:
     But not of x * 1 next to y * 2, at the same level: they run as one, and what reads them may too.
     """
     op, parents = fused.op, fused.parents
-    by = np.arange(len(op))
+    by = np.arange(len(op), dtype=np.int32)
     for row in ops.OPS:
         for k, number in enumerate(row.neutral):
             if number is not None:
@@ -124,15 +124,16 @@ def merge_equal(fused: Fused) -> Fused:
     merged = np.flatnonzero(by != np.arange(len(by)))
     if not len(merged):
         return fused
-    free = np.arange(len(by))
+    free: Ints = np.arange(len(by), dtype=by.dtype)
     if by_code(lambda op: bool(op.signs) or op is ops.mul)[fused.op[merged]].any():
         forest = whole_forest(fused)
         terms = forest.lengths
         within = forest.inner & (~forest.is_sum | (forest.side == 0))
-        free = np.flatnonzero(~within | (terms[forest.root] <= SMALL_SUM))
-    first = np.full(len(by), len(by))
-    np.minimum.at(first, by[free], free)
-    kept = np.arange(len(by))
+        free = np.flatnonzero(~within | (terms[forest.root] <= SMALL_SUM)).astype(by.dtype)
+        del forest  # which is as large as the graph, several times
+    first = np.empty_like(by)
+    first[by[free[::-1]]] = free[::-1]  # of several, the first one stays
+    kept = np.arange(len(by), dtype=by.dtype)
     kept[free] = first[by[free]]
     return replace(replaced(fused, kept), merged=bool((kept[free] != free).any()))
 
@@ -147,37 +148,34 @@ def _first_equal(fused: Fused) -> Ints:
             key = op[node], *by[parents[node]]
             by[node] = seen.setdefault(key, node)
     """
-    m, op = len(fused.op), fused.op
-    by, parents = np.append(np.arange(m), -1), fused.parents.copy()  # the last, of no parent
-    nodes = np.flatnonzero(parents[:, 0] >= 0)
-    keys = _keys(op[nodes], parents[nodes])
-    order = np.argsort(keys)
-    starts, counts = span_lengths(keys[order])
-    if len(starts) == len(nodes):
+    m, op, parents = len(fused.op), fused.op, fused.parents
+    by = np.append(np.arange(m, dtype=np.int32), np.int32(-1))  # the last, of no parent
+    nodes = _may_be_equal(op, parents)
+    if not len(nodes):
         return by[:-1]
-    known = keys[order[starts]]
-    found = np.minimum.reduceat(nodes[order], starts)  # of each key the first node
-    nodes, same = nodes[order], np.repeat(found, counts)
-    nodes, same = nodes[nodes != same], same[nodes != same]
-    columns = np.ascontiguousarray(parents.T)  # quicker to look at from end to end
+    parents = parents.copy()
+    columns = [np.ascontiguousarray(x) for x in parents.T]  # quicker to look at from end to end
+    thirds = np.flatnonzero(parents[:, 2] >= 0)
     while True:
+        keys = _keys(op[nodes], *(x[nodes] for x in columns))
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        same = nodes[first][inverse.reshape(-1)]
+        nodes, same = nodes[nodes != same], same[nodes != same]
         alike = _are_alike(op, parents, nodes, same)  # else two keys are equal by chance
         nodes, same = nodes[alike], same[alike]
         if not len(nodes):
             break
         by[nodes] = same
-        is_merged = named(nodes, m + 1)
+        # what reads these may be equal now to something else that reads what they are equal to
+        reads = named(np.append(nodes, same), m + 1)
         x, y, z = columns
-        nodes = np.flatnonzero(is_merged[x] | is_merged[y] | is_merged[z])
+        touched = reads[x] | reads[y]
+        touched[thirds] |= reads[z[thirds]]
+        touched = np.flatnonzero(touched)
+        nodes = touched[by[touched] == touched]
         parents[nodes] = by[parents[nodes]]
-        columns[:, nodes] = parents[nodes].T
-        keys = _keys(op[nodes], parents[nodes])
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        same = nodes[first][inverse.reshape(-1)]
-        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        older = (known[place] == keys) & (by[found[place]] == found[place]) & (found[place] < same)
-        same = np.where(older, found[place], same)
-        nodes, same = nodes[nodes != same], same[nodes != same]
+        for column, own in zip(columns, parents[nodes].T):
+            column[nodes] = own
     while (by[by] != by).any():  # what a node was equal to is equal to another
         by = by[by]
     return by[:-1]
@@ -187,26 +185,43 @@ _COMMUTES = by_code(lambda op: op.signs == (1, 1) or op is ops.mul)
 _FACTORS = hash64(np.arange(ops.MAX_ARITY + 1)) | np.uint64(1)
 
 
-def _in_order(op: NDArray[np.uint8], parents: Ints) -> Ints:
-    """The operands (n, 3) of some nodes; of a sum or product the lower one comes first."""
-    x, y, z = parents.T
-    swap = _COMMUTES[op] & (x > y)
-    return np.stack([np.where(swap, y, x), np.where(swap, x, y), z], axis=1)
+def _may_be_equal(op: NDArray[np.uint8], parents: Ints) -> Ints:
+    """The nodes whose key may be another's too, as both fall into one of many buckets.
+
+    To find out by sorting all keys would take several times as long.
+    """
+    nodes = np.flatnonzero(parents[:, 0] >= 0).astype(np.int32)
+    keys = _keys(op[nodes], *parents[nodes].T)
+    bits = max(8, (4 * len(keys)).bit_length())
+    bucket = (keys >> np.uint64(64 - bits)).astype(np.int64)
+    number = np.arange(len(nodes), dtype=np.int32)
+    last = np.empty(1 << bits, np.int32)
+    last[bucket] = number
+    shared = named(bucket[last[bucket] != number], 1 << bits)
+    return nodes[shared[bucket]]
 
 
-def _keys(op: NDArray[np.uint8], parents: Ints) -> NDArray[np.uint64]:
+def _keys(op: NDArray[np.uint8], x: Ints, y: Ints, z: Ints) -> NDArray[np.uint64]:
     """(n,) a number that stands for a node's op and operands, whose order may not matter."""
     last, *others = _FACTORS
     key: NDArray[np.uint64] = op * last
-    for column, factor in zip(_in_order(op, parents).T, others):
+    for column, factor in zip(_in_order(op, x, y, z), others):
         key += column.astype(np.uint64) * factor
     return key
 
 
+def _in_order(op: NDArray[np.uint8], x: Ints, y: Ints, z: Ints) -> tuple[Ints, Ints, Ints]:
+    """The operands of some nodes, (n,) each; of a sum or product the lower one comes first."""
+    swap = _COMMUTES[op] & (x > y)
+    return np.where(swap, y, x), np.where(swap, x, y), z
+
+
 def _are_alike(op: NDArray[np.uint8], parents: Ints, nodes: Ints, others: Ints) -> Mask:
     """(n,) whether two nodes have the same op and operands."""
-    x, y = (_in_order(op[some], parents[some]) for some in (nodes, others))
-    alike: Mask = (op[nodes] == op[others]) & (x == y).all(axis=1)
+    alike: Mask = op[nodes] == op[others]
+    pairs = [_in_order(op[some], *parents[some].T) for some in (nodes, others)]
+    for x, y in zip(*pairs):
+        alike &= x == y
     return alike
 
 

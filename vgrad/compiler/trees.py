@@ -18,11 +18,14 @@ LARGEST = float(np.finfo(np.float32).max)  # a number that is finite in every dt
 COEFFICIENTS = 1.0, 2.0**30
 
 
+NEAR = 8  # steps up a tree, before what is above is worth looking for in all trees at once
+
+
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Every use of a node by another, e in all."""
 
-    user: Ints  # (e,)
+    user: Ints  # (e,) int32, as graphs have them: half the memory, and half the time to go through
     side: Ints  # (e,) which operand of the user it is
     used: Ints  # (e,)
     weight: Floats  # (e,) what a sum, or a product with a constant, multiplies it with
@@ -34,17 +37,21 @@ def edges_of(fused: Fused) -> Edges:
     x + y: 1, 1     x - y: 1, -1     -x: -1     2 * x: 0, 2     any other: 0
     """
     parents = fused.parents.reshape(-1)
-    place = np.flatnonzero(parents >= 0)
-    user, side = np.divmod(place, ops.MAX_ARITY)
+    place = np.flatnonzero(parents >= 0).astype(np.int32)
+    user = place // ops.MAX_ARITY
+    side = (place - ops.MAX_ARITY * user).astype(np.int8)
     signs = np.zeros((256, ops.MAX_ARITY))
     for op in ops.OPS:
         signs[op.code, : len(op.signs)] = op.signs
-    weight = signs.reshape(-1)[ops.MAX_ARITY * fused.op[user].astype(np.intp) + side]
+    code = fused.op[user]
+    weight = signs[code, side]
     if not fused.alone:  # where nobody would notice an overflow
-        product = np.flatnonzero(fused.op[user] == ops.mul.code)
+        product = np.flatnonzero(code == ops.mul.code)
         other = parents[place[product] + 1 - 2 * side[product]]
+        is_constant = fused.op[other] == ops.const.code
+        product, other = product[is_constant], other[is_constant]
         (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
-        scaled = (fused.op[other] == ops.const.code) & (low <= size) & (size <= high)
+        scaled = (low <= size) & (size <= high)
         weight[product[scaled]] = fused.value[other[scaled]]
     return Edges(user, side, parents[place], weight)
 
@@ -121,7 +128,7 @@ class Forest:
         self.fused, self.edges, self.joins = fused, edges, joins
         m, node = len(fused.op), edges.used[joins]
         self.inner = named(node, m)
-        self.above, self.side = np.arange(m), np.zeros(m, np.intp)
+        self.above, self.side = np.arange(m, dtype=np.int32), np.zeros(m, np.int8)
         self.above[node], self.side[node] = edges.user[joins], edges.side[joins]
         weight = np.ones(m)
         weight[node] = edges.weight[joins]
@@ -184,7 +191,8 @@ class Forest:
         """
         products, user = self.products, self.edges.user[self.adds]
         u, v, _ = self.fused.parents[products].T
-        multiplied = Terms(self.root[products], u, v, self.coef[products])
+        # of eight bytes, as two of them multiply to keys
+        multiplied = Terms(self.root[products].astype(np.intp), u, v, self.coef[products])
         terms, own = self._read(self.adds).joined(multiplied), np.append(user, products)
         at = np.where(self._adds_two[own], own, self._place(own)[0])
         at = np.where(named(self.root[self.bends], len(self.root))[terms.node], own, at)
@@ -206,7 +214,8 @@ class Forest:
         """Some edges (e,), as terms of one factor."""
         user, used = self.edges.user[some], self.edges.used[some]
         coef = self.coef[user] * self.edges.weight[some]
-        return Terms(self.root[user], used, np.full_like(used, self.fused.one), coef)
+        root = self.root[user].astype(np.intp)
+        return Terms(root, used, np.full_like(used, self.fused.one), coef)
 
     @cached_property
     def products(self) -> Ints:
@@ -259,6 +268,12 @@ class Forest:
                     mask[node] = True
         """
         mask, above = named(nodes, len(self.above)), self.above
+        for _ in range(NEAR):  # in most trees, all is marked that is above what was
+            nodes = above[nodes]
+            nodes = nodes[~mask[nodes]]
+            if not len(nodes):
+                return mask
+            mask[nodes] = True
         while True:
             mask[above[mask]] = True
             further = above[above]
@@ -290,13 +305,16 @@ def climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
         while inner[root]:
             root, coef = above[root], coef * weight[root]
     """
-    root: Ints = np.where(inner, above, np.arange(len(above)))
+    root: Ints = np.where(inner, above, np.arange(len(above), dtype=above.dtype))
     coef = np.where(inner, weight, 1.0)
-    node = np.flatnonzero(inner)
-    while len(node := node[inner[root[node]]]):
-        above = root[node]
-        coef[node] *= coef[above]
-        root[node] = root[above]
+    has_weights = bool((coef != 1).any())
+    below = named(above[inner], len(above))  # nothing is below the others, so they can wait
+    for node in (np.flatnonzero(inner & below), np.flatnonzero(inner & ~below)):
+        while len(node := node[inner[root[node]]]):
+            at = root[node]
+            if has_weights:
+                coef[node] *= coef[at]
+            root[node] = root[at]
     return root, coef
 
 

@@ -109,7 +109,8 @@ def apply_ufunc(
     if found is not NotImplemented:
         return as_operands(found)
     name = ufunc.__name__
-    if own is not None and ufunc not in _BY_OPERATORS:
+    is_empty = method != "__call__" and not np.size(inputs[0])  # of which ufuncs know the result
+    if own is not None and ufunc not in _BY_OPERATORS and not is_empty:
         ufunc = _elementwise(own, ufunc.nin, ufunc.nout)
     out, plain = options.get("out"), [_plain(x) for x in inputs]
     if options:
@@ -125,9 +126,7 @@ def apply_ufunc(
     return tuple(map(as_operands, result)) if type(result) is tuple else as_operands(result)
 
 
-def _in_bulk(
-    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
+def _in_bulk(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The same, recorded by the array, where that can be done; or NotImplemented."""
     bulk = bulk_of(inputs)
     if bulk is None:
@@ -138,8 +137,8 @@ def _in_bulk(
     if not isinstance(op, ops.Op):
         return NotImplemented
     if method == "__call__":
-        flat = all(np.ndim(x) == 0 or isinstance(x, np.ndarray) for x in inputs)
-        return bulk.each(op, inputs) if flat and not options else NotImplemented
+        lists = any(isinstance(x, list | tuple) for x in inputs)
+        return NotImplemented if options or lists else bulk.each(op, inputs)
     is_default = all(options.get(name) in (None, True, np._NoValue) for name in _RARE)
     if method not in ("reduce", "accumulate") or op.arity != 2 or not is_default:
         return NotImplemented
@@ -159,10 +158,13 @@ def _chained(
     **_: Any,
 ) -> Any:
     """An op from one number to the next along an axis: the last result, or all of them."""
-    if axis is None and is_reduced:
-        # of another order in memory NumPy makes another order of numbers
-        return bulk.reduced(op, x.reshape(-1)) if x.flags.c_contiguous and not keepdims else NotImplemented
-    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or min(x.strides) < 0:
+    if not isinstance(x, np.ndarray):
+        return NotImplemented
+    if axis is None and is_reduced and x.flags.c_contiguous and not keepdims:
+        x, axis = x.reshape(-1), 0  # in another order in memory, NumPy adds in another order
+    # other results of many axes, NumPy lays out in memory as their operands lie
+    is_plain = x.flags.c_contiguous or (is_reduced and x.ndim < 3 and min(x.strides) > 0)
+    if not is_plain or not isinstance(axis, int) or not -x.ndim <= axis < x.ndim:
         return NotImplemented
     rows = np.moveaxis(x.view(np.ndarray), axis, -1)
     found = bulk.reduced(op, rows) if is_reduced else bulk.accumulated(op, rows)
@@ -170,7 +172,7 @@ def _chained(
         return found
     if is_reduced:
         return np.expand_dims(boxed(found), axis) if keepdims else found
-    return np.moveaxis(found, -1, axis)
+    return np.ascontiguousarray(np.moveaxis(found, -1, axis))
 
 
 def _products(bulk: Any, a: Any, b: Any) -> Any:
@@ -186,7 +188,7 @@ def _products(bulk: Any, a: Any, b: Any) -> Any:
     if found is NotImplemented:
         return found
     found = found[..., 0] if b.ndim == 1 else found
-    return found[..., 0, :] if a.ndim == 1 and b.ndim > 1 else found[..., 0] if a.ndim == 1 else found
+    return found.take(0, axis=-1 if b.ndim == 1 else -2) if a.ndim == 1 else found
 
 
 def _has_array(inputs: tuple[Any, ...]) -> bool:

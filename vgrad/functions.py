@@ -131,7 +131,8 @@ def sum(xs: Iterable[Any]) -> Any:
     bulk = bulk_of(numbers[:1])
     found = NotImplemented if bulk is None else bulk.sum(numbers)
     if found is NotImplemented:
-        found = reduce(add, _single("sum", numbers)) if numbers else 0.0
+        with np.errstate(all="ignore"):  # where NumPy's numbers are among them
+            found = reduce(add, _single("sum", numbers)) if numbers else 0.0
     return found
 
 
@@ -162,10 +163,13 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     bulk = bulk_of((*rows[0][:1], *right[:1]))
     found = NotImplemented if bulk is None else bulk.dot(rows, right, starts)
     if found is NotImplemented:
-        found = [_dot(_single("dot", row), _single("dot", right), x) for row, x in zip(rows, starts)]
+        found = [
+            _dot(_single("dot", row), _single("dot", right), x) for row, x in zip(rows, starts)
+        ]
     return found if is_matrix else found[0]
 
 
+@np.errstate(all="ignore")
 def _dot(xs: list[Any], ys: list[Any], total: Any) -> Any:
     for x, y in zip(xs, ys):
         total = total + x * y
@@ -262,12 +266,12 @@ def _table(rows: Sequence[Any]) -> np.ndarray[Any, Any]:
         with suppress(ValueError):  # of rows of arrays that differ
             table = np.array([*rows], dtype=object)
             if not any(isinstance(x, Sequence | np.ndarray) for x in table.flat):
-                return np.moveaxis(table, 0, -1)
+                return np.ascontiguousarray(np.moveaxis(table, 0, -1))
     raise ShapeError(f"take needs rows of one length (got {', '.join(map(str, lengths))})")
 
 
 def as_sequence(name: str, xs: Iterable[Any]) -> np.ndarray[Any, Any]:
-    """`xs` as an object array of single numbers; raises ShapeError if it is empty or no sequence."""
+    """`xs` as an object array of single numbers; raises ShapeError if there are none."""
     numbers = _single(name, _as_list(name, xs))
     if not numbers:
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")

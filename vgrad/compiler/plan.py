@@ -19,6 +19,7 @@ from ..flat import (
     Rows,
     SweepSummary,
 )
+from ..progress import Progress
 from .fuse import (
     Fused,
     Ints,
@@ -45,6 +46,8 @@ from .simplify import (
     use_plain_ops,
 )
 from .watch import largest_exponent
+
+SILENT = Progress()
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +153,7 @@ def compile_plan(
     dtype: np.dtype[Any] = FLOAT64,
     marks: dict[int, Ints] | None = None,
     merge: bool = True,
+    say: Progress = SILENT,
 ) -> Plan:
     """Turn a recorded graph into kernels, pass by pass.
 
@@ -200,6 +204,8 @@ def compile_plan(
     For every width of batch `Bound` then has the kernels add their *calls*: here np.dot of that u
     and v, into the rows of the neurons, np.tanh and np.add; and backward np.add.reduce and so on.
     """
+    many = f"compiling {len(graph):,} nodes"
+    say(f"{many}: constants")
     fused = unfused(graph, alone, marks)
     fused = merge_constants(fold_constants(fused, dtype))
     fewer = drop_identities(fused)
@@ -207,13 +213,17 @@ def compile_plan(
     chosen = (fewer.op != fused.op)[fused.op == ops.where.code].any()
     fused = use_plain_ops(traced_anew(fewer, graph, marks) if chosen else fewer)
     del fewer  # the graph once more, at a time when memory is short
+    say(f"{many}: equal nodes")
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
+    say(f"{many}: sums of products")
     fused = join_maxima(contract_sums(fused))
     fused = split_residuals(split_mixed(split_shared(fused)))
+    say(f"{many}: what runs together")
     kinds = find_kinds(fused)
     levels = find_levels(fused, kinds)
     kernels = find_kernels(fused, kinds, levels)
+    say(f"{many}: where numbers lie")
     largest = largest_exponent(dtype)
     kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters, largest)
     for kernel in kernels:

@@ -12,10 +12,10 @@ or mix nodes with plain numbers, methods return NotImplemented, and their caller
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,16 @@ class Bulk:
 
     def each(self, op: ops.Op, operands: Sequence[Any]) -> Any:
         """An op of arrays (...), and of single numbers, element by element: an object array."""
-        shapes = {x.shape for x in operands if isinstance(x, np.ndarray)}
-        shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
-        return self._done(shape, operands, partial(self._each, op))
+        found = self._done(operands, partial(self._each, op), "K")
+        arrays = [x for x in operands if isinstance(x, np.ndarray)]
+        if found is NotImplemented or all(x.flags.c_contiguous for x in arrays):
+            return found
+        flags = [["readonly"]] * len(arrays) + [["writeonly", "allocate"]]
+        kinds = [*(x.dtype for x in arrays), found.dtype]
+        walk = np.nditer([*arrays, None], ["refs_ok"], flags, kinds)
+        like: NDArray[Any] = walk.operands[-1]  # as NumPy lays it out in memory
+        like[...] = found
+        return like
 
     def accumulated(self, op: ops.Op, xs: NDArray[Any]) -> Any:
         """All results (..., n) of an op of two, begun at the first of the numbers (..., n)."""
@@ -55,21 +62,23 @@ class Bulk:
             chains = self._chains(op, places[..., 0], places[..., 1:])
             return np.concatenate([places[..., :1], chains], axis=-1)
 
-        return self._done(xs.shape, [xs], record)
+        return self._done([xs], record)
 
     def reduced(self, op: ops.Op, xs: NDArray[Any]) -> Any:
         """The last of these results, (...): one for each row of numbers (..., n)."""
-        return self._done(xs.shape, [xs], partial(self._last, op))
+        return self._done([xs], partial(self._last, op))
 
     def products(self, xs: NDArray[Any], ys: NDArray[Any]) -> Any:
         """The sums, (...), of the products of numbers (..., n) and (..., n), first to last."""
-        shape = np.broadcast_shapes(xs.shape, ys.shape)
-        record = lambda x, y: self._last(ops.add, self._each(ops.mul, x, y))  # noqa: E731
-        return self._done(shape, [xs, ys], record)
+
+        def record(x: Places, y: Places) -> Places:
+            return self._last(ops.add, self._each(ops.mul, x, y))
+
+        return self._done([xs, ys], record)
 
     def sum(self, xs: list[Any]) -> Any:
         """The sum of numbers, from the first to the last."""
-        return self._done((len(xs),), [array_of(xs, (len(xs),))], partial(self._last, ops.add))
+        return self.reduced(ops.add, array_of(xs, (len(xs),)))
 
     def dot(self, rows: list[list[Any]], ys: list[Any], starts: list[Any]) -> Any:
         """A list of sums: for each row, its start and the products of its numbers with `ys`."""
@@ -77,7 +86,12 @@ class Bulk:
         if math.prod(shape) < FEW:
             return NotImplemented
         xs = rows[0] if len(rows) == 1 else [*chain.from_iterable(rows)]
-        found = self._found([xs, ys], [shape, shape[1:]], shape, starts)
+
+        def met() -> Iterator[Any]:
+            for row, start in zip(rows, starts):
+                yield from (row[0], ys[0], start, *chain.from_iterable(zip(row[1:], ys[1:])))
+
+        found = self._found([xs, ys], [shape, shape[1:]], shape, met)
         if found is NotImplemented:
             return found
         first = np.array([self._tape.lift(start) for start in starts], np.int32)
@@ -98,16 +112,22 @@ class Bulk:
     # --- places of operands ----------------------------------------------------------------------
 
     def _done(
-        self, shape: tuple[int, ...], operands: Sequence[Any], record: Callable[..., Places]
+        self, operands: Sequence[Any], record: Callable[..., Places], order: Literal["C", "K"] = "C"
     ) -> Any:
-        """The nodes that `record` gives for the places of operands, arrays of this shape.
+        """The nodes that `record` gives for the places of operands, spread out to one shape.
 
-        Operands are arrays that can be spread out to it, or single numbers.
+        Operands are arrays, or single numbers. The order is that in which NumPy goes through them.
         """
+        shapes = {x.shape for x in operands if isinstance(x, np.ndarray)}
+        try:
+            shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+        except ValueError:
+            return NotImplemented  # NumPy says what is wrong
         if math.prod(shape) < FEW:
             return NotImplemented
         own = [x.shape if isinstance(x, np.ndarray) else () for x in operands]
-        found = self._found([_listed(x) for x in operands], own, shape)
+        lists, met = [_listed(x) for x in operands], partial(_met, operands, order)
+        found = self._found(lists, own, shape, met)
         if found is NotImplemented:
             return found
         return self.nodes(record(*[_spread(x, shape) for x in found]))
@@ -117,10 +137,11 @@ class Bulk:
         lists: list[list[Any]],
         own: list[tuple[int, ...]],
         shape: tuple[int, ...],
-        starts: Sequence[Any] = (),
+        met: Callable[[], Iterable[Any]],
     ) -> Any:
         """The places of operands, given as lists of the numbers of arrays of their `own` shapes.
 
+        If there are new `Value`s, they are lifted in the order in which a loop has `met` them.
         NotImplemented if a loop over arrays of this shape might give plain numbers or `Value`s, or
         an error: unless one operand has nodes of this tape alone, and each of the others nodes,
         `Value`s or numbers.
@@ -134,9 +155,9 @@ class Bulk:
             try:
                 nodes = [self._known(xs) if x else y for xs, x, y in zip(lists, are_values, nodes)]
             except KeyError:
-                pairs = [(xs, s) for xs, s, x in zip(lists, own, are_values) if x]
-                new = [np.broadcast_to(array_of(xs, s), shape) for xs, s in pairs]
-                self._introduce(new, starts)
+                for x in met():
+                    if isinstance(x, Value):
+                        self._tape.lift(x)
                 nodes = [self._known(xs) if x else y for xs, x, y in zip(lists, are_values, nodes)]
         return [
             self._constants(xs, s, shape) if places is None else places.reshape(s)
@@ -157,22 +178,7 @@ class Bulk:
     def _known(self, values: list[Value]) -> Places:
         return np.fromiter(map(self._tape.index.__getitem__, values), np.int32, len(values))
 
-    def _introduce(self, arrays: list[NDArray[Any]], starts: Sequence[Any]) -> None:
-        """Lift what is new, in the order in which a loop would meet it.
-
-        A row's start comes after its first product.
-        """
-        rows = [x.reshape(-1, x.shape[-1]).tolist() for x in arrays]
-        for k, row in enumerate(zip(*rows)):
-            met = [value for values in zip(*row) for value in values]
-            if starts and isinstance(starts[k], Value):
-                met.insert(len(arrays), starts[k])
-            for value in met:
-                self._tape.lift(value)
-
-    def _constants(
-        self, xs: list[Any], own: tuple[int, ...], shape: tuple[int, ...]
-    ) -> Places:
+    def _constants(self, xs: list[Any], own: tuple[int, ...], shape: tuple[int, ...]) -> Places:
         """New constants of a shape, for these numbers spread out: one for each use of a number."""
         numbers = np.broadcast_to(array_of(xs, own), shape).ravel().tolist()
         size = len(numbers)
@@ -257,6 +263,15 @@ def _spread(places: Places, shape: tuple[int, ...]) -> Places:
     full = np.empty(shape, np.int32)
     full[...] = places
     return full
+
+
+def _met(operands: Sequence[Any], order: Literal["C", "K"]) -> Iterator[Any]:
+    """The numbers of arrays in the order in which NumPy's loops go through them."""
+    boxes = [
+        x.view(np.ndarray) if isinstance(x, np.ndarray) else array_of([x], ()) for x in operands
+    ]
+    for items in np.nditer(boxes, ["refs_ok"], order=order):
+        yield from (x[()] for x in (items if isinstance(items, tuple) else (items,)))
 
 
 def _listed(x: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from ..engine import Value
 from ..errors import TraceError
 from ..lines import defining_line, error_line, outermost_frame
 from ..operand import Watch, look, watches
+from ..progress import Progress, Report
 from .graph import Graph
 from .questions import LoneSample
 from .refusals import refusal, wants_numbers
@@ -42,13 +43,15 @@ def trace(
     *shapes: Shape,
     parameters: Any = None,
     lines: bool = False,
+    progress: Report | None = None,
 ) -> Graph:
     """Call `fn` once on nodes in place of numbers, and return what it computed as a `Graph`.
 
     One argument per shape: a node for `()`, an object ndarray of nodes for any other. `fn` returns
     a node, or a tuple, list or array of them. `parameters` are leaf `Value`s, in the order of
     theta; by default every trainable leaf that `fn` reaches, in order of first use. Every other
-    leaf is a constant. `lines=True` notes the source line of every node.
+    leaf is a constant. `lines=True` notes the source line of every node. `progress`, such as
+    `print`, is called with a text on how far it is, where that takes more than a second.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -58,7 +61,9 @@ def trace(
     Raises TraceError if `fn` does something that cannot be recorded faithfully, and TypeError or
     ValueError for parameters that are not distinct leaf `Value`s.
     """
-    return _published(record(fn, shapes, Tape(parameters, lines)))
+    tape = Tape(parameters, lines)
+    tape.progress = Progress(progress)
+    return _published(record(fn, shapes, tape))
 
 
 def record(fn: Callable[..., Any], shapes: Sequence[Shape], tape: Tape) -> Graph:

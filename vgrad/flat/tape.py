@@ -18,6 +18,7 @@ from ..engine import Value, no_truth
 from ..errors import TraceError
 from ..lines import user_line
 from ..operand import Operand, look
+from ..progress import Progress
 from .bulk import Bulk
 from .graph import Graph
 from .node import Node
@@ -55,6 +56,7 @@ class Tape:
         self.branches = False  # whether a number has decided which way the function goes
         self.caught: Exception | None = None  # what a question raised, unless that went on
         self.answer_places: list[int] = []  # whose number is the answer, one for each question
+        self.progress = Progress()
         self.closed = False
         self.thread = get_ident()
         # The thread that may just add a node; none if recording is more than that.
@@ -100,6 +102,7 @@ class Tape:
         start, size = len(self.level), len(codes)
         if get_ident() != self.writer:
             self._record_special(range(start, start + size))
+        self.progress.often(lambda: f"recorded {start:,} nodes")
         self.op += codes
         self.x.frombytes(x.tobytes())
         self.y.frombytes(_NONE.tobytes() * size if y is None else y.tobytes())
@@ -133,7 +136,9 @@ class Tape:
         if isinstance(answers, SampleAnswers):
             answers = answers.again()
         options = self.lines is not None, parameters.complete, parameters.first, answers
-        return Tape(parameters.given, *options)
+        tape = Tape(parameters.given, *options)
+        tape.progress = self.progress
+        return tape
 
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
@@ -286,6 +291,7 @@ class Tape:
                 "for nan"
             ) from self.caught
         places, output_shapes = self._flatten(outputs, name)
+        self.progress(f"recorded {len(self.op):,} nodes, which get their order")
         if self.answer_places:
             places = [*places, *self.answer_places]
             output_shapes = [output_shapes, (len(self.answer_places),)]

@@ -34,7 +34,8 @@ def save(path: Path, state: dict[str, Any], theta: Any, optimiser: Any) -> None:
     Raises ShapeError, ValueError or TypeError if theta or the optimiser does not fit.
     """
     numbers = state["numbers"] if theta is None else as_theta(theta, len(state["numbers"]))
-    options = {k: x for k, x in state["options"]._asdict().items() if k != "executor"}
+    options = state["options"]._asdict()
+    del options["executor"], options["progress"]
     options["dtype"] = options["dtype"].name
     about: Header = {"graphs": [], "options": options, "optimiser": None}
     arrays = {"theta": numbers, "optimiser": np.zeros((0, len(numbers)))}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 
 from .. import ops
+from ..progress import Report
 
 
 class Named(TypedDict, total=False):
@@ -23,6 +24,7 @@ class Named(TypedDict, total=False):
     dtype: Any
     check_finite: bool
     paths: int
+    progress: Report | None
 
 
 class Options(NamedTuple):
@@ -36,6 +38,7 @@ class Options(NamedTuple):
     check_finite: bool
     paths: int
     in_axes: int | tuple[int | None, ...] | None = 0
+    progress: Report | None = None
 
     def checked(self) -> Options:
         """The same, if all are valid; raises TypeError or ValueError if one is not."""
@@ -51,6 +54,8 @@ class Options(NamedTuple):
             raise TypeError(
                 f"executor must have a method submit, as executors do (got {executor!r})"
             )
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(f"progress must be a function of a text (got {self.progress!r})")
         if not ops.is_count(paths):
             raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
         return self._replace(
@@ -59,6 +64,10 @@ class Options(NamedTuple):
             paths=int(paths),
             in_axes=_as_axes(self.in_axes),
         )
+
+    def portable(self) -> Options:
+        """Those that go into pickles and files: not what belongs to this process."""
+        return self._replace(executor=None, progress=None)
 
     def of_once(self) -> Options:
         """Those for the term that is added once, which has no arguments."""

@@ -14,6 +14,7 @@ from ..arrays import array_of
 from ..elsewhere import Elsewhere
 from ..flat import Graph, Path
 from ..optim import Optimiser
+from ..progress import Report
 from ..trees import Tree, as_tree
 from . import checkpoint
 from .arrays import split, structured
@@ -59,6 +60,7 @@ def compile(
     dtype: Any = np.float64,
     check_finite: bool = False,
     paths: int = 64,
+    progress: Report | None = None,
 ) -> Any:
     """Make a function of one sample, or a graph, run over batches: a `Program`.
 
@@ -103,9 +105,11 @@ def compile(
     with the same results as without; no task may call the program, and so wait for itself.
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, with
-    5e8 times the rounding errors. With `check_finite` a call raises NonFiniteError if a result or
-    the objective is infinite or nan, or a gradient would be but for the rule that 0 stays 0 (see
-    `vgrad.finite`); it names the op, line and sample where that began. Recording is twice as long.
+    5e8 times the rounding errors. `progress`, such as `print`, is called with a text on how far
+    recording and compiling are, where they take more than a second. With `check_finite` a call
+    raises NonFiniteError if a result or the objective is infinite or nan, or a gradient would be
+    but for the rule that 0 stays 0 (see `vgrad.finite`); it names the op, line and sample where
+    that began. Recording is twice as long.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)
@@ -126,6 +130,7 @@ def compile(
         check_finite,
         paths,
         in_axes,  # type: ignore[arg-type]
+        progress,
     ).checked()
     tree = None if parameters is None else as_tree(parameters)
     is_function = callable(once) and not isinstance(once, Graph) and Signature(once).takes(0)
@@ -312,7 +317,7 @@ class Program(Derivatives, Parametrised, Generic[P]):
             )
         if self.once is not None:
             self.once._met(())
-        options = self._options._replace(executor=None)
+        options = self._options.portable()
         runners = [runner for paths in self.paths.values() for runner in paths.runners]
         shapes = {key: runner.graph.input_shapes for key, runner in self.runners.items()}
         by_name = [key for key in shapes if key != shapes[key]]  # behind one that was left out

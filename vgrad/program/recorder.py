@@ -16,6 +16,7 @@ from ..arguments import Array, Shape, as_theta
 from ..engine import Value
 from ..errors import TraceError
 from ..flat import Graph, LoneSample, Question, SampleAnswers, Tape, record, run_alone
+from ..progress import Progress
 from ..trees import Tree, as_tree
 from .options import Options
 
@@ -48,6 +49,7 @@ class Recorder:
     ) -> None:
         self.fn, self.shapes, self.most = fn, shapes, options.paths
         self.lines, self.single = options.check_finite, options.dtype == np.float32
+        self._report = options.progress
         self.parameters = parameters
         self.found: Sequence[Value] = ()  # so far
         self.complete = finds and parameters is not None
@@ -115,7 +117,9 @@ class Recorder:
         return SampleAnswers(numbers, inputs, told, self.single, alone)
 
     def _tape(self, answers: SampleAnswers | None) -> Tape:
-        return Tape(self.parameters, self.lines, self.complete, self.found, answers)
+        tape = Tape(self.parameters, self.lines, self.complete, self.found, answers)
+        tape.progress = Progress(self._report)
+        return tape
 
 
 def _require_same(graph: Graph, again: Graph) -> None:

@@ -46,7 +46,11 @@ class Recordings:
         self.paths: dict[Any, Paths] = {}  # by shapes; never changed, but replaced by another
         self._recording = ProcessLock()
         self._new_runner = partial(
-            Runner, fuse=options.fuse, tile=options.tile, dtype=options.dtype
+            Runner,
+            fuse=options.fuse,
+            tile=options.tile,
+            dtype=options.dtype,
+            progress=options.progress,
         )
         self._numbers: Array | None = None  # theta, if there are no Values behind it
         if isinstance(fn, Graph):

@@ -24,6 +24,7 @@ from ..flat import (
     without_answers,
 )
 from ..floats import FloatSweep
+from ..progress import Progress, Report
 
 
 @dataclass(eq=False, repr=False)
@@ -41,6 +42,7 @@ class Runner:
     fuse: bool = True
     tile: int | None = None
     dtype: np.dtype[Any] = FLOAT64
+    progress: Report | None = None  # told what compiling does, where that takes long
 
     @property
     def output_shapes(self) -> Structure:
@@ -70,8 +72,9 @@ class Runner:
         return self._compiled(merge=True)
 
     def _compiled(self, merge: bool) -> Plan | RolledPlan:
+        say = Progress(self.progress)
         rolled = compile_rolled(self.graph, self.dtype, merge)
-        return rolled or compile_plan(self.graph, dtype=self.dtype, merge=merge)
+        return rolled or compile_plan(self.graph, dtype=self.dtype, merge=merge, say=say)
 
     @cached_property
     def few(self) -> int:

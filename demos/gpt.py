@@ -75,9 +75,9 @@ def attention(q: list[Any], keys: Matrix, values: Matrix, heads: int) -> list[An
     read = []
     for start in range(0, len(q), size):
         part = slice(start, start + size)
-        matches = vgrad.dot([key[part] for key in keys], q[part])
+        matches = vgrad.dot(q[part], [*zip(*(key[part] for key in keys))])
         weights = vgrad.softmax([x / size**0.5 for x in matches])
-        read += vgrad.dot([*zip(*(value[part] for value in values))], weights)
+        read += vgrad.dot(weights, [value[part] for value in values])
     return read
 
 

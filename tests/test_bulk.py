@@ -104,6 +104,7 @@ FUNCTIONS = {
     "dot": lambda x, y, s: vgrad.dot(y.ravel(), WEIGHTS, s),
     "dot from a Value": lambda x, y, s: vgrad.dot(WEIGHTS, y.ravel(), WEIGHTS[3]),
     "dot of rows": lambda x, y, s: vgrad.dot(W, x, WEIGHTS[:3]),
+    "dot of columns": lambda x, y, s: vgrad.dot(x[:3], W) + vgrad.dot(WEIGHTS[:3], y, s),
     "dot of numbers": lambda x, y, s: vgrad.dot(TABLE, x) + vgrad.dot(y, [1, 2.0, 3, 4.0], 0),
     "dot with itself": lambda x, y, s: vgrad.dot(y.ravel(), y.ravel()),
     "vgrad.sum": lambda x, y, s: vgrad.sum(y.ravel()) + vgrad.sum([y[0, 0], *WEIGHTS, 2.0]),
@@ -222,13 +223,13 @@ def test_dot_of_many_is_recorded_at_once(blocks):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (
-            lambda: vgrad.dot([1.0], [1.0, 2.0]),
-            r"rows as long as the other sequence, 2.*\(got 1 of",
-        ),
-        (lambda: vgrad.dot([[1.0], [2.0]], [1.0], [0.0]), r"one for each row \(got 2 .*, and 1\)"),
+        (lambda: vgrad.dot([1.0], [1.0, 2.0]), r"of one length, .* \(got lengths of 1, 2, and 1"),
+        (lambda: vgrad.dot([[1.0], [2.0]], [1.0], [0.0]), r"and 1 starts for 2 sums"),
+        (lambda: vgrad.dot([[1.0], [2.0, 3.0]], [1.0]), r"lengths of 1, 2"),
+        (lambda: vgrad.dot([1.0, 2.0], [[1.0], [2.0, 3.0]]), r"lengths of 1, 2"),
+        (lambda: vgrad.dot([[1.0]], [[1.0]]), r"dot needs two sequences"),
+        (lambda: vgrad.dot([1.0, [2.0]], [1.0, 2.0]), r"no sequences within"),
         (lambda: vgrad.dot(1.0, [1.0]), "dot takes a sequence"),
-        (lambda: vgrad.dot([1.0], [[1.0]]), "no sequences within"),
         (lambda: vgrad.sum([[1.0], [2.0]]), "sum takes a sequence .* no sequences within"),
         (lambda: vgrad.sum(3.0), "sum takes a sequence"),
     ],

@@ -140,33 +140,37 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     """`start` plus the products of two sequences of numbers, from the first pair to the last.
 
     It is `for x, y in zip(xs, ys): start = start + x * y`, which takes a tenth of the time so in a
-    function that is recorded, and records the same. If `xs` are rows of numbers, as a matrix has,
-    the result is a list, with the sum for each row; `start` is then one number, or one per row.
+    function that is recorded, and records the same. One of the two may be a matrix, as for
+    `np.dot`: with rows of numbers as `xs` the result is a list, with the sum for each row; with
+    rows as `ys` it has the sum for each column. Then `start` is one number, or one for each sum.
 
     >>> import vgrad
     >>> w = vgrad.Value(2.0)
     >>> vgrad.dot([1.0, w], [3.0, 4.0]), vgrad.dot([[1.0, 2.0], [3.0, 4.0]], [1.0, -1.0])
     (Value(data=11.0, grad=0.0), [-1.0, -1.0])
+    >>> vgrad.dot([1.0, -1.0], [[1.0, 2.0], [3.0, 4.0]])
+    [-2.0, -2.0]
 
-    Raises ShapeError unless these are sequences of single numbers, and rows as long as `ys`.
+    Raises ShapeError unless lengths fit, and all but the rows are single numbers.
     """
-    left, right = _as_list("dot", xs), _as_list("dot", ys)
-    is_matrix = bool(left) and _is_sequence(left[0])
-    rows = [_as_list("dot", row) for row in left] if is_matrix else [left]
-    starts = _as_list("dot", start) if _is_sequence(start) else [start] * len(rows)
-    if len(starts) != len(rows) or not all(len(row) == len(right) for row in rows):
-        lengths = ", ".join(map(str, sorted({*map(len, rows)})))
+    (left, has_rows), (right, has_columns) = _rows("dot", xs), _rows("dot", ys)
+    if has_columns:
+        right = [*map(list, zip(*right))] if len({*map(len, right)}) == 1 else right
+    many = max(len(left), len(right))
+    starts = _as_list("dot", start) if _is_sequence(start) else [start] * many
+    lengths = sorted({len(row) for row in (*left, *right)})
+    if (has_rows and has_columns) or len(lengths) > 1 or len(starts) != many:
         raise ShapeError(
-            f"dot needs rows as long as the other sequence, {len(right)}, and one start, or one "
-            f"for each row (got {len(rows)} of length {lengths}, and {len(starts)})"
+            "dot needs two sequences of one length, or one of them and a matrix, and one start, or "
+            f"one for each sum (got lengths of {', '.join(map(str, lengths))}, and {len(starts)} "
+            f"starts for {many} sums)"
         )
-    bulk = bulk_of((*rows[0][:1], *right[:1]))
-    found = NotImplemented if bulk is None else bulk.dot(rows, right, starts)
+    bulk = bulk_of((*left[0][:1], *right[0][:1]))
+    found = NotImplemented if bulk is None else bulk.dot(left, right, starts)
     if found is NotImplemented:
-        found = [
-            _dot(_single("dot", row), _single("dot", right), x) for row, x in zip(rows, starts)
-        ]
-    return found if is_matrix else found[0]
+        pairs = zip(left * many if not has_rows else left, right * many if has_rows else right)
+        found = [_dot(_single("dot", x), _single("dot", y), s) for (x, y), s in zip(pairs, starts)]
+    return found if has_rows or has_columns else found[0]
 
 
 @np.errstate(all="ignore")
@@ -277,6 +281,13 @@ def as_sequence(name: str, xs: Iterable[Any]) -> np.ndarray[Any, Any]:
         raise ShapeError(f"{name} takes a sequence of one number or more (got {xs!r})")
     plain = (ops.number(x) if ops.is_number(x) else x for x in numbers)
     return np.fromiter(plain, object, len(numbers))
+
+
+def _rows(name: str, xs: Iterable[Any]) -> tuple[list[list[Any]], bool]:
+    """A sequence as the one row of a matrix, or a matrix as its rows; and which it is."""
+    items = _as_list(name, xs)
+    is_matrix = bool(items) and _is_sequence(items[0])
+    return [_as_list(name, row) for row in items] if is_matrix else [items], is_matrix
 
 
 def _as_list(name: str, xs: Iterable[Any]) -> list[Any]:

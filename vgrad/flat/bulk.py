@@ -48,11 +48,10 @@ class Bulk:
         arrays = [x for x in operands if isinstance(x, np.ndarray)]
         if found is NotImplemented or all(x.flags.c_contiguous for x in arrays):
             return found
-        flags = [["readonly"]] * len(arrays) + [["writeonly", "allocate"]]
-        kinds = [*(x.dtype for x in arrays), found.dtype]
-        walk = np.nditer([*arrays, None], ["refs_ok"], flags, kinds)
-        like: NDArray[Any] = walk.operands[-1]  # as NumPy lays it out in memory
-        like[...] = found
+        like = np.frompyfunc(lambda *xs: None, len(arrays), 1)(
+            *(x.view(np.ndarray) for x in arrays)
+        )
+        like[...] = found  # which lies in memory as NumPy would lay it out
         return like
 
     def accumulated(self, op: ops.Op, xs: NDArray[Any]) -> Any:
@@ -80,22 +79,27 @@ class Bulk:
         """The sum of numbers, from the first to the last."""
         return self.reduced(ops.add, array_of(xs, (len(xs),)))
 
-    def dot(self, rows: list[list[Any]], ys: list[Any], starts: list[Any]) -> Any:
-        """A list of sums: for each row, its start and the products of its numbers with `ys`."""
-        shape = len(rows), len(ys)
+    def dot(self, left: list[list[Any]], right: list[list[Any]], starts: list[Any]) -> Any:
+        """A list of sums: each start, and the products of a row of the left and one of the right.
+
+        One of them may have a single row, for all of the other.
+        """
+        shape = len(starts), len(left[0])
         if math.prod(shape) < FEW:
             return NotImplemented
-        xs = rows[0] if len(rows) == 1 else [*chain.from_iterable(rows)]
+        xs, ys = ([*chain.from_iterable(rows)] for rows in (left, right))
 
         def met() -> Iterator[Any]:
-            for row, start in zip(rows, starts):
-                yield from (row[0], ys[0], start, *chain.from_iterable(zip(row[1:], ys[1:])))
+            for k, start in enumerate(starts):
+                (x, *row), (y, *column) = left[k % len(left)], right[k % len(right)]
+                yield from (x, y, start, *chain.from_iterable(zip(row, column)))
 
-        found = self._found([xs, ys], [shape, shape[1:]], shape, met)
+        own = [(len(rows), shape[1]) for rows in (left, right)]
+        found = self._found([xs, ys], own, shape, met)
         if found is NotImplemented:
             return found
         first = np.array([self._tape.lift(start) for start in starts], np.int32)
-        return self.nodes(self._dots(*found, first)).tolist()
+        return self.nodes(self._dots(found[0], found[1], first)).tolist()
 
     def nodes(self, places: Places) -> Any:
         """The nodes at places (...), as an object array of that shape, or the one node of ()."""
@@ -135,7 +139,7 @@ class Bulk:
     def _found(
         self,
         lists: list[list[Any]],
-        own: list[tuple[int, ...]],
+        own: Sequence[tuple[int, ...]],
         shape: tuple[int, ...],
         met: Callable[[], Iterable[Any]],
     ) -> Any:
@@ -231,21 +235,20 @@ class Bulk:
         return self._extended(op, level, before, others)
 
     def _dots(self, x: Places, y: Places, first: Places) -> Places:
-        """The last nodes (k,) of chains, from `first` (k,) through products of (k, n) and (n,).
+        """The last nodes (k,) of chains, from `first` (k,) through products: of (k, n) or (1, n).
 
         They are those of `_last` of `first` and `_each(ops.mul, x, y)`, in half the calls of NumPy,
         which take most of the time of a row of 64 numbers. Hot path.
         """
-        rows, n = x.shape
-        start, size = len(self._tape.level), x.size
-        number = np.arange(n, dtype=np.int32)
         levels = np.frombuffer(self._tape.level, np.int32)
         level = np.maximum(levels[x], levels[y])
+        start, size, n = len(self._tape.level), level.size, level.shape[-1]
+        number = np.arange(n, dtype=np.int32)
         lead = np.maximum.accumulate(level - number, axis=1) + np.int32(1)
-        block = np.empty((3, 2, rows, n), np.int32)  # parents x, y and levels of products and sums
+        block = np.empty((3, 2, *level.shape), np.int32)  # parents x, y, levels; products and sums
         block[0, 0], block[1, 0] = x, y
         np.add(level, 1, out=block[2, 0])
-        products = np.arange(start, start + size, dtype=np.int32).reshape(x.shape)
+        products = np.arange(start, start + size, dtype=np.int32).reshape(level.shape)
         np.add(products, size - 1, out=block[0, 1])
         block[0, 1, :, 0] = first
         block[1, 1] = products

@@ -23,8 +23,9 @@ from ..arrays import array_of, as_operands
 from ..engine import Value
 from ..operand import Operand
 from ..trees import holds_parameters
+from .node import Node
 from .recording import interpret, recorded
-from .tape import Node, Tape
+from .tape import Tape
 
 Number = Any  # a node or `Value`, or a float that is known already
 Key = Any  # what stands for an operand: its place on a tape, or the `Value` itself

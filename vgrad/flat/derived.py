@@ -17,8 +17,9 @@ from .. import ops
 from ..engine import Value
 from .derivatives import Nodes, Number, changes, gradients, is_zero
 from .graph import Graph
+from .node import Node
 from .parts import part
-from .tape import Node, Tape
+from .tape import Tape
 
 Leaves = Literal["inputs", "parameters"]
 

@@ -105,7 +105,9 @@ class Neuron(Module):
             raise ShapeError(
                 f"{kind} takes {len(self.w)} numbers (got {len(x)}{hint * (len(x) == 1)})"
             )
-        act = dot(self.w, x, self.b)
+        return self._activated(dot(self.w, x, self.b))
+
+    def _activated(self, act: Any) -> Any:
         return _activate(self.activation)(act) if self.nonlin else act
 
     def parameters(self) -> list[Value]:
@@ -161,7 +163,11 @@ class Layer(Module):
 
     def __call__(self, x: Any) -> Any:
         x = _numbers(x)
-        out = [neuron(x) for neuron in self.neurons]
+        if len(x) == self.nin and {*map(type, self.neurons)} == {Neuron}:  # all sums in one go
+            acts = dot([n.w for n in self.neurons], x, [n.b for n in self.neurons])
+            out = [neuron._activated(act) for neuron, act in zip(self.neurons, acts)]
+        else:
+            out = [neuron(x) for neuron in self.neurons]
         return out[0] if len(out) == 1 else out
 
     def parameters(self) -> list[Value]:

@@ -24,9 +24,10 @@ from ..errors import PathsWarning, TraceError
 from ..flat import LoneSample, Question
 from ..lines import user_frame
 from .arrays import like, taken
-from .call import Call, Total
+from .call import Call
 from .paths import Groups, Paths, Samples
 from .runner import Runner
+from .work import Total
 
 Mask = NDArray[np.bool_]
 

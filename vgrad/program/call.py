@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import starmap
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import ops
 from ..arguments import Array
-from ..errors import WorkerError
 from ..flat import FROM_INPUTS, FROM_PARAMETERS, require_samples
 from .arrays import like, taken
 from .runner import Runner
+from .work import Total, Work
+from .workers import results, workers_of
 
-Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps every output
-
-SHARD = 2  # tiles; what one task of an executor takes
-WAITING = 64  # tasks that an executor is given ahead
+SHARD = 2  # tiles
 SHORT = 8192  # numbers
 FEW = 1024  # samples; of more, those whose numbers are not finite are worth a sweep of their own
 
@@ -30,9 +25,9 @@ FEW = 1024  # samples; of more, those whose numbers are not finite are worth a s
 class Call(NamedTuple):
     """A runner and its arguments: theta (P,), and B samples, one array per argument.
 
-    Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes the shards.
-    A list of doubts takes the samples whose first answer was not finite. `numbers` are those of the
-    samples in the batch that a user gave, if they are only a part of it. `shared` are the arguments
+    Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes large
+    batches. A list of doubts takes the samples whose first answer was not finite. `numbers` are
+    those of the samples in the batch that a user gave, if they are only a part of it. `shared` are the arguments
     that are the same for every sample: their arrays have no memory of their own.
     """
 
@@ -156,34 +151,33 @@ class Call(NamedTuple):
         batch = len(np.broadcast_to(0.0, self.batch)[samples])  # without memory of its own
         return self._replace(arrays=taken(self.arrays, samples, batch, self.shared), batch=batch)
 
-    def shards(
+    def swept(
         self,
         name: str,
         method: str,
         wanted: int,
         rows: int = 0,
         options: tuple[Any, ...] = (),
-        apart: bool = True,
-    ) -> Iterator[Any]:
-        """The results of a method of the named sweep, shard by shard of the batch.
+    ) -> Any:
+        """What a method of the named sweep gives for the batch, here or by the executor's tasks.
 
-        Shards are the same whoever runs them, so results are the same to the bit. Without an
-        executor they need not be `apart` if each sample's results are its own. `wanted` says
-        where gradients go, and `rows` how many numbers each sample returns. Raises
-        OutOfMemoryError if the call would need too much.
+        Shards and the order of sums are the same whoever runs them, so results are the same to the
+        bit. `wanted` says where gradients go, and `rows` how many numbers each sample returns.
+        Raises OutOfMemoryError if the call would need too much.
         """
-        sweep, batch = self.runner.sweep(name), self.batch
+        runner, theta, arrays, batch, executor, *_ = self
+        sweep = runner.sweep(name)
         tile = sweep.tile_for(batch)  # here, so that it is the same for whoever runs them
-        size = SHARD * tile
-        per_sample = 2 * rows * self.runner.dtype.itemsize  # the shards', and the whole
+        work = Work(name, method, tile, SHARD * tile, options)
+        per_sample = 2 * rows * runner.dtype.itemsize  # the parts', and the whole
         require_samples(batch, per_sample, "results")
-        workers = min(-(-batch // size), getattr(self.executor, "_max_workers", None) or 1)
-        sweep.admit(min(tile, batch), wanted, workers, batch * per_sample)
-        if batch <= size or not (apart or self.executor is not None):
-            return iter([_run(self, name, method, tile, *options)])
-        whole = self._replace(executor=None, doubts=None)
-        parts = [whole.some(slice(a, a + size)) for a in range(0, batch, size)]
-        return _results([(part, name, method, tile, *options) for part in parts], self.executor)
+        workers = 1 if executor is None else workers_of(executor)
+        busy = min(-(-batch // work.shard), workers)
+        sweep.admit(min(tile, batch), wanted, busy, batch * per_sample)
+        if executor is None or batch <= work.shard:
+            return work.run(runner, theta, arrays, batch)
+        parts = results(executor, work, runner, theta, arrays, batch)
+        return work.joined(parts, batch, runner.graph)
 
 
 def is_finite(value: float, gradient: Array) -> bool:
@@ -273,17 +267,8 @@ class _Columns:
         graph = call.runner.graph
         columns = 1 + len(graph.inputs) + len(graph.questions)
         rows = columns if self.wanted else len(graph.outputs)
-        shards = call.shards(name, self.method, self.wanted, rows, apart=False)
-        first: Array = next(shards)
-        start = first.shape[1]
-        if start == call.batch:
-            return first
-        whole = np.empty((len(first), call.batch), first.dtype)
-        whole[:, :start] = first
-        for part in shards:  # each is gone before the next is there
-            whole[:, start : start + part.shape[1]] = part
-            start += part.shape[1]
-        return whole
+        found: Array = call.swept(name, self.method, self.wanted, rows)
+        return found
 
 
 @dataclass
@@ -326,7 +311,7 @@ class _Total:
         call = self.call
         if call.batch <= FEW:
             return None
-        doubtful = np.concatenate([*call.shards("careful", "doubtful", FROM_PARAMETERS)])
+        doubtful = call.swept("careful", "doubtful", FROM_PARAMETERS)
         if doubtful.all() or not doubtful.any():
             return None
         value, gradient, _ = self._sum("careful", call.some(~doubtful))
@@ -337,57 +322,16 @@ class _Total:
 
     def _by_plain(self, call: Call) -> Total:
         """The answer of the plain sweep, with all samples in one piece."""
-        sweep, (_, theta, arrays, batch, *_) = call.runner.plain, call
-        return sweep.gradient(theta, arrays, batch, sweep.width(batch), self.divisor, self.aux)
+        runner, theta, arrays, batch = call[:4]
+        options = self.divisor, self.aux
+        work = Work("plain", "gradient", runner.plain.width(batch), batch, options)
+        total: Total = work.run(runner, theta, arrays, batch)
+        return total
 
     def _sum(self, name: str, call: Call) -> Total:
         """The sums of values and gradients of all shards, and the outputs side by side."""
-        value, gradient, columns = 0.0, None, []
         graph = call.runner.graph
         rows = len(graph.outputs if self.aux else graph.questions)
         options = self.divisor, self.aux
-        for more, part, outputs in call.shards(name, "gradient", FROM_PARAMETERS, rows, options):
-            value, gradient = value + more, part if gradient is None else gradient + part
-            columns.append(outputs)
-        assert gradient is not None
-        return value, gradient, graph.side_by_side(columns) if rows else None
-
-
-# --- where ---------------------------------------------------------------------------------------
-
-
-def _run(shard: Call, name: str, method: str, *options: Any) -> Any:
-    """One task: a method of the named sweep, run here or wherever an executor sends it."""
-    runner, theta, arrays, batch = shard[:4]
-    with np.errstate(all="ignore"):  # which each thread has to say for itself
-        return getattr(runner.sweep(name), method)(theta, arrays, batch, *options)
-
-
-def _hint(tasks: list[tuple[Any, ...]]) -> str:
-    """What may have been the matter, where the graph has ops of one's own."""
-    codes = np.unique(tasks[0][0].runner.graph.op).tolist()
-    own = [ops.OPS[code].name for code in codes if ops.OPS[code].defined]
-    return f"; define {', '.join(own)} in a module, and before the executor starts" if own else ""
-
-
-def _results(tasks: list[tuple[Any, ...]], executor: Executor | None) -> Iterator[Any]:
-    """What `_run` returns for each task, in order; the executor, if there is one, runs them."""
-    if executor is None:
-        yield from starmap(_run, tasks)
-        return
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(executor.submit(_run, *task))
-            if len(waiting) > WAITING:  # so that neither tasks nor results pile up
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except (BrokenExecutor, CancelledError) as error:
-        raise WorkerError(
-            f"the workers of an executor must live until the call returns (got {error!r}); nothing "
-            f"has changed: compile again with a new executor, or without one{_hint(tasks)}"
-        ) from error
-    finally:
-        for future in waiting:  # after an error, or when somebody interrupts the call
-            future.cancel()
+        total: Total = call.swept(name, "gradient", FROM_PARAMETERS, rows, options)
+        return total

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,11 @@ class Runner:
     def _pickled(self) -> bytes:
         fields = replace(self.graph, leaves=()), self.fuse, self.tile, self.dtype
         return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
+
+    @cached_property
+    def key(self) -> bytes:
+        """A hash of all that it is made of, by which workers know it."""
+        return _hash(self._pickled)
 
     @cached_property
     def plan(self) -> Plan | RolledPlan:
@@ -189,6 +196,27 @@ class Runner:
         return {}
 
 
-@lru_cache(maxsize=8)  # a worker meets the same program with every task
+KNOWN = 8  # programs that a worker keeps, which meets the same ones with every task
+_known: OrderedDict[bytes, Runner] = OrderedDict()
+
+
+def known(key: bytes, pickled: bytes | None = None) -> Runner | None:
+    """The runner whose pickle has this hash, if it came here lately, or comes now."""
+    if key not in _known and pickled is not None:
+        _known.setdefault(key, Runner(*pickle.loads(pickled)))
+    runner = _known.get(key)
+    with suppress(KeyError):  # other threads may be here
+        _known.move_to_end(key)
+        while len(_known) > KNOWN:
+            _known.popitem(last=False)
+    return runner
+
+
 def _restored(pickled: bytes) -> Runner:
-    return Runner(*pickle.loads(pickled))
+    runner = known(_hash(pickled), pickled)
+    assert runner is not None
+    return runner
+
+
+def _hash(pickled: bytes) -> bytes:
+    return blake2b(pickled, digest_size=16).digest()

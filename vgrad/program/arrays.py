@@ -11,6 +11,8 @@ from ..arguments import Array, Shape, Structure, arranged, as_numbers, count, cu
 from ..errors import ShapeError
 from ..flat import require_samples
 
+LARGE = 1 << 24  # bytes of a file that is mapped; a smaller one may as well be read at once
+
 Axes = tuple[int | None, ...]  # where the batch is in each argument; None for what has none
 
 
@@ -84,6 +86,14 @@ def _everywhere(x: Array, batch: int) -> Array:
 
 
 def _as_array(x: Any, i: int, dtype: np.dtype[Any]) -> Array:
+    if isinstance(x, np.memmap) and x.nbytes > LARGE and x.dtype.kind in "fiub":
+        return np.asarray(x)  # as it is: each shard is converted when it is read
+    if hasattr(x, "__dask_graph__"):
+        raise TypeError(
+            f"array {i} must be in memory for this call (got a dask array); value_and_grad, "
+            "input_grads, per_sample_grads and a call of the program take it as it is, others its "
+            ".compute()"
+        )
     if isinstance(x, np.ndarray) and x.ndim and x.dtype != dtype:  # which takes a copy
         require_samples(len(x), count(x.shape[1:]) * dtype.itemsize, "array", i, "as", dtype)
     return as_numbers(x, f"array {i}", dtype)
@@ -97,8 +107,8 @@ def taken(
 
 
 def like(known: Sequence[Array], arrays: Sequence[Array]) -> list[Array]:
-    """Arrays in the shapes and the dtypes of known ones."""
-    return [x.astype(y.dtype).reshape(y.shape) for x, y in zip(arrays, known)]
+    """Arrays in the shapes of known ones, and the dtype of the first, theta."""
+    return [x.astype(known[0].dtype).reshape(y.shape) for x, y in zip(arrays, known)]
 
 
 def structured(outputs: Array, structure: Structure) -> Any:

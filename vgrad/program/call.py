@@ -27,8 +27,8 @@ class Call(NamedTuple):
 
     Arrays are (B, numbers), or (B,) for a single number. An executor, if any, computes large
     batches. A list of doubts takes the samples whose first answer was not finite. `numbers` are
-    those of the samples in the batch that a user gave, if they are only a part of it. `shared` are the arguments
-    that are the same for every sample: their arrays have no memory of their own.
+    those of the samples in the batch that a user gave, if they are only a part of it. `shared` are
+    the arguments that are the same for every sample: their arrays have no memory of their own.
     """
 
     runner: Runner
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     def sharing(self) -> Call:
         """The call in which what all samples share are parameters, behind theta: computed once."""
         own = [x for i, x in enumerate(self.arrays) if i not in self.shared]
-        common = [np.ravel(self.arrays[i][0]) for i in self.shared]
+        common = [np.ravel(self.arrays[i][0]).astype(self.theta.dtype) for i in self.shared]
         return self._replace(
             runner=self.runner.sharing(self.shared),
             theta=np.concatenate([self.theta, *common]),

@@ -15,9 +15,10 @@ import os
 import tempfile
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -44,13 +45,17 @@ class Block:
         if hasattr(os, "memfd_create"):
             number = os.memfd_create("vgrad")
             path = f"/proc/{os.getpid()}/fd/{number}"
-            self.close = weakref.finalize(self, os.close, number)
+            self.close: Any = weakref.finalize(self, os.close, number)
         else:
             number, path = tempfile.mkstemp(prefix="vgrad-")
             os.close(number)
-            self.close = weakref.finalize(self, Path(path).unlink, missing_ok=True)
+            self.close = weakref.finalize(self, _unlink, path)
         os.truncate(path, max(1, total))
         self.arrays = [_copied(x, path, start) for x, start in zip(arrays, starts)]
+
+
+def _unlink(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 def _row_wise(x: Array) -> Array:
@@ -68,7 +73,8 @@ def _copied(x: Array, path: str, start: int) -> Array:
     return x
 
 
-class Mapped(NamedTuple):
+@dataclass(frozen=True)
+class Mapped:
     """Where an array lies in a file; only its rows that are wanted are ever read."""
 
     path: str
@@ -81,14 +87,16 @@ class Mapped(NamedTuple):
     @staticmethod
     def of(x: Array) -> Mapped | None:
         """Where it lies, if other processes can find it there, row by row."""
-        rows, base = _row_wise(x), x
+        rows = _row_wise(x)
+        base: Any = x
         while base is not None and not isinstance(base, np.memmap):
             base = getattr(base, "base", None)
         if base is None or base.filename is None or base.mode == "c":
+            return None  # what is written to a copy on write is not in the file
+        if not rows.flags.c_contiguous or not rows.size:
             return None
-        if not rows.flags.c_contiguous:
-            return None
-        begin = np.frombuffer(base._mmap, np.uint8).__array_interface__["data"][0]
+        pages: Any = base
+        begin = np.frombuffer(pages._mmap, np.uint8).__array_interface__["data"][0]
         path = os.fspath(base.filename)
         file = _file_at(begin, path)
         if file is None:
@@ -102,7 +110,7 @@ class Mapped(NamedTuple):
         a, b, _ = samples.indices(self.shape[0])
         size = np.dtype(self.dtype).itemsize * int(np.prod(self.shape[1:]))
         start = self.start if self.is_repeated else self.start + a * size
-        return self._replace(start=start, shape=(b - a, *self.shape[1:]))
+        return replace(self, start=start, shape=(b - a, *self.shape[1:]))
 
     def array(self) -> Array:
         """The array; raises FileNotFoundError once its block is closed."""

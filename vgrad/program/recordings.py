@@ -16,9 +16,11 @@ from .branched import BranchedCall, first_paths
 from .call import Call
 from .options import Options
 from .paths import Paths
+from .placed import Placed, placed_in
 from .recorder import ProcessLock, Recorder
 from .runner import Runner
 from .signature import Names, Signature, calling_by_name, of_program
+from .workers import placed_rows
 
 Source = Callable[..., Any] | Graph
 AnyCall = Call | BranchedCall
@@ -119,6 +121,8 @@ class Recordings:
 
     def _batch(self, arrays: Any, named: Any) -> tuple[Batch, Names]:
         """The arguments of a call, checked, and the names of those that go by name."""
+        if (placed := placed_in(arrays, named)) is not None:
+            return placed.batch(self._options.in_axes, self._options.dtype)
         names: Names = ()
         if named:
             arrays, names = self._signature.bound(arrays, named)
@@ -126,6 +130,29 @@ class Recordings:
         if isinstance(axes, tuple):
             axes = self._signature.axes(axes, len(arrays), names)
         return as_batch(arrays, self._options.dtype, axes), names
+
+    def place(self, *arrays: Any, executor: Any = None, **named: Any) -> Placed:
+        """Put the arrays of calls where an executor's workers find them, once for many calls.
+
+        Calls take the result in place of the arrays. By default it is the program's executor. For
+        processes of this machine it is shared memory, for a dask `Client` parts of the arrays that
+        its workers keep; threads share them anyway. It is given back when nobody holds the result,
+        by its `close()`, or at the end of a `with` block. What is placed is as it was then: changes
+        to the arrays may show or not. Raises as a call does.
+
+        >>> import vgrad
+        >>> program = vgrad.compile(lambda x, y: x * y, parameters=[])
+        >>> data = program.place([1.0, 2.0], [3.0, 4.0])
+        >>> data
+        Placed((2,), (2,), float64, in this process)
+        >>> program([], data)
+        array([3., 8.])
+        """
+        executor = self._options.executor if executor is None else executor
+        batch, names = self._batch(arrays, named)
+        rows, where, close = placed_rows(executor, batch.rows)
+        options = self._options.in_axes, self._options.dtype
+        return Placed(batch._replace(rows=rows), names, *options, where, close)
 
     def _met(self, arrays: Any, named: Any = None) -> None:
         self._paths(None, *self._batch(arrays, named))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -72,6 +73,11 @@ class Runner:
     def key(self) -> bytes:
         """A hash of all that it is made of, by which workers know it."""
         return _hash(self._pickled)
+
+    @cached_property
+    def futures(self) -> WeakKeyDictionary[Any, Any]:
+        """Its own with dask's clients, which give memory back when nobody holds them."""
+        return WeakKeyDictionary()
 
     @cached_property
     def plan(self) -> Plan | RolledPlan:

@@ -54,10 +54,10 @@ class Work(NamedTuple):
         with np.errstate(all="ignore"):  # which each thread has to say for itself
             return self.joined(of_shards(), batch, runner.graph)
 
-    def blocks(self, batch: int, workers: int) -> list[slice]:
-        """The samples of each task: some shards, whose sum is a part of the tree."""
+    def blocks(self, batch: int, workers: int, most: int) -> list[slice]:
+        """The samples of each task, `most` at the most: shards whose sum is a part of the tree."""
         size = self.shard
-        while batch >= 2 * size * BLOCKS * workers:
+        while batch >= 2 * size * BLOCKS * workers and 2 * size <= most:
             size *= 2
         return [slice(a, min(a + size, batch)) for a in range(0, batch, size)]
 

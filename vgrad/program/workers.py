@@ -9,36 +9,27 @@ results        in the order of tasks, of which no more are under way than keep w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-)
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
-from .mapped import Block, Mapped
-from .runner import Runner, known
+from .cluster import OnCluster, Spread, client_of
+from .mapped import Mapped
+from .runner import Runner
+from .tasks import Lent, Travelling, Unknown, lend
 from .work import Work
 
 AHEAD = 3  # tasks that an executor is given for each worker, so that none waits for the next
-WORKERS = 16  # of an executor that does not say
 
 
 def workers_of(executor: Executor) -> int:
-    """How many tasks run at once, as far as it says."""
-    for name in ("_max_workers", "num_workers"):  # of concurrent.futures, of mpi4py
-        workers = getattr(executor, name, None)
-        if isinstance(workers, int) and workers > 0:
-            return workers
-    return WORKERS
+    """How many tasks run at once, as far as the executor says."""
+    return _kind(executor).workers(executor)
 
 
 def results(
@@ -53,18 +44,21 @@ def results(
 
     Raises WorkerError if a worker dies.
     """
-    waiting: deque[tuple[slice, Future[Any]]] = deque()
+    waiting: deque[tuple[slice, Any]] = deque()
     call: Travelling | None = None
     try:
         workers = workers_of(executor)
         call = _kind(executor)(executor, work, runner, theta, arrays)
-        for samples in work.blocks(batch, workers):
+        row = sum(x.nbytes // batch for x in arrays)
+        for samples in work.blocks(batch, workers, call.most // max(1, row)):
             waiting.append((samples, call.submit(samples)))
             if len(waiting) >= AHEAD * workers:  # so that neither tasks nor results pile up
                 yield _first(call, waiting)
         while waiting:
             yield _first(call, waiting)
-    except (BrokenExecutor, CancelledError) as error:
+    except Exception as error:
+        if not _is_loss(error):
+            raise
         raise WorkerError(
             f"the workers of an executor must live until the call returns (got {error!r}); nothing "
             f"has changed: compile again with a new executor, or without one{_hint(runner)}"
@@ -74,7 +68,28 @@ def results(
             call.close([future for _, future in waiting])
 
 
-def _first(call: Travelling, waiting: deque[tuple[slice, Future[Any]]]) -> Any:
+def placed_rows(executor: Any, rows: list[Array]) -> tuple[list[Array], str, Callable[[], Any]]:
+    """The arrays where workers find them, a word for where that is, and how to end it."""
+    if (client := client_of(executor)) is not None:
+        found = [x if _is_repeated(x) else Spread.over(client, x) for x in rows]
+        return found, "with a cluster's workers", _nothing
+    if not isinstance(executor, ProcessPoolExecutor):
+        return rows, "in this process", _nothing
+    block = lend(executor, [x for x in rows if Mapped.of(x) is None])
+    own = iter(block.arrays)
+    found = [x if Mapped.of(x) else next(own) for x in rows]
+    return found, "in shared memory", block.close
+
+
+def _nothing() -> None:
+    """Arrays end with whoever holds them."""
+
+
+def _is_repeated(x: Array) -> bool:
+    return not x.strides[0]
+
+
+def _first(call: Travelling, waiting: deque[tuple[slice, Any]]) -> Any:
     """The result of the first task; those that ask for the program are given again, with it."""
     while isinstance(result := waiting[0][1].result(), Unknown):
         for k, (samples, future) in enumerate(waiting):
@@ -91,96 +106,13 @@ def _hint(runner: Runner) -> str:
     return f"; define {', '.join(own)} in a module, and before the executor starts" if own else ""
 
 
-class Unknown(NamedTuple):
-    """What a worker answers that does not know the program."""
+def _is_loss(error: Exception) -> bool:
+    """Whether it says that a worker, or what it was to compute, is gone."""
+    is_of_dask = type(error).__module__.startswith("distributed")
+    return is_of_dask or isinstance(error, BrokenExecutor | CancelledError)
 
 
-class Reference:
-    """A program, of which only the hash is pickled, or with `whole` all of it."""
-
-    def __init__(self, runner: Runner, whole: bool) -> None:
-        self.runner, self.whole = runner, whole
-
-    def __reduce__(self) -> Any:
-        return Pickled, (self.runner.key, self.runner._pickled if self.whole else None)
-
-
-class Pickled(NamedTuple):
-    """What comes out of a reference's pickle, in a worker."""
-
-    key: bytes
-    pickled: bytes | None
-
-    @property
-    def runner(self) -> Runner | None:
-        """The program, if it has come along or is known here."""
-        return known(*self)
-
-
-def task(
-    program: Reference | Pickled, work: Work, theta: Any, arrays: list[Any], batch: int
-) -> Any:
-    """One task, wherever an executor sends it."""
-    runner = program.runner
-    if runner is None:
-        return Unknown()
-    theta, *own = [x.array() if isinstance(x, Mapped) else x for x in (theta, *arrays)]
-    return work.run(runner, theta, own, batch)
-
-
-class Travelling:
-    """A call on its way to threads, or to workers that may be anywhere."""
-
-    def __init__(
-        self,
-        executor: Executor,
-        work: Work,
-        runner: Runner,
-        theta: Array,
-        arrays: Sequence[Array],
-    ) -> None:
-        self.executor, self.work, self.runner = executor, work, runner
-        self.theta: Any = theta
-        self.arrays: list[Any] = [*arrays]
-
-    def submit(self, samples: slice, whole: bool = False) -> Future[Any]:
-        """The task for some samples, with the `whole` program if it is to take that along."""
-        program, count = Reference(self.runner, whole), samples.stop - samples.start
-        arrays = [x[samples] for x in self.arrays]
-        return self.executor.submit(task, program, self.work, self.theta, arrays, count)
-
-    def close(self, left: list[Future[Any]]) -> None:
-        """Forget the tasks that are left, after an error or when somebody interrupts the call."""
-        for future in left:
-            future.cancel()
-
-
-class Lent(Travelling):
-    """A call on its way to processes of this machine, which map its arrays.
-
-    Tasks that are left are not cancelled, which CPython's pool might not survive (its clean-up
-    raises InvalidStateError, before 3.12): they end at once as their memory is gone.
-    """
-
-    def __init__(
-        self,
-        executor: Executor,
-        work: Work,
-        runner: Runner,
-        theta: Array,
-        arrays: Sequence[Array],
-    ) -> None:
-        super().__init__(executor, work, runner, theta, arrays)
-        executor.submit(int)  # a forked pool starts its workers now, before they inherit the memory
-        places = [Mapped.of(x) for x in (theta, *arrays)]
-        copied = [x for x, place in zip((theta, *arrays), places) if place is None]
-        self.block = Block(copied)
-        own = map(Mapped.of, self.block.arrays)
-        self.theta, *self.arrays = [place or next(own) for place in places]
-
-    def close(self, left: list[Future[Any]]) -> None:
-        self.block.close()
-
-
-def _kind(executor: Executor) -> type[Travelling]:
+def _kind(executor: Any) -> type[Travelling]:
+    if client_of(executor) is not None:
+        return OnCluster
     return Lent if isinstance(executor, ProcessPoolExecutor) else Travelling

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,20 @@ Groups = list[tuple[int, Samples]]  # a path and the samples that take it
 
 KEPT_GUESSES = 8  # batch sizes whose groups are remembered
 TRUSTED = 0.75  # of the samples; if fewer are still on their path, they are sorted first
+
+
+class UnknownPathError(ShapeError):
+    """A sample takes a path that is not recorded, where there is no function to record it."""
+
+    def __init__(self, sample: int, line: str) -> None:
+        super().__init__(
+            "samples must take one of the paths that this program had seen when it was pickled or "
+            f"saved (got sample {sample}, which leaves them at {line})"
+        )
+        self.sample, self.line = sample, line
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.sample, self.line)
 
 
 @dataclass(eq=False)
@@ -151,10 +165,7 @@ class Paths:
                 return known
             if self.recorder is None:
                 question = self.runners[path].graph.questions[len(told) - 1]
-                raise ShapeError(
-                    "samples must take one of the paths that this program had seen when it was "
-                    f"pickled or saved (got sample {sample}, which leaves them at {question.line})"
-                )
+                raise UnknownPathError(sample, question.line)
             if len(self.runners) >= self.recorder.most:
                 return None
             graph = self.recorder.graph(theta, arrays, sample, told)

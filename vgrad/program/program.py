@@ -16,7 +16,7 @@ from ..flat import Graph, Path
 from ..optim import Optimiser
 from ..progress import Report
 from ..trees import Tree, as_tree
-from . import checkpoint
+from . import blocks, checkpoint
 from .arrays import split, structured
 from .derivatives import Derivatives
 from .explain import explain
@@ -194,12 +194,10 @@ class Program(Derivatives, Parametrised, Generic[P]):
 
     def __call__(self, theta: Any, *arrays: Any, **named: Any) -> Any:
         """Every output for every sample, (B,) or (B, ...); a tuple if there are several."""
+        if blocks.are_blocks(arrays, named):
+            return blocks.outputs(self, theta, arrays, named)
         call = self.prepared(theta, arrays, named)
-        outputs = call.outputs()
-        if self._options.check_finite and not np.isfinite(outputs).all():
-            for part in call.parts():
-                check_outputs(part, part.outputs())
-        return structured(outputs, call.runner.output_shapes)
+        return structured(self._outputs(call), call.runner.output_shapes)
 
     @overload
     def value_and_grad(
@@ -219,8 +217,10 @@ class Program(Derivatives, Parametrised, Generic[P]):
                 f"aux must be True or False (got {aux!r}); an array for an argument of this name "
                 "must go by position"
             )
+        if blocks.are_blocks(arrays, named):
+            return blocks.value_and_grad(self, theta, arrays, named, aux)
         call = self.prepared(theta, arrays, named, scalar=True)
-        value, gradient, outputs = self._gradient(call, aux)
+        value, gradient, outputs = self._gradient(call, aux, self._divisor(call))
         if self.once is not None:
             more, part = self.once.value_and_grad(call.theta)
             value, gradient = value + more, gradient + part
@@ -230,6 +230,8 @@ class Program(Derivatives, Parametrised, Generic[P]):
 
     def input_grads(self, theta: Any, *arrays: Any, **named: Any) -> tuple[Array, ...]:
         """The gradient of output 0 to every input, per sample: one array for each argument."""
+        if blocks.are_blocks(arrays, named):
+            return blocks.input_grads(self, theta, arrays, named)
         call = self.prepared(theta, arrays, named, scalar=True)
         graph = call.runner.graph
         gradients = self._per_sample(call, "input_gradients", "inputs")
@@ -237,6 +239,8 @@ class Program(Derivatives, Parametrised, Generic[P]):
 
     def per_sample_grads(self, theta: Any, *arrays: Any, **named: Any) -> Array:
         """The gradient of output 0 to theta for every sample, (B, P)."""
+        if blocks.are_blocks(arrays, named):
+            return blocks.per_sample_grads(self, theta, arrays, named)  # type: ignore[no-any-return]
         call = self.prepared(theta, arrays, named, scalar=True)
         return self._per_sample(call, "parameter_gradients", "parameters").T
 
@@ -347,8 +351,16 @@ class Program(Derivatives, Parametrised, Generic[P]):
 
     __copy__ = __deepcopy__
 
-    def _gradient(self, call: AnyCall, aux: bool) -> tuple[float, Array, Array | None]:
-        divisor = self._divisor(call)
+    def _outputs(self, call: AnyCall) -> Array:
+        outputs = call.outputs()
+        if self._options.check_finite and not np.isfinite(outputs).all():
+            for part in call.parts():
+                check_outputs(part, part.outputs())
+        return outputs
+
+    def _gradient(
+        self, call: AnyCall, aux: bool, divisor: int
+    ) -> tuple[float, Array, Array | None]:
         total = call.gradient(divisor, aux)
         if self._options.check_finite and is_doubtful(call, *total):
             for part in call.parts():

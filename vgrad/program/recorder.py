@@ -112,7 +112,7 @@ class Recorder:
         told: Sequence[float] = (),
         alone: bool = False,
     ) -> SampleAnswers:
-        inputs = [float(x) for array in arrays for x in np.ravel(array[sample])]
+        inputs: Any = _Sample(arrays, sample)
         numbers = None if theta is None else theta.tolist()
         return SampleAnswers(numbers, inputs, told, self.single, alone)
 
@@ -120,6 +120,17 @@ class Recorder:
         tape = Tape(self.parameters, self.lines, self.complete, self.found, answers)
         tape.progress = Progress(self._report)
         return tape
+
+
+class _Sample:
+    """The numbers of one sample, read when the first of them is asked for."""
+
+    def __init__(self, arrays: Sequence[Array], sample: int) -> None:
+        self.arrays, self.sample = arrays, sample
+
+    def __iter__(self) -> Iterator[float]:
+        numbers = [float(x) for array in self.arrays for x in np.ravel(array[self.sample])]
+        yield from numbers
 
 
 def _require_same(graph: Graph, again: Graph) -> None:

@@ -11,7 +11,7 @@ from ..cached import cached_property
 from ..errors import ShapeError
 from ..flat import Graph
 from ..trees import Tree
-from .arrays import Batch, as_batch
+from .arrays import Axes, Batch, as_batch
 from .branched import BranchedCall, first_paths
 from .call import Call
 from .options import Options
@@ -101,7 +101,12 @@ class Recordings:
 
     def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
-        batch, names = self._batch(arrays, named)
+        return self._call(theta, *self._batch(arrays, named), scalar)
+
+    def _call(
+        self, theta: Any, batch: Batch, names: Names, scalar: bool, alone: bool = False
+    ) -> AnyCall:
+        """The call for a checked batch, by the executor or, if `alone`, without."""
         key = (batch.shapes, names) if names else batch.shapes
         paths = self.paths.get(key) or self._paths(theta, batch, names)
         runner = paths.runners[0]
@@ -114,7 +119,7 @@ class Recordings:
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
         doubts: list[Any] | None = [] if self._options.check_finite else None
         rows, size, _, shared = batch
-        executor = self._options.executor
+        executor = None if alone else self._options.executor
         if paths.branch:
             return BranchedCall(paths, theta, rows, size, executor, doubts, shared)
         return Call(runner, theta, rows, size, executor, doubts, shared=shared)
@@ -123,13 +128,18 @@ class Recordings:
         """The arguments of a call, checked, and the names of those that go by name."""
         if (placed := placed_in(arrays, named)) is not None:
             return placed.batch(self._options.in_axes, self._options.dtype)
+        arrays, names, axes = self._arguments(arrays, named)
+        return as_batch(arrays, self._options.dtype, axes), names
+
+    def _arguments(self, arrays: Any, named: Any) -> tuple[Any, Names, Axes | int | None]:
+        """All arguments of a call in order, the names of those that go by name, and their axes."""
         names: Names = ()
         if named:
             arrays, names = self._signature.bound(arrays, named)
         axes = self._options.in_axes
         if isinstance(axes, tuple):
             axes = self._signature.axes(axes, len(arrays), names)
-        return as_batch(arrays, self._options.dtype, axes), names
+        return arrays, names, axes
 
     def place(self, *arrays: Any, executor: Any = None, **named: Any) -> Placed:
         """Put the arrays of calls where an executor's workers find them, once for many calls.

@@ -45,13 +45,18 @@ class Block:
         if hasattr(os, "memfd_create"):
             number = os.memfd_create("vgrad")
             path = f"/proc/{os.getpid()}/fd/{number}"
-            self.close: Any = weakref.finalize(self, os.close, number)
+            self._end: Any = weakref.finalize(self, os.close, number)
         else:
             number, path = tempfile.mkstemp(prefix="vgrad-")
             os.close(number)
-            self.close = weakref.finalize(self, _unlink, path)
+            self._end = weakref.finalize(self, _unlink, path)
         os.truncate(path, max(1, total))
         self.arrays = [_copied(x, path, start) for x, start in zip(arrays, starts)]
+
+    def close(self) -> None:
+        """Let go of the memory; it is there as long as somebody has arrays in it."""
+        self._end()
+        self.arrays = []
 
 
 def _unlink(path: str) -> None:

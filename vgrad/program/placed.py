@@ -26,7 +26,7 @@ class Placed:
         axes: Axes | int | None,
         dtype: np.dtype[Any],
         where: str,
-        close: Callable[[], Any] = lambda: None,
+        close: Callable[[], Any],
     ) -> None:
         self._batch: Batch | None = batch
         self._names, self._axes, self._dtype = names, axes, dtype

@@ -206,6 +206,14 @@ def test_calls_that_take_arrays_in_memory_alone_say_so():
         compiled().hessian(THETA, da.from_array(X, 500), Y)
 
 
+def test_what_is_no_array_of_numbers():
+    program = compiled()
+    with pytest.raises(TypeError, match="array 0 must be a dask array .got a DelayedLeaf"):
+        program.value_and_grad(THETA, dask.delayed(X), Y)
+    with pytest.raises(TypeError, match="array 1 must hold real numbers .got an array of complex"):
+        program.value_and_grad(THETA, X, da.from_array(1j * Y, 500))
+
+
 def test_a_pool_of_threads_computes_blocks():
     from concurrent.futures import ThreadPoolExecutor
 

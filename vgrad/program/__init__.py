@@ -8,8 +8,9 @@ these files and back:
     arrays      are they numbers, and of one batch size? which do all samples share?
     recordings  the paths for their shapes, the first recorded when it first meets them
     (branched)  if the function branches: which samples take which path; one call for each path
-    call        which sweep runs, on floats, quick, careful or plain, on which part of the batch,
-                and where: here, or as tasks of an executor
+    call        which sweep runs, on floats, quick, careful or plain, on which part of the batch
+    (workers)   an executor's tasks, if it has one for a large batch
+    work        shard by shard, and totals added up in a tree
     runner      the graph and the four sweeps
     (compiler)  tiles, and in each a list of NumPy calls
     (floats)    or sample by sample, if there are few
@@ -20,6 +21,16 @@ for each. `branched` parts the samples of a call:
     samples  --where they were last-->  path 0: call, answers      all as the path has them? done
                                         path 1: call, answers      others: sorted by their answers,
                                         ...                        on known paths or on new ones
+
+What an executor gets depends on what it is:
+
+    workers     tasks in order, some under way, and workers that are lost
+    tasks       one call on its way to threads, to processes that map its arrays, or elsewhere
+    cluster     the same for the workers of a dask `Client`
+    mapped      arrays in shared memory or in files, which other processes find
+    placed      the arrays of many calls that stay with the workers
+    blas        one thread for the matrix products of a process that is one of many
+    blocks      dask arrays: a task for each block, and a tree of sums
 
 `derivatives` has the calls for Jacobians, Hessians and products with them: calls of graphs that are
 made of the recorded one. `parameters` knows theta and the nesting that it stands for.

@@ -198,6 +198,10 @@ def _moved(x: Any, i: int, axis: int | None) -> Any:
         return np.asarray(x)
     if not _is_dask(x):
         return np.moveaxis(np.asanyarray(x), axis, 0) if axis else np.asanyarray(x)
+    if not hasattr(x, "chunks"):
+        raise TypeError(
+            f"array {i} must be a dask array (got a {type(x).__name__}): give its .to_dask_array()"
+        )
     if x.dtype.kind not in "fiub":
         raise TypeError(f"array {i} must hold real numbers (got an array of {x.dtype})")
     if axis:

@@ -171,11 +171,11 @@ class Call(NamedTuple):
         work = Work(name, method, tile, SHARD * tile, options)
         per_sample = 2 * rows * runner.dtype.itemsize  # the parts', and the whole
         require_samples(batch, per_sample, "results")
-        workers = 1 if executor is None else workers_of(executor)
-        busy = min(-(-batch // work.shard), workers)
-        sweep.admit(min(tile, batch), wanted, busy, batch * per_sample)
         if executor is None or batch <= work.shard:
+            sweep.admit(min(tile, batch), wanted, 1, batch * per_sample)
             return work.run(runner, theta, arrays, batch)
+        busy = min(-(-batch // work.shard), workers_of(executor))
+        sweep.admit(min(tile, batch), wanted, busy, batch * per_sample)
         parts = results(executor, work, runner, theta, arrays, batch)
         return work.joined(parts, batch, runner.graph)
 

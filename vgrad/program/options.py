@@ -20,7 +20,7 @@ class Named(TypedDict, total=False):
     reduce: Literal["mean", "sum"]
     fuse: bool
     tile: int | None
-    executor: Executor | None
+    executor: Any
     dtype: Any
     check_finite: bool
     paths: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
@@ -56,7 +55,7 @@ def compile(
     reduce: Literal["mean", "sum"] = "mean",
     fuse: bool = True,
     tile: int | None = None,
-    executor: Executor | None = None,
+    executor: Any = None,
     dtype: Any = np.float64,
     check_finite: bool = False,
     paths: int = 64,
@@ -101,8 +100,12 @@ def compile(
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold, or more
     where calls would take too long. In a recurrence a few samples, `explain` says how many, run as
     Python on floats, unless a tile is given; last bits may differ from those of more samples. An
-    `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of two,
-    with the same results as without; no task may call the program, and so wait for itself.
+    `executor`, as of `concurrent.futures`, gets batches of more than two tiles, in tasks of as many
+    shards, of two tiles each, as keep its workers busy; no task may call the program, and so wait
+    for itself. Sums are added up in a tree that is the same for whoever runs them, so results are
+    those without it, to the bit where matrix products use one thread, as they do in the processes
+    of a pool. These map the arrays, which `place` can do once for many calls. A dask `Client` is an
+    executor, too. Of dask arrays each block is computed where it lies, see `Program`.
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, with
     5e8 times the rounding errors. `progress`, such as `print`, is called with a text on how far
@@ -166,6 +169,11 @@ class Program(Derivatives, Parametrised, Generic[P]):
     arrays that are ragged, not numeric, empty or of different batch sizes and for a theta of the
     wrong length, TraceError if the function cannot be recorded, and OutOfMemoryError if it would
     need more than three quarters of the machine's memory.
+
+    Dask arrays, in blocks along the batch, are taken by a call, `value_and_grad`, `input_grads` and
+    `per_sample_grads`. The gradient is computed at once: the sums of blocks, each computed where it
+    lies, are added up in a tree of tasks. What each sample has is a dask array again, of which
+    nothing is computed yet. Other arrays beside them are cut at the same places.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)

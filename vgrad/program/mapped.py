@@ -22,9 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import Array
+from ..arguments import Array, count
 
 ALIGNED = 64  # bytes
+READ: dict[str, int] = {"access": mmap.ACCESS_READ}
+if hasattr(mmap, "MAP_POPULATE"):  # all pages at once, in place of one by one when they are read
+    READ = {"flags": mmap.MAP_SHARED | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
 
 
 class Block:
@@ -70,12 +73,13 @@ def _row_wise(x: Array) -> Array:
 
 def _copied(x: Array, path: str, start: int) -> Array:
     rows = _row_wise(x)
-    if rows.size:
-        copy = np.memmap(path, x.dtype, "r+", start, rows.shape)
-        copy[...] = rows
-        copy.flags.writeable = False
-        return np.broadcast_to(copy, x.shape) if rows is not x else np.asarray(copy)
-    return x
+    if not rows.size:
+        return x
+    with open(path, "r+b") as file:  # which is quicker than to write to mapped memory
+        file.seek(start)
+        file.write(np.ascontiguousarray(rows).data)
+    copy = np.memmap(path, x.dtype, "r", start, rows.shape)
+    return np.broadcast_to(copy, x.shape) if rows is not x else np.asarray(copy)
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Mapped:
     def __getitem__(self, samples: Any) -> Mapped:
         """Some rows of it, from one to another."""
         a, b, _ = samples.indices(self.shape[0])
-        size = np.dtype(self.dtype).itemsize * int(np.prod(self.shape[1:]))
+        size = np.dtype(self.dtype).itemsize * count(self.shape[1:])
         start = self.start if self.is_repeated else self.start + a * size
         return replace(self, start=start, shape=(b - a, *self.shape[1:]))
 
@@ -124,7 +128,10 @@ class Mapped:
             if (status.st_dev, status.st_ino) != self.file:
                 raise FileNotFoundError(f"{self.path} is another file by now")
             shape = (1, *self.shape[1:]) if self.is_repeated else self.shape
-            found = np.asarray(np.memmap(file, self.dtype, "r", self.start, shape))
+            behind = self.start % mmap.ALLOCATIONGRANULARITY
+            size = behind + count(shape) * np.dtype(self.dtype).itemsize
+            pages = mmap.mmap(file.fileno(), size, offset=self.start - behind, **READ)
+            found = np.ndarray(shape, self.dtype, pages, behind)
         return np.broadcast_to(found, self.shape)
 
 

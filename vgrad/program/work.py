@@ -25,7 +25,7 @@ from .runner import Runner
 
 Total = tuple[float, Array, Array | None]  # a value, its gradient, and perhaps every output
 
-BLOCKS = 8  # at least so many tasks for each worker, if there are enough shards
+BLOCKS = 4  # at least so many tasks for each worker, if there are enough shards
 
 
 class Work(NamedTuple):

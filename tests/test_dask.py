@@ -14,6 +14,7 @@ from helpers import same_bits
 
 import vgrad
 from vgrad import ShapeError, nn
+from vgrad.program.cluster import parts_of
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -270,6 +271,8 @@ def test_a_client_whose_scheduler_was_restarted(client):
     program = compiled(tile=16, executor=client)
     data = program.place(X, Y)
     want = program.value_and_grad(THETA, data)
+    for x in data._batch.rows:
+        assert parts_of(x, client) is not None and parts_of(x[1:], client) is None
     client.restart()
     agree(program.value_and_grad(THETA, data), want)
     agree(program.value_and_grad(THETA, X, Y), want)

@@ -22,7 +22,7 @@ import vgrad
 from vgrad import WorkerError, nn
 from vgrad.program import mapped, runner, workers
 from vgrad.program.mapped import Block, Mapped
-from vgrad.program.work import Work, total_of
+from vgrad.program.work import BLOCKS, Work, total_of
 
 MODEL = nn.MLP(3, [5, 1], activation="tanh", rng=random.Random(0))
 THETA = np.array([p.data for p in MODEL.parameters()])
@@ -87,8 +87,8 @@ def test_blocks_are_a_power_of_two_of_shards_and_enough_for_all_workers():
             sizes = [x.stop - x.start for x in blocks]
             assert sum(sizes) == batch and blocks[0].start == 0
             assert {*sizes[:-1]} <= {16 << k for k in range(20)} and sizes[-1] <= max(sizes)
-            assert len(blocks) <= 16 * n
-            assert len(blocks) >= min(8 * n, -(-batch // 16))
+            assert len(blocks) <= 2 * BLOCKS * n
+            assert len(blocks) >= min(BLOCKS * n, -(-batch // 16))
     assert len(work.blocks(12345, 1, 100)) == -(-12345 // 64)
 
 
@@ -207,9 +207,9 @@ def test_memory_is_given_back_after_a_call_and_with_placed_data(pool):
     del data
     gc.collect()
     assert not open_files() and not mappings()
-    with program.place(X, Y):
+    with program.place(X, Y) as data:
         assert open_files()
-    assert not open_files() and not mappings()
+    assert repr(data) == "Placed(closed)" and not open_files() and not mappings()
 
 
 @on_linux

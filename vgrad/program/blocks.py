@@ -101,6 +101,12 @@ class Blocks:
     ) -> None:
         arrays, self.names, axes = program._arguments(arrays, named)
         each = axes if isinstance(axes, tuple) else (axes,) * len(arrays)
+        for i, x in enumerate(arrays):
+            if _is_dask(x) and type(x).__name__ != "Array":
+                raise TypeError(
+                    f"array {i} must be a dask array (got a {type(x).__name__}); a frame or series "
+                    "has .to_dask_array()"
+                )
         shared = tuple(i for i, x in enumerate(arrays) if each[i] is None or not np.ndim(x))
         self.program, self.scalar = program, scalar
         self.axes = tuple(None if i in shared else 0 for i in range(len(arrays)))
@@ -198,10 +204,6 @@ def _moved(x: Any, i: int, axis: int | None) -> Any:
         return np.asarray(x)
     if not _is_dask(x):
         return np.moveaxis(np.asanyarray(x), axis, 0) if axis else np.asanyarray(x)
-    if not hasattr(x, "chunks"):
-        raise TypeError(
-            f"array {i} must be a dask array (got a {type(x).__name__}): give its .to_dask_array()"
-        )
     if x.dtype.kind not in "fiub":
         raise TypeError(f"array {i} must hold real numbers (got an array of {x.dtype})")
     if axis:

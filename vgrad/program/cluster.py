@@ -29,10 +29,14 @@ def client_of(executor: Any) -> Any:
 
 
 class Parts:
-    """An array whose rows lie with a cluster's workers, some together."""
+    """An array whose rows lie with a cluster's workers, some together.
+
+    The array that NumPy makes of it knows it as its base.
+    """
 
     def __init__(self, client: Any, x: Array) -> None:
         self.client, self.x = client, x
+        self.__array_interface__ = x.__array_interface__
         self.rows = max(1, PART * len(x) // max(1, x.nbytes))
         self.futures: list[Any] = [None] * -(-len(x) // self.rows)
         self.refresh()
@@ -51,26 +55,10 @@ class Parts:
         return samples.start - before, samples.stop - before, self.futures[first:last]
 
 
-class Spread(np.ndarray[Any, Any]):
-    """An array of this process that knows of its parts."""
-
-    parts: Parts
-
-    @staticmethod
-    def over(client: Any, x: Array) -> Array:
-        """An array whose parts are with the workers."""
-        known = x.view(Spread)
-        known.parts = Parts(client, x)
-        return np.asarray(known)
-
-
 def parts_of(x: Array, client: Any) -> Parts | None:
     """The parts with this client's workers, of an array that has been placed there."""
-    known: Parts | None = getattr(x.base, "parts", None)
-    if known is None or known.client is not client:
-        return None
-    whole = (x.shape, x.strides) == (known.x.shape, known.x.strides)
-    return known if whole else None
+    parts = x.base
+    return parts if isinstance(parts, Parts) and parts.client is client else None
 
 
 class OnCluster(Travelling):

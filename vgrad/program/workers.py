@@ -18,7 +18,7 @@ import numpy as np
 from .. import ops
 from ..arguments import Array
 from ..errors import WorkerError
-from .cluster import OnCluster, Spread, client_of
+from .cluster import OnCluster, Parts, client_of
 from .mapped import Mapped
 from .runner import Runner
 from .tasks import Lent, Travelling, Unknown, lend
@@ -71,7 +71,7 @@ def results(
 def placed_rows(executor: Any, rows: list[Array]) -> tuple[list[Array], str, Callable[[], Any]]:
     """The arrays where workers find them, a word for where that is, and how to end it."""
     if (client := client_of(executor)) is not None:
-        found = [x if _is_repeated(x) else Spread.over(client, x) for x in rows]
+        found = [x if _is_repeated(x) else np.asarray(Parts(client, x)) for x in rows]
         return found, "with a cluster's workers", _nothing
     if not isinstance(executor, ProcessPoolExecutor):
         return rows, "in this process", _nothing

@@ -62,8 +62,8 @@ class Tape:
         # The thread that may just add a node; none if recording is more than that.
         self.writer = None if lines else self.thread
         self.refusal: TraceError | None = None  # the last one, if there was any
-        for value in self.parameters.first:
-            self.leaf(ops.parameter, value)
+        if self.parameters.first:
+            self._add_parameters(list(self.parameters.first))
 
     def record(self, code: int, x: int = -1, y: int = -1, z: int = -1) -> Node:
         """Add a node, and return it; `x`, `y` and `z` are the places of its parents. Hot path."""
@@ -139,6 +139,19 @@ class Tape:
         tape = Tape(parameters.given, *options)
         tape.progress = self.progress
         return tape
+
+    def _add_parameters(self, values: list[Value]) -> None:
+        """Add a leaf for each of these; it is `leaf` for all of them at once."""
+        zeros, none = np.zeros(len(values), np.int32), np.full(len(values), -1, np.int32)
+        start = self.extend(bytes([ops.parameter.code]) * len(values), zeros, none)
+        leaves = dict(enumerate(values, start))
+        self.index.update(zip(values, leaves))
+        self.leaves.update(leaves)
+        self.parameters.leaves.update(leaves)
+        self.value.update((place, value._number) for place, value in leaves.items())
+        known = self.parameters.labels
+        labels = ((place, known.get(x) or x.label) for place, x in leaves.items())
+        self.labels.update((place, label) for place, label in labels if label)
 
     def leaf(self, op: ops.Op, value: Value) -> int:
         """Add a leaf for `value`, as an input, a parameter or a constant."""
@@ -309,7 +322,7 @@ class Tape:
         self.parameters.check(parents, places, name, may_use_none=bool(self.answer_places))
         value = np.zeros(len(order) + 1)  # one more, for what is left out
         value[new[list(self.value)]] = list(self.value.values())
-        kept = [place for place in leaves if new[place] >= 0]
+        kept = [place for place, node in zip(leaves, new[list(leaves)].tolist()) if node >= 0]
         return Graph(
             op=np.frombuffer(self.op, np.uint8)[order],
             parents=new[parents],
@@ -350,7 +363,8 @@ class Tape:
 
 def _moved(texts: dict[int, str], new: NDArray[np.int32]) -> dict[int, str]:
     """Texts by place, as texts by node of the new graph."""
-    return {int(new[place]): text for place, text in texts.items() if new[place] >= 0}
+    nodes = new[list(texts)].tolist()
+    return {node: text for node, text in zip(nodes, texts.values()) if node >= 0}
 
 
 _new = object.__new__

@@ -18,9 +18,10 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -902,6 +903,111 @@ def compiling_outputs(args: argparse.Namespace) -> None:
     print(flush=True)
 
 
+# --- scale ---------------------------------------------------------------------------------------
+
+
+def scale(args: argparse.Namespace) -> None:
+    """Large programs, and more than one process."""
+    by_the_array(args)
+    print("(m) moons: value and gradient by two workers, each with one thread of BLAS")
+    with ExitStack() as stack:
+        executors = {
+            "processes": stack.enter_context(ProcessPoolExecutor(2, get_context("spawn"))),
+            "threads": stack.enter_context(ThreadPoolExecutor(2)),
+        }
+        (distributed,) = installed("distributed")
+        if distributed is not None:
+            executors["cluster"] = stack.enter_context(local_cluster(distributed))
+        for power in range(4, 3 + round(math.log10(args.batch))):
+            compare_executors(10**power, executors, args)
+
+
+def local_cluster(distributed: Any) -> Any:
+    """A client of two processes, with dask's own words left out."""
+    options = dict(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=None)
+    return distributed.Client(distributed.LocalCluster(**options, silence_logs=50))
+
+
+def compare_executors(
+    samples: int, executors: dict[str, Any], args: argparse.Namespace
+) -> dict[str, float]:
+    moons, peers = Moons(samples), []
+    model = vgrad.nn.MLP(2, [*SIZES, 1], rng=random.Random(1337))
+    for name, executor in {"one process": None, **executors}.items():
+        program = vgrad.compile(lambda x, y: vgrad.relu(1 - y * model(x)), model, executor=executor)
+        theta = program.theta()
+
+        def run(program: Any = program, theta: Any = theta, data: Any = None) -> float:
+            value, gradient = program.value_and_grad(theta, *(data or (moons.X, moons.y)))
+            return float(value + gradient.sum())
+
+        peers.append(Peer(name, run, slow=samples > args.batch))
+        if name in ("processes", "cluster"):
+            data = (program.place(moons.X, moons.y),)
+            peers.append(
+                Peer(f"{name}, placed", partial(run, data=data), slow=samples > args.batch)
+            )
+    return compare(f"    {samples:,} samples", peers, args)
+
+
+def by_the_array(args: argparse.Namespace) -> None:
+    """The same graph, recorded by loops over numbers and by arrays; and a GPT."""
+    print("(m) recording and compiling, per node: by loops over numbers, and by the array")
+    head = (
+        f"{'nodes':>12}{'recorded by loops':>20}{'by the array':>15}{'compiled':>12}{'memory':>13}"
+    )
+    print(f"  {'':<16}{head}")
+    for width in (16, 64, 256):
+        rng = np.random.default_rng(0)
+        w = np.array([vgrad.Value(x) for x in rng.normal(size=4 * width * width)])
+        weights = w.reshape(4, width, width)
+
+        def loops(x: Any, weights: Any = weights) -> Any:
+            for matrix in weights:
+                x = [vgrad.tanh(sum(a * b for a, b in zip(row, x))) for row in matrix]
+            return sum(x)
+
+        def arrays(x: Any, weights: Any = weights) -> Any:
+            for matrix in weights:
+                x = np.tanh(matrix @ x)
+            return x.sum()
+
+        records = [partial(vgrad.trace, f, (width,), parameters=[*w]) for f in (loops, arrays)]
+        print_recording(f"4 x {width} x {width}", records, args)
+    for sizes in (gpt.Sizes(28), gpt.Sizes(28, 32, 2, 4, 16)):
+        values = [vgrad.Value(0.0) for _ in range(sizes.parameters())]
+        n, model = sizes.block_size, gpt.build(sizes, values)
+        record = partial(vgrad.trace, partial(gpt.loss, model), (n + 1,), (n,), parameters=values)
+        print_recording(f"GPT of {sizes.n_embd} x {sizes.n_layer}", [record], args)
+    print(flush=True)
+
+
+def print_recording(
+    name: str, records: list[Callable[[], vgrad.Graph]], args: argparse.Namespace
+) -> None:
+    """A line: microseconds a node, by each way in turn, and bytes a node at the peak."""
+    times: list[list[float]] = [[] for _ in (*records, compile)]
+    for _ in range(args.slow_repeats):
+        for column, step in zip(times, records):
+            start = time.perf_counter()
+            graph = step()
+            column.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        plan(graph)
+        times[-1].append(time.perf_counter() - start)
+    *recorded, compiled = (f"{1e6 * statistics.median(x) / len(graph):.2f} µs" for x in times)
+    most = 1e6 * peak(lambda: plan(records[-1]())) / len(graph)
+    loops, arrays = recorded if len(recorded) == 2 else ("", *recorded)
+    print(
+        f"  {name:<16}{len(graph):>12,}{loops:>20}{arrays:>15}{compiled:>12}{most:>11.0f} B",
+        flush=True,
+    )
+
+
+def plan(graph: vgrad.Graph) -> None:
+    vgrad.compile(graph).explain(*[np.zeros((1, *shape)) for shape in graph.input_shapes])
+
+
 CASES = {
     "a": training,
     "b": large_batch,
@@ -915,6 +1021,7 @@ CASES = {
     "j": branches,
     "k": formulas,
     "l": derivatives,
+    "m": scale,
     "s": sequences,
 }
 
@@ -963,7 +1070,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch",
         type=positive,
         default=100_000,
-        help="samples in b, e (there ten times as well), i, j, k and, at most, l; up to 1,000, s",
+        help="samples in b, e (there ten times as well), i, j, k and, at most, l; up to 1,000, s; "
+        "up to a hundred times as many, m",
     )
     add("--captured", type=positive, default=100, help="samples in the captured graph of c")
     add("--nodes", type=positive, default=6, help="d goes up to ten to this power")

@@ -207,10 +207,12 @@ class Vector(Scalar):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         n, start = sizes.block_size, time.perf_counter()
-        graph = vgrad.trace(partial(loss, self.model), (n + 1,), (n,), parameters=self.parameters)
-        recorded = time.perf_counter()
-        self.program = vgrad.compile(graph)
-        self.program.explain(*self.padded([[0, 0]]))  # plans, which the first step would do
+        with Progress(lasting=False) as say:
+            fn, shapes = partial(loss, self.model), [(n + 1,), (n,)]
+            graph = vgrad.trace(fn, *shapes, parameters=self.parameters, progress=say)
+            recorded = time.perf_counter()
+            self.program = vgrad.compile(graph, progress=say)
+            self.program.explain(*self.padded([[0, 0]]))  # plans, which the first step would do
         seconds = f"{recorded - start:.1f} s, compiled in {time.perf_counter() - recorded:.1f} s"
         self.report = f"recorded {len(graph):,} nodes in {seconds}"
 

@@ -287,3 +287,27 @@ def test_nothing_is_said_of_what_is_quick():
     program = vgrad.compile(lambda x: W @ x, WEIGHTS, progress=said.append)
     program(program.theta(np.ones((1, 4))), np.ones((1, 4)))
     assert said == []
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_an_interrupt_at_any_stage_leaves_a_program_that_works(monkeypatch, k):
+    """As Ctrl-C would interrupt it: by what is told how far recording and compiling are."""
+    monkeypatch.setattr("vgrad.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("vgrad.progress.PAUSE", 0.0)
+    stages = []
+
+    def interrupt(text):
+        stages.append(text)
+        if len(stages) == k + 1:
+            raise KeyboardInterrupt
+
+    def f(x):
+        return (np.tanh(W @ x) @ W).sum()
+
+    program, x = vgrad.compile(f, WEIGHTS, progress=interrupt), np.ones((50, 4))
+    with pytest.raises(KeyboardInterrupt):
+        program.value_and_grad(np.ones(12), x)
+    assert len(stages) == k + 1
+    wanted = vgrad.compile(f, WEIGHTS).value_and_grad(np.ones(12), x)
+    value, gradient = program.value_and_grad(np.ones(12), x)
+    assert value == wanted[0] and (gradient == wanted[1]).all()

@@ -169,8 +169,8 @@ def cbrt(x: Any) -> Any:
     Its derivative is 1 / (3 * cbrt(x)**2), inf at 0.
 
     >>> import vgrad
-    >>> vgrad.cbrt(-27)
-    -3.0
+    >>> vgrad.cbrt(-8)
+    -2.0
     """
 
 

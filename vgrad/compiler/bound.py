@@ -49,8 +49,8 @@ class Bound:
         calls = _calls(plan, places, width, careful, dtype)
         self._shared = calls.values[SHARED]
         self._batch = calls.values[BATCHED].reshape(-1, width)
-        self._parameters = as_slice(layout.row[graph.parameters])
-        inputs = cut(layout.row[graph.inputs], graph.input_shapes)
+        self._parameters = as_slice(layout.row[plan.parameters])
+        inputs = cut(layout.row[plan.inputs], graph.input_shapes)
         self._inputs = [as_slice(places.values[x]) for x in inputs]
         objective, batched = layout.row[fused.outputs[:1]], fused.batched[fused.outputs]
         rows = layout.row[fused.outputs]
@@ -79,7 +79,7 @@ class Bound:
                 steps.append(watch.look)
         if wanted:
             self._bind_gradients(plan.kernels, calls, Rows(int(batched[0]), objective))
-            turned = calls.turned[SHARED][layout.row[graph.parameters]]
+            turned = calls.turned[SHARED][layout.row[plan.parameters]]
             self._signs: Any = np.where(turned, -1.0, 1.0) if turned.any() else 1.0
             self._gradient_rows = calls.grad_at[BATCHED]
             self._gradients = [as_slice(self._gradient_rows[x]) for x in inputs]
@@ -274,7 +274,7 @@ def _calls(plan: Plan, places: Places, width: int, careful: bool, dtype: np.dtyp
         calls.values[buffer][calls.value_at[buffer][ones]] = 1.0
         calls.is_constant[buffer][ones] = True
         calls.computed[buffer][ones] = True  # nobody asks for their gradients
-    calls.computed[SHARED][layout.row[plan.graph.parameters]] = True  # whose signs come last
+    calls.computed[SHARED][layout.row[plan.parameters]] = True  # whose signs come last
     return calls
 
 

@@ -100,18 +100,19 @@ def contract_sums(fused: Fused) -> Fused:
     inner, root = forest.inner, forest.root
     roots = np.unique(root[inner])
     is_root = named(roots, len(root))
-    fused = replace(
-        replaced(fused, root),
+    found: dict[str, Any] = dict(
         terms=forest.terms,
         picks=bool((fused.op[inner] == ops.where.code).any()),
         ordered=(ordered | fused.asked) & is_root,
         exact=~named(root[forest.bends], len(root)),
         one_sign=forest.one_sign,
     )
-    fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     zeros = forest.zeros & fused.asked[forest.edges.user]
-    zero = np.full(len(root), -1)
+    zero = np.full(len(root), -1, np.int32)
     zero[root[forest.edges.user[zeros]]] = forest.edges.used[zeros]
+    del forest, ordered, inner, is_root, zeros  # which take more memory than the graph
+    fused = replace(replaced(fused, root), **found)
+    fused.op[roots], fused.parents[roots] = CONTRACTION, -1
     return _with_zeros(fused, zero)
 
 
@@ -144,6 +145,7 @@ def _grown(fused: Fused, **columns: Any) -> Fused:
         op=np.pad(fused.op, (0, n), constant_values=CONTRACTION),
         parents=np.pad(fused.parents, ((0, n), (0, 0)), constant_values=-1),
         value=np.pad(fused.value, (0, n)),
+        number=np.append(fused.number, fused.number[-1] + 1 + np.arange(n, dtype=np.int32)),
         **longer,
     )
 

@@ -67,7 +67,10 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones."""
+    """A graph with contractions: the nodes of the `Graph`, then the node 1, then new ones.
+
+    Those that are gone may have been left out; `number` has what the others were called before.
+    """
 
     op: NDArray[np.uint8]  # (m,) op codes, CONTRACTION, or GONE: replaced by another node
     parents: Ints  # (m, 3) of nodes with an op; -1 elsewhere
@@ -84,6 +87,7 @@ class Fused:
     exact: Mask  # (m,) and which then give what the graph does, to the bit
     one_sign: Mask  # (m,) which contractions have terms that are all >= 0, or all <= 0
     stands: Ints  # (n + 1,) of the graph's nodes and the 1: which node stands for each
+    number: Ints  # (m,) the graph's own numbers of its nodes, n of the node 1, and then of new ones
     largest: Mask  # (m,) which contractions are not sums, but the largest of their terms
     asked: Mask  # (m,) which nodes a question depends on: no bit of them may change
     merged: bool = False  # whether nodes that were recorded apart are computed once
@@ -119,6 +123,7 @@ def unfused(graph: Graph, alone: bool, marks: dict[int, Ints] | None = None) -> 
         one_sign=np.zeros(len(graph) + 1, bool),
         largest=np.zeros(len(graph) + 1, bool),
         stands=np.arange(len(graph) + 1, dtype=np.int32),
+        number=np.arange(len(graph) + 1, dtype=np.int32),
         asked=asked(graph),
     )
 
@@ -148,12 +153,34 @@ def replaced(fused: Fused, by: Ints) -> Fused:
     some = np.flatnonzero(gone)
     if not len(some):
         return fused
-    parents, sources = fused.parents.copy(), fused.sources.copy()
-    users = np.flatnonzero(np.append(gone, False)[parents])
-    parents.reshape(-1)[users] = by[parents.reshape(-1)[users]]
+    parents = np.append(by, -1).astype(np.int32)[fused.parents]
     parents[some] = -1
-    sources[some] = 0
-    sources += np.bincount(by[some], fused.sources[some], len(by)).astype(sources.dtype)
+    sources = np.bincount(by, fused.sources, len(by)).astype(np.int32)
     op, outputs = np.where(gone, np.uint8(GONE), fused.op), by[fused.outputs]
     stands = by[fused.stands]
     return replace(fused, op=op, parents=parents, sources=sources, outputs=outputs, stands=stands)
+
+
+def without_gone(fused: Fused) -> Fused:
+    """The same without the nodes that are gone: of a large network, all but one in a hundred."""
+    kept = np.flatnonzero(fused.op != GONE)
+    new = np.full(len(fused.op) + 1, -1, np.int32)  # one more, for the parent -1
+    new[kept] = np.arange(len(kept), dtype=np.int32)
+    node, u, v, coef = fused.terms
+    stands = new[fused.stands]
+    one = int(new[fused.one])
+    return replace(
+        fused,
+        **{name: getattr(fused, name)[kept] for name in _OF_NODES},
+        parents=new[fused.parents[kept]],
+        outputs=new[fused.outputs],
+        one=one,
+        terms=Terms(new[node].astype(np.intp), new[u], new[v], coef),
+        stands=np.where(stands < 0, one, stands),  # 1 for what no output needs
+    )
+
+
+_OF_NODES = (
+    *("op", "value", "origin", "aims", "depth", "sources", "number"),
+    *("ordered", "exact", "one_sign", "largest", "asked"),
+)

@@ -125,7 +125,8 @@ class Kernel:
         sources = int(fused.sources[self.nodes].sum())
         head = self.level, self.name, self.title(fused.one), sources, self.flops
         read, exact = reads[reads >= 0], self.is_exact(fused)
-        return KernelSummary(*head, self.nodes, read, result, operands, exact)
+        nodes, read = fused.number[self.nodes], fused.number[read]
+        return KernelSummary(*head, nodes, read, result, operands, exact)
 
 
 def producers(first: Ints, made_by: Ints, size: int) -> list[Ints]:

@@ -49,10 +49,12 @@ def parted(whole: Forest) -> tuple[Forest, Mask]:
     same_buffer = fused.batched[node] == fused.batched[user]
     sums = ~several[node] | (alike & ~apart[node])
     fits = np.where(whole.is_sum[node], sums, ~ordered[user] | same_buffer)
-    return Forest(fused, edges, whole.joins & (fits | ~whole.is_sum[user])), ordered
+    joins = whole.joins & (fits | ~whole.is_sum[user])
+    del whole, node, user, sums, fits  # which take more memory than the graph
+    return Forest(fused, edges, joins), ordered
 
 
-def _is_rounded(fused: Fused, coef: Floats) -> Mask:
+def _is_rounded(fused: Fused, coef: Floats | Ints) -> Mask:
     """(m,) which nodes have roundings of their own, if `coef` multiplies them.
 
     A leaf has none, nor has a choice among numbers, a whole number as of floor, or a number times a
@@ -60,17 +62,30 @@ def _is_rounded(fused: Fused, coef: Floats) -> Mask:
     terms. Of the rows that `take` chooses among, where(k == 0, x, 0) and so on, one counts and the
     others are 0, so they never cancel: they pass for rounded.
     """
-    exact = by_code(lambda op: op.is_exact)[fused.op]
-    is_condition = by_code(lambda op: op.is_condition)[fused.op]
-    mantissa, _ = np.frexp(np.append(fused.value[:, None], coef[:, None], axis=1))
-    power, is_power = np.isin(np.abs(mantissa), (0.0, 0.5)).T  # of 0 and of powers of 2
-    keeps = is_condition | (fused.op == ops.sign.code) | ((fused.op == ops.const.code) & power)
-    x, y = fused.parents[:, 0], fused.parents[:, 1]
-    exact |= (fused.op == ops.mul.code) & (keeps[x] | keeps[y]) & is_power
-    exact |= (fused.op == ops.div.code) & (fused.op[y] == ops.const.code) & power[y]
-    exact |= (fused.op == ops.pow.code) & (fused.op[y] == ops.const.code) & (fused.value[y] == 1)
-    rounded: Mask = ~exact | ((fused.op == ops.where.code) & (fused.op[x] == ops.eq.code))
-    return rounded
+    op, (x, y, _) = fused.op, fused.parents.T
+    exact = by_code(lambda op: op.is_exact)[op]
+    constants = np.flatnonzero(op == ops.const.code)
+    power = named(constants[_are_powers(fused.value[constants])], len(op))
+    keeps = by_code(lambda op: op.is_condition or op is ops.sign)[op] | power
+    products, quotients, powers = (
+        np.flatnonzero(op == some.code) for some in (ops.mul, ops.div, ops.pow)
+    )
+    scaled = _are_powers(coef[products])
+    exact[products] |= (keeps[x[products]] | keeps[y[products]]) & scaled
+    exact[quotients] |= power[y[quotients]]
+    exponent = y[powers]
+    exact[powers] |= (op[exponent] == ops.const.code) & (fused.value[exponent] == 1)
+    choices = np.flatnonzero(op == ops.where.code)
+    exact[choices] &= op[x[choices]] != ops.eq.code
+    return ~exact
+
+
+def _are_powers(numbers: Floats | Ints) -> Mask:
+    """(n,) which of these are 0 or powers of 2; of int8, as 1 and -1 are, all."""
+    if numbers.dtype == np.int8:
+        return np.ones(len(numbers), bool)
+    mantissa, _ = np.frexp(numbers)
+    return np.isin(np.abs(mantissa), (0.0, 0.5))
 
 
 def _keeps_order(whole: Forest) -> Mask:

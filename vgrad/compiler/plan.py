@@ -30,7 +30,7 @@ from .fuse import (
     split_shared,
     unfused,
 )
-from .fused import traced_anew
+from .fused import traced_anew, without_gone
 from .kernels import Kernel
 from .layout import Layout, Places, undying
 from .levels import find_kinds, find_levels
@@ -58,6 +58,16 @@ class Plan:
     fused: Fused
     kernels: list[Kernel]
     layout: Layout
+
+    @cached_property
+    def inputs(self) -> Ints:
+        """The nodes of the graph's inputs, by their numbers here."""
+        return self.fused.stands[self.graph.inputs]
+
+    @cached_property
+    def parameters(self) -> Ints:
+        """The nodes of the graph's parameters, by their numbers here."""
+        return self.fused.stands[self.graph.parameters]
 
     @property
     def picks(self) -> bool:
@@ -119,7 +129,7 @@ class Plan:
         if wanted & KEEP:
             return undying(rows)
         watched, ones = self.layout.watched[BATCHED], self.layout.ones[BATCHED]
-        inputs, outputs = row[self.graph.inputs], self.fused.outputs
+        inputs, outputs = row[self.inputs], self.fused.outputs
         found = Lifetimes(rows, self.kernels, [Rows(BATCHED, watched)], wanted)
         found.lives(0, inputs, 0, 0)
         found.lives(0, np.array(ones), 0, EVER)
@@ -143,8 +153,8 @@ class Plan:
     def summary(self) -> SweepSummary:
         """The plan as `explain` and pictures show it."""
         kernels = [kernel.summary(self.fused) for kernel in self.kernels]
-        fused = self.fused
-        return SweepSummary(kernels, len(fused.op), fused.outputs, fused.stands[:-1])
+        number, outputs, stands = self.fused.number, self.fused.outputs, self.fused.stands[:-1]
+        return SweepSummary(kernels, int(number[-1]) + 1, number[outputs], number[stands])
 
 
 def compile_plan(
@@ -180,6 +190,7 @@ def compile_plan(
                        a product with 1. Here the neurons w0 * x0 + w1 * x1 + b0 * 1 and
                        w2 * x0 + w3 * x1 + b1 * 1; a lone addition stays as it is. Sums whose
                        terms may cancel are contractions by themselves, and keep their order.
+    without_gone       What is part of another node by now is left out of all arrays.
     join_maxima        Trees of maxima that only stop_gradient reads become one node. Here none.
     split_...          Terms that no input reaches, and those that would keep others from being a
                        matrix product, get contractions of their own. Here none.
@@ -217,7 +228,8 @@ def compile_plan(
     fused = drop_dead(merge_equal(fused) if merge else fused)
     fused = drop_guards(fused, graph) if marks is None else fused
     say(f"{many}: sums of products")
-    fused = join_maxima(contract_sums(fused))
+    fused = contract_sums(fused)
+    fused = join_maxima(fused if alone or marks else without_gone(fused))
     fused = split_residuals(split_mixed(split_shared(fused)))
     say(f"{many}: what runs together")
     kinds = find_kinds(fused)
@@ -225,7 +237,8 @@ def compile_plan(
     kernels = find_kernels(fused, kinds, levels)
     say(f"{many}: where numbers lie")
     largest = largest_exponent(dtype)
-    kernels, layout = lay_out(fused, kernels, graph.inputs, graph.parameters, largest)
+    leaves = fused.stands[graph.inputs], fused.stands[graph.parameters]
+    kernels, layout = lay_out(fused, kernels, *leaves, largest)
     for kernel in kernels:
         kernel.locate(fused, layout)
     return Plan(graph, fused, kernels, layout)

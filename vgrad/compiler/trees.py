@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ class Edges:
     user: Ints  # (e,) int32, as graphs have them: half the memory, and half the time to go through
     side: Ints  # (e,) which operand of the user it is
     used: Ints  # (e,)
-    weight: Floats  # (e,) what a sum, or a product with a constant, multiplies it with
+    # (e,) what a sum, or a product with a constant, multiplies it with; int8 if that is 1, 0 or -1
+    weight: Floats | Ints
 
 
 def edges_of(fused: Fused) -> Edges:
@@ -40,7 +42,7 @@ def edges_of(fused: Fused) -> Edges:
     place = np.flatnonzero(parents >= 0).astype(np.int32)
     user = place // ops.MAX_ARITY
     side = (place - ops.MAX_ARITY * user).astype(np.int8)
-    signs = np.zeros((256, ops.MAX_ARITY))
+    signs = np.zeros((256, ops.MAX_ARITY), np.int8)
     for op in ops.OPS:
         signs[op.code, : len(op.signs)] = op.signs
     code = fused.op[user]
@@ -52,7 +54,9 @@ def edges_of(fused: Fused) -> Edges:
         product, other = product[is_constant], other[is_constant]
         (low, high), size = COEFFICIENTS, np.abs(fused.value[other])
         scaled = (low <= size) & (size <= high)
-        weight[product[scaled]] = fused.value[other[scaled]]
+        if scaled.any():
+            weight = weight.astype(np.float64)
+            weight[product[scaled]] = fused.value[other[scaled]]
     return Edges(user, side, parents[place], weight)
 
 
@@ -130,7 +134,7 @@ class Forest:
         self.inner = named(node, m)
         self.above, self.side = np.arange(m, dtype=np.int32), np.zeros(m, np.int8)
         self.above[node], self.side[node] = edges.user[joins], edges.side[joins]
-        weight = np.ones(m)
+        weight: Any = np.ones(m, edges.weight.dtype)
         weight[node] = edges.weight[joins]
         self.root, self.coef = climb(self.above, weight, self.inner)
 
@@ -192,7 +196,8 @@ class Forest:
         products, user = self.products, self.edges.user[self.adds]
         u, v, _ = self.fused.parents[products].T
         # of eight bytes, as two of them multiply to keys
-        multiplied = Terms(self.root[products].astype(np.intp), u, v, self.coef[products])
+        root, coef = self.root[products].astype(np.intp), self.coef[products].astype(np.float64)
+        multiplied = Terms(root, u, v, coef)
         terms, own = self._read(self.adds).joined(multiplied), np.append(user, products)
         at = np.where(self._adds_two[own], own, self._place(own)[0])
         at = np.where(named(self.root[self.bends], len(self.root))[terms.node], own, at)
@@ -213,7 +218,7 @@ class Forest:
     def _read(self, some: Mask) -> Terms:
         """Some edges (e,), as terms of one factor."""
         user, used = self.edges.user[some], self.edges.used[some]
-        coef = self.coef[user] * self.edges.weight[some]
+        coef = (self.coef[user] * self.edges.weight[some]).astype(np.float64)
         root = self.root[user].astype(np.intp)
         return Terms(root, used, np.full_like(used, self.fused.one), coef)
 
@@ -226,7 +231,7 @@ class Forest:
     def _place(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The addition above each node, past what scales, negates or adds 0; its side there."""
         carried = self.inner & ~self._adds_two[self.above]
-        top: Ints = climb(self.above, np.ones(len(carried)), carried)[0][nodes]
+        top: Ints = climb(self.above, np.ones(len(carried), np.int8), carried)[0][nodes]
         side: Ints = np.where(self.inner[top], self.side[top], 0)
         at: Ints = self.above[top]
         return at, side
@@ -295,7 +300,7 @@ class Forest:
         return self.spread(np.flatnonzero((sides == 2) & self.is_sum))
 
 
-def climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
+def climb(above: Ints, weight: Floats | Ints, inner: Mask) -> tuple[Ints, Floats | Ints]:
     """(m,) for each inner node the first above it that is not, and what that multiplies it with.
 
     For any other node itself and 1. The loop does this for all of them, in rounds that double the
@@ -306,7 +311,7 @@ def climb(above: Ints, weight: Floats, inner: Mask) -> tuple[Ints, Floats]:
             root, coef = above[root], coef * weight[root]
     """
     root: Ints = np.where(inner, above, np.arange(len(above), dtype=above.dtype))
-    coef = np.where(inner, weight, 1.0)
+    coef = np.where(inner, weight, np.ones(1, weight.dtype))
     has_weights = bool((coef != 1).any())
     below = named(above[inner], len(above))  # nothing is below the others, so they can wait
     for node in (np.flatnonzero(inner & below), np.flatnonzero(inner & ~below)):

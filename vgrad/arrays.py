@@ -139,13 +139,11 @@ def _in_bulk(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dic
     if method == "__call__":
         lists = any(isinstance(x, list | tuple) for x in inputs)
         return NotImplemented if options or lists else bulk.each(op, inputs)
-    is_default = all(options.get(name) in (None, True, np._NoValue) for name in _RARE)
-    if method not in ("reduce", "accumulate") or op.arity != 2 or not is_default:
+    given = {name: x for name, x in options.items() if x is not None and x is not np._NoValue}
+    is_usual = given.keys() <= {"axis", "keepdims", "where"} and given.get("where", True) is True
+    if method not in ("reduce", "accumulate") or op.arity != 2 or not is_usual:
         return NotImplemented
     return _chained(bulk, op, inputs[0], method == "reduce", **options)
-
-
-_RARE = ("dtype", "out", "initial", "where")
 
 
 def _chained(
@@ -223,6 +221,7 @@ def _clipped(a: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> An
 
 def _dot(a: Any, b: Any, out: Any = None) -> Any:
     """np.dot, which is a @ b for vectors and matrices."""
+    a, b = _plain(a), _plain(b)
     if out is None and np.ndim(a) in (1, 2) and np.ndim(b) in (1, 2):
         found = _in_bulk(np.matmul, "__call__", (np.asarray(a), np.asarray(b)), {})
         if found is not NotImplemented:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ..arrays import array_of
+from ..arrays import OperandArray, array_of
 from ..engine import Value
 from .node import Node
 
@@ -122,7 +122,10 @@ class Bulk:
 
         Operands are arrays, or single numbers. The order is that in which NumPy goes through them.
         """
-        shapes = {x.shape for x in operands if isinstance(x, np.ndarray)}
+        arrays = [x for x in operands if isinstance(x, np.ndarray)]
+        if not all(type(x) in (np.ndarray, OperandArray) for x in arrays):
+            return NotImplemented  # masked arrays, say, of which the loop knows what they mean
+        shapes = {x.shape for x in arrays}
         try:
             shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
         except ValueError:
@@ -269,12 +272,18 @@ def _spread(places: Places, shape: tuple[int, ...]) -> Places:
 
 
 def _met(operands: Sequence[Any], order: Literal["C", "K"]) -> Iterator[Any]:
-    """The numbers of arrays in the order in which NumPy's loops go through them."""
+    """The numbers of arrays in the order in which NumPy's loops go through them.
+
+    That is "C" for sums of products, and "K" element by element, as they lie in memory.
+    """
     boxes = [
         x.view(np.ndarray) if isinstance(x, np.ndarray) else array_of([x], ()) for x in operands
     ]
-    for items in np.nditer(boxes, ["refs_ok"], order=order):
-        yield from (x[()] for x in (items if isinstance(items, tuple) else (items,)))
+    if order == "C":
+        boxes = [np.ascontiguousarray(x) for x in np.broadcast_arrays(*boxes)]
+    met: list[Any] = []
+    np.frompyfunc(lambda *xs: met.extend(xs), len(boxes), 1)(*boxes)
+    yield from met
 
 
 def _listed(x: Any) -> list[Any]:

@@ -204,14 +204,14 @@ class Vector(Scalar):
     that in large batches only; but sixteen took 8 s to record and to compile, and this one 0.8 s.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, executor: Any = None) -> None:
         super().__init__(sizes)
         n, start = sizes.block_size, time.perf_counter()
         with Progress(lasting=False) as say:
             fn, shapes = partial(loss, self.model), [(n + 1,), (n,)]
             graph = vgrad.trace(fn, *shapes, parameters=self.parameters, progress=say)
             recorded = time.perf_counter()
-            self.program = vgrad.compile(graph, progress=say)
+            self.program = vgrad.compile(graph, executor=executor, progress=say)
             self.program.explain(*self.padded([[0, 0]]))  # plans, which the first step would do
         seconds = f"{recorded - start:.1f} s, compiled in {time.perf_counter() - recorded:.1f} s"
         self.report = f"recorded {len(graph):,} nodes in {seconds}"

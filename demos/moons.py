@@ -101,12 +101,12 @@ class Scalar:
 class Vector:
     """Records the loss of one sample once, and replays it over the batch."""
 
-    def __init__(self, model: nn.MLP) -> None:
+    def __init__(self, model: nn.MLP, executor: Any = None) -> None:
         def loss(x: Any, y: Any) -> Any:
             score = model(x)
             return margin(score, y) + penalty(model), score
 
-        self.program = vgrad.compile(loss, parameters=model.parameters())
+        self.program = vgrad.compile(loss, parameters=model.parameters(), executor=executor)
         self.theta = self.program.theta()
 
     def step(self, X: np.ndarray, y: np.ndarray, optimiser: optim.Optimiser) -> Step:

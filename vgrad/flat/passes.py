@@ -6,6 +6,7 @@ many levels as nodes.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,21 +154,26 @@ def canonical_order(
     found.add(np.array(outputs[::-1], np.int32))
     by_level, flags = found.by_level, found.flags
     parents_of, level_of = parents.data, level.data  # quick to look one up in
-    order: list[NDArray[np.int32]] = []
+    order = array("i")
     while by_level:
-        places = _joined(by_level.pop())
-        order.append(places)
-        if len(places) >= WIDE:
-            found.add(parents[places, ::-1].reshape(-1))
-            continue
-        for place in places.tolist():
+        places = by_level.pop()
+        if len(places) >= WIDE or np.ndarray in map(type, places):
+            joined = _joined(places)
+            order.frombytes(joined.tobytes())
+            if len(joined) >= WIDE:
+                found.add(parents[joined, ::-1].reshape(-1))
+                continue
+            places = joined.tolist()
+        else:
+            order.extend(places)
+        for place in places:
             for k in (2, 1, 0):
                 parent = parents_of[place, k]
                 if not flags[parent]:  # `found.add` of one
                     flags[parent] = 1
                     by_level[level_of[parent]].append(parent)
-    order.append(np.array([place for place in given if not flags[place]], np.int32))
-    return np.concatenate(order)[::-1]
+    order.extend([place for place in given if not flags[place]])
+    return np.frombuffer(order, np.int32)[::-1]
 
 
 class _Found:
@@ -198,13 +204,15 @@ class _Found:
             order = np.argsort(narrow, kind="stable")
             places, level = places[order], level[order]
         for a, b in spans(level) if len(level) else ():
-            self.by_level[level[a]].append(places[a:b])
+            some = places[a:b]
+            if b - a < WIDE:
+                self.by_level[level[a]] += some.tolist()
+            else:
+                self.by_level[level[a]].append(some)
 
 
 def _joined(places: list[Any]) -> NDArray[np.int32]:
     """Places and arrays of them, as one array."""
-    if len(places) == 1:
-        return np.atleast_1d(np.asarray(places[0], np.int32))
-    if not any(isinstance(x, np.ndarray) for x in places):
+    if np.ndarray not in map(type, places):
         return np.array(places, np.int32)
     return np.concatenate([np.atleast_1d(np.asarray(x, np.int32)) for x in places])

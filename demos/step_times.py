@@ -75,7 +75,7 @@ WAYS = {"tree": Step.tree, "one scheduler": Step.star}
 
 
 def best(times: Callable[..., Any], step: Step) -> int:
-    """The least number of workers with which no other is quicker."""
+    """The number of workers whose step is the quickest; of several, the smallest."""
     return 1 + int(np.argmin(times(step, np.arange(1, min(step.batch, MOST) + 1))))
 
 

@@ -106,7 +106,7 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message, capsys, load)
 
 
 @pytest.mark.parametrize(
-    "name", ["moons", "neuron", "lecture", "accumulate", "gpt", "benchmark", "branches"]
+    "name", ["moons", "neuron", "lecture", "accumulate", "gpt", "benchmark", "branches", "scale"]
 )
 def test_help(name, capsys, load):
     with pytest.raises(SystemExit, match="0"):
@@ -426,3 +426,138 @@ def test_balls_find_their_places_through_their_bounces(tmp_path, here):
     ).groups()
     assert float(value) < 1e-12 and float(gradient) < 1e-12
     assert (tmp_path / "branches.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- scale ---------------------------------------------------------------------------------------
+
+# B, a, r, m, c, alpha, beta: as measured of the moons and of the GPT, for messages without latency,
+# slow ones, a batch of a few samples, and a scheduler that is quicker than its workers.
+STEPS = [
+    (200_000, 6e-5, 1.7e-7, 2696, 4e-3, 1e-4, 1.25e9),
+    (1024, 3e-4, 6e-5, 33_792, 4e-3, 1e-4, 1.25e9),
+    (1000, 0.0, 1e-3, 8, 1e-3, 0.0, 1e9),
+    (1000, 0.0, 1e-3, 10**6, 1e-3, 1e-2, 1e8),
+    (5, 1e-3, 1e-3, 800, 1e-4, 1e-3, 1e9),
+    (4096, 1e-3, 1e-4, 8000, 1e-6, 1e-5, 1e10),
+]
+WORKERS = [*range(1, 40), 64, 65, 100, 128, 1000, 1024]
+
+
+@pytest.mark.parametrize("numbers", STEPS)
+def test_simulated_steps_take_what_the_formulas_say(numbers, load):
+    """Roundings for the tree, in which rank 0 has as much to do as any.
+
+    With one scheduler up to one sample for each task, as the formula has all tasks as large as the
+    largest.
+    """
+    times = load("step_times")
+    step = times["Step"](*numbers)
+    for n in WORKERS:
+        assert times["simulated_tree"](step, n) == pytest.approx(step.tree(n), rel=1e-12)
+        for each in (1, 4, 7):
+            got, want = times["simulated_star"](step, n, each), step.star(n, each)
+            assert want * (1 - 1e-12) - each * step.sample <= got <= want * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("numbers", STEPS)
+def test_the_best_number_of_workers_is_that_of_the_simulation(numbers, load):
+    """Of the tree the same one; with one scheduler one that is within a sample of the quickest."""
+    times = load("step_times")
+    step = times["Step"](*numbers)
+    among = range(1, min(step.batch, 130) + 1)
+    for way, simulate in times["SIMULATED"].items():
+        found = [simulate(step, n) for n in among]
+        predicted = int(np.argmin(times["WAYS"][way](step, np.array(among))))
+        slack = 0.0 if way == "tree" else step.sample
+        assert found[predicted] <= min(found) * (1 + 1e-12) + slack
+        best = times["best"](times["WAYS"][way], step)
+        assert best == predicted + 1 or best > among[-1]
+
+
+def test_steps_by_hand(load):
+    """8 samples of 1 s, messages of 1 + 1 s; a scheduler that takes 2 + 1 s for each message."""
+    times = load("step_times")
+    step = times["Step"](8, 0.0, 1.0, 10, 4.0, 1.0, 10.0)
+    assert [step.tree(n) for n in (1, 2, 3, 4, 8)] == [8, 8, 11, 10, 13]
+    assert step.star(1) == 3 + 1 + 8 + 1 + 3  # sent, on its way, computed, on its way, taken
+    assert step.star(2) == 3 + 3 + 1 + 4 + 1 + 3
+    assert step.star(8) == 8 * 6  # the scheduler has no time to lose
+    assert step.star(1, 2) == 3 + 1 + 8 + 1 + 3  # its second task is there before it is needed
+    quick = step._replace(overhead=0.0, bytes=0)
+    assert quick.star(2, 2) == 4 + 2 and times["best"](times["WAYS"]["tree"], step) == 1
+
+
+def test_the_closed_forms_of_the_best_number(load):
+    """Within a factor of 2, as rounds of the tree are whole, for the moons and the GPT."""
+    times = load("step_times")
+    for numbers in STEPS[:2]:
+        step = times["Step"](*numbers)
+        whole = step.sample * step.batch
+        tree, star = whole * np.log(2) / 2 / step.message(), np.sqrt(whole / step.service())
+        for form, way in ((tree, "tree"), (star, "one scheduler")):
+            assert 0.5 < times["best"](times["WAYS"][way], step) / form < 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+def test_threads_that_sleep_take_no_less_than_the_formula_says(n, load):
+    """A sleep may be longer, but ends no earlier; 1% for clocks that tick."""
+    times = load("step_times")
+    step = times["Step"](40, 1e-3, 1e-3, 1000, 0.0, 4e-3, 1e6)
+    assert times["slept_tree"](step, n) > 0.99 * step.tree(n)
+
+
+def test_both_models_train_on_a_cluster(tmp_path, here):
+    """The gradients are those of one process to the bit, and theta and gradients alone move."""
+    pytest.importorskip("distributed")
+    options = ["--samples", 20_000, "--batch", 300, "--steps", 3, "--out", tmp_path]
+    output = here("scale", *options)
+    assert re.findall(r"gradient of one process: (\S+)", output) == ["0.0e+00"] * 4
+    rows = re.findall(r"^step \d loss (\S+), [\d,]+ samples a second, (\S+) kB", output, re.M)
+    assert len(rows) == 12
+    two_moons, two_gpt, one_moons, one_gpt = (rows[k : k + 3] for k in range(0, 12, 3))
+    assert [x for x, _ in two_moons] == [x for x, _ in one_moons]  # both start from the same theta
+    assert [x for x, _ in two_gpt] == [x for x, _ in one_gpt]
+    assert float(two_gpt[-1][0]) < float(two_gpt[0][0])
+    tasks = [int(x) for x in re.findall(r"^\d workers?, (\d+) tasks?:", output, re.M)]
+    bytes_each = [2 * 8 * parameters for parameters in (337, 337, 4224, 4224)]
+    for size, number, moved in zip(bytes_each, tasks, (one_moons, two_moons, one_gpt, two_gpt)):
+        assert [float(x) for _, x in moved] == [pytest.approx(number * size / 1e3, abs=0.05)] * 3
+    assert re.search(r"^best +\d+ +\d+ +\d+ +\d+$", output.replace(",", ""), re.M)
+    assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_check_says_how_far_simulations_are_from_predictions(load, capsys):
+    scale = load("scale")
+    step = scale["Step"](40, 1e-4, 1e-3, 100, 1e-3, 1e-3, 1e6)
+    scale["check"]("moons", step)
+    tree, star, slept = capsys.readouterr().out.splitlines()
+    for line, gap in ((tree, 1e-12), (star, 0.1)):
+        found, predicted, most = re.search(
+            r"with (\d+) .*predicted (\d+); .*within (\S+)", line
+        ).groups()
+        assert found == predicted and float(most) <= gap
+    assert re.search(r"ms by workers .*: 1: \S+ \(40.1\), 2: ", slept)
+
+
+def test_without_dask_the_demo_says_what_to_install(load, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SystemExit, match="2"):
+        load("scale")["main"]([])
+    printed = capsys.readouterr()
+    assert printed.err.endswith("dask must be installed: python -m pip install distributed\n")
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        (["--latency", "-1"], "must be finite, 0 or more (got -1.0)"),
+        (["--bandwidth", "0"], "must be above 0, finite (got 0.0)"),
+        (["--workers", "0"], "must be at least 1"),
+        (["--seed", "-1"], "must be from 0 to"),
+    ],
+)
+def test_networks_and_clusters_that_cannot_be(option, message, load, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        load("scale")["main"](option)
+    assert message in capsys.readouterr().err.splitlines()[-1]

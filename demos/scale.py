@@ -37,7 +37,7 @@ from vgrad import nn, optim
 
 SHOWN = [2**k for k in range(11)]  # workers, in the table
 SLEEPERS = [1, 2, 3, 4, 8]  # workers, as threads
-PROBES = 50  # tasks that do nothing
+PROBES = 20  # tasks that do nothing
 MANY = 50_000  # samples whose time says what one takes
 
 
@@ -169,10 +169,13 @@ def train(job: Job, client: Any, workers: int, steps: int) -> Run:
 
 def overhead_of(client: Any, theta: np.ndarray) -> float:
     """Seconds for a task that takes theta, does nothing and gives as many numbers back."""
-    start = time.perf_counter()
-    for future in [client.submit(np.positive, theta, pure=False) for _ in range(PROBES)]:
-        future.result()
-    return (time.perf_counter() - start) / PROBES
+    times = []
+    for _ in range(4):  # the quickest counts
+        start = time.perf_counter()
+        for future in [client.submit(np.positive, theta, pure=False) for _ in range(PROBES)]:
+            future.result()
+        times.append(time.perf_counter() - start)
+    return min(times) / PROBES
 
 
 # --- past these machines -------------------------------------------------------------------------
@@ -217,6 +220,7 @@ def report(job: Job, step: Step, runs: list[Run]) -> None:
     """What was measured, with what the formula says of it."""
     print(f"\n{job.name}: {1e6 * step.sample:.3g} us a sample, {1e6 * step.task:.3g} us a task")
     print(f"{step.bytes / 1e3:.1f} kB of theta, dask takes {1e3 * step.overhead:.2g} ms for a task")
+    print(f"no dask, 1 task: {1e3 * step.compute(1):.1f} ms a step, from the times of a sample")
     for run in sorted(runs):
         tasks, seconds = several(run.tasks, "task"), f"{1e3 * run.seconds:.1f} ms a step"
         who = several(run.workers, "worker")

@@ -135,7 +135,8 @@ def cluster(workers: int) -> Iterator[Any]:
             self.sent += bytes_of(args)
             return super().submit(fn, *args, **options)
 
-    sizes = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    # None for the dashboard's address would be dask's usual port, which warns where it is taken.
+    sizes = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
     with (
         distributed.LocalCluster(processes=True, **sizes) as local,
         Client(local, set_as_default=False) as client,

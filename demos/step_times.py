@@ -22,7 +22,7 @@ sends, or the worker that starts last:
 
 which for w = 1 is least near n = sqrt(r B / s). Left out are the adding up of gradients, workers
 that differ, cores and networks that others use, and that dask's client asks for results one after
-another: a real step is slower, with dask on two cores that were busy by up to 2.5 times.
+another: a real step is slower.
 """
 
 from __future__ import annotations

@@ -924,7 +924,7 @@ def scale(args: argparse.Namespace) -> None:
 
 def local_cluster(distributed: Any) -> Any:
     """A client of two processes, with dask's own words left out."""
-    options = dict(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=None)
+    options = dict(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=":0")
     return distributed.Client(distributed.LocalCluster(**options, silence_logs=50))
 
 

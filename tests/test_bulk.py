@@ -78,7 +78,10 @@ FUNCTIONS = {
     "sum of a transpose": lambda x, y, s: y.T.sum() + y.T.sum(axis=0),
     "sum backwards": lambda x, y, s: y[::-1].sum(axis=0) + y[:, ::-1].sum(axis=1)[0],
     "sum of every other": lambda x, y, s: y[:, ::2].sum(axis=1) + y[::2].sum(axis=0)[0],
-    "sum from": lambda x, y, s: np.add.reduce(y, axis=0, initial=2.0),
+    "sum from": lambda x, y, s: np.add.reduce(y, axis=0, initial=2.0) + y.sum(initial=1),
+    "sum from a number that counts": lambda x, y, s: y.sum(initial=s) + np.max(y, initial=True),
+    "sum of some": lambda x, y, s: y.sum(where=TABLE > 5, initial=1.0),
+    "Values backwards": lambda x, y, s: W[::-1, ::-1] * y[::-1, ::-1],
     "mean and variance": lambda x, y, s: [y.mean(axis=1), y.var(), y.std(axis=0)],
     "product": lambda x, y, s: [np.prod(y), y.prod(axis=0)],
     "running": lambda x, y, s: [np.cumsum(y), np.cumsum(y, axis=0), np.cumprod(y, axis=1)],
@@ -223,11 +226,17 @@ def test_dot_of_many_is_recorded_at_once(blocks):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: vgrad.dot([1.0], [1.0, 2.0]), r"of one length, .* \(got lengths of 1, 2, and 1"),
-        (lambda: vgrad.dot([[1.0], [2.0]], [1.0], [0.0]), r"and 1 starts for 2 sums"),
-        (lambda: vgrad.dot([[1.0], [2.0, 3.0]], [1.0]), r"lengths of 1, 2"),
-        (lambda: vgrad.dot([1.0, 2.0], [[1.0], [2.0, 3.0]]), r"lengths of 1, 2"),
-        (lambda: vgrad.dot([[1.0]], [[1.0]]), r"dot needs two sequences"),
+        (
+            lambda: vgrad.dot([1.0], [1.0, 2.0]),
+            r"of one length, .* \(got 1 numbers and 2 numbers\)",
+        ),
+        (
+            lambda: vgrad.dot([[1.0], [2.0]], [1.0], [0.0]),
+            r"got 2 rows of 1 and 1 numbers, 1 starts for 2 sums",
+        ),
+        (lambda: vgrad.dot([[1.0], [2.0, 3.0]], [1.0]), r"got 2 rows of 1 or 2 and 1 numbers"),
+        (lambda: vgrad.dot([1.0, 2.0], [[1.0], [2.0, 3.0]]), r"2 columns of 1 or 2\)"),
+        (lambda: vgrad.dot([[1.0]], [[1.0]]), r"for two matrices use @"),
         (lambda: vgrad.dot([1.0, [2.0]], [1.0, 2.0]), r"no sequences within"),
         (lambda: vgrad.dot(1.0, [1.0]), "dot takes a sequence"),
         (lambda: vgrad.sum([[1.0], [2.0]]), "sum takes a sequence .* no sequences within"),
@@ -245,6 +254,26 @@ def test_shapes_that_do_not_fit_are_numpys_errors(step):
         step(np.ones(20), np.ones(21))
     with pytest.raises(known.type):
         vgrad.trace(lambda x, y: step(x, y), (20,), (21,))
+
+
+def test_what_a_sum_begins_with_counts():
+    """Also 1, which equals True, and so the default of another option of NumPy's."""
+    x = np.arange(12.0)
+    for fn in (np.sum, np.prod, np.min, np.max):
+        for first in (1, 1.0, True, 30):
+            f = vgrad.compile(lambda x, fn=fn, first=first: fn(x, initial=first), parameters=[])
+            assert f([], x[None]) == fn(x, initial=first)
+
+
+def test_a_mask_is_refused_for_many_numbers_too():
+    masked = np.ma.array(np.ones(9), mask=[0] + [1] * 8)
+    for step in (
+        lambda x: x * masked,
+        lambda x: vgrad.maximum(x, masked),
+        lambda x: np.dot(x, masked),
+    ):
+        with pytest.raises(TypeError, match="without a mask"):
+            vgrad.trace(step, (9,))
 
 
 def test_nodes_of_another_call_and_thread_are_refused():

@@ -44,7 +44,7 @@ def results(executor: Executor | None, fuse: bool = True) -> list[np.ndarray]:
 def dask_cluster() -> Iterator[Executor]:
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as it,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as it,
         distributed.Client(it) as client,
     ):
         yield client.get_executor()

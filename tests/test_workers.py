@@ -309,7 +309,7 @@ def test_placed_data_says_what_it_is_and_what_it_must_be(pool):
     for arrays, named in (((data, Y), {}), ((X,), {"y": data}), ((data,), {"y": Y})):
         with pytest.raises(TypeError, match="the only argument after theta"):
             program(THETA, *arrays, **named)
-    with pytest.raises(ValueError, match="same dtype and in_axes .got float64 and 0 for float32"):
+    with pytest.raises(ValueError, match="same dtype and in_axes .got data of dtype float64"):
         compiled(dtype=np.float32)(THETA, data)
     want = program.value_and_grad(THETA, X, Y)
     for executor in (None, pool):
@@ -317,7 +317,7 @@ def test_placed_data_says_what_it_is_and_what_it_must_be(pool):
     data.close()
     data.close()
     assert repr(data) == "Placed(closed)"
-    with pytest.raises(ValueError, match="must be open in a call .got one that is closed"):
+    with pytest.raises(ValueError, match="must not be closed yet .got data whose memory"):
         program(THETA, data)
 
 
@@ -405,3 +405,19 @@ def test_an_interrupt_for_the_whole_group_ends_the_call_and_the_program(method, 
         assert output == "interrupted\n" and process.returncode == 0
     finally:
         process.kill()
+
+
+def test_calls_run_where_their_data_is_placed(pool):
+    """Also those of a program that has no executor of its own."""
+    ran = []
+    program, X = vgrad.compile(lambda x: x * x, parameters=[], tile=4), np.arange(100.0)
+
+    class Counting:
+        def submit(self, *args):
+            ran.append(args)
+            return pool.submit(*args)
+
+    data = program.place(X, executor=Counting())
+    assert (program([], data) == X * X).all() and len(ran) > 1
+    with pytest.raises(TypeError, match="executor must have a method submit"):
+        program.place(X, executor=3)

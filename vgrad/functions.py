@@ -160,10 +160,16 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     starts = _as_list("dot", start) if _is_sequence(start) else [start] * many
     lengths = sorted({len(row) for row in (*left, *right)})
     if (has_rows and has_columns) or len(lengths) > 1 or len(starts) != many:
+        got = " and ".join(
+            f"{len(rows)} {word} of {' or '.join(map(str, sorted({*map(len, rows)})))}"
+            if is_matrix
+            else f"{len(rows[0])} numbers"
+            for rows, is_matrix, word in ((left, has_rows, "rows"), (right, has_columns, "columns"))
+        )
+        got += f", {len(starts)} starts for {many} sums" * (len(starts) != many)
         raise ShapeError(
             "dot needs two sequences of one length, or one of them and a matrix, and one start, or "
-            f"one for each sum (got lengths of {', '.join(map(str, lengths))}, and {len(starts)} "
-            f"starts for {many} sums)"
+            f"one for each sum (got {got}); for two matrices use @"
         )
     bulk = bulk_of((*left[0][:1], *right[0][:1]))
     found = NotImplemented if bulk is None else bulk.dot(left, right, starts)

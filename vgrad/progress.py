@@ -15,11 +15,14 @@ class Progress:
     """Calls `report`, if there is one, with what is being done, once work has taken a second."""
 
     def __init__(self, report: Report | None = None) -> None:
+        if report is not None and not callable(report):
+            raise TypeError(f"progress must be a function of a text (got {report!r})")
         self._report = report
-        self._next = perf_counter() + PATIENCE
+        self._begins = perf_counter() + PATIENCE
+        self._next = self._begins
 
     def __call__(self, text: str) -> None:
-        if self._report is not None and perf_counter() >= self._next:
+        if self._report is not None and perf_counter() >= self._begins:
             self._report(text)
 
     def often(self, text: Callable[[], str]) -> None:

@@ -265,7 +265,7 @@ def _of_block(common: Any, method: str, shapes: list[Shape], *arrays: Array) -> 
     if not sizes[0]:
         return [np.empty((0, *shape), dtype) for shape in shapes]
     batch = as_batch(arrays, dtype, axes)
-    call = program._call(theta, batch, names, scalar, alone=True)
+    call = program._call(theta, batch, names, scalar)
     try:
         return METHODS[method](program, call)
     except UnknownPathError as error:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 
 from .. import ops
-from ..progress import Report
+from ..progress import Progress, Report
 
 
 class Named(TypedDict, total=False):
@@ -50,12 +50,8 @@ class Options(NamedTuple):
         tile, executor, paths = self.tile, self.executor, self.paths
         if tile is not None and not ops.is_count(tile):
             raise ValueError(f"tile must be a number of samples, 1 or more (got {tile!r})")
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(
-                f"executor must have a method submit, as executors do (got {executor!r})"
-            )
-        if self.progress is not None and not callable(self.progress):
-            raise TypeError(f"progress must be a function of a text (got {self.progress!r})")
+        as_executor(executor)
+        Progress(self.progress)  # which raises TypeError for what is none
         if not ops.is_count(paths):
             raise ValueError(f"paths must be how many to record, 1 or more (got {paths!r})")
         return self._replace(
@@ -72,6 +68,13 @@ class Options(NamedTuple):
     def of_once(self) -> Options:
         """Those for the term that is added once, which has no arguments."""
         return self._replace(executor=None, reduce="sum", in_axes=0)
+
+
+def as_executor(executor: Any) -> Any:
+    """An executor, or None; raises TypeError for anything else."""
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor must have a method submit, as executors do (got {executor!r})")
+    return executor
 
 
 def _as_axes(axes: Any) -> int | tuple[int | None, ...] | None:

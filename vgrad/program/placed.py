@@ -27,10 +27,12 @@ class Placed:
         dtype: np.dtype[Any],
         where: str,
         close: Callable[[], Any],
+        executor: Any,
     ) -> None:
         self._batch: Batch | None = batch
         self._names, self._axes, self._dtype = names, axes, dtype
         self._where, self._close = where, close
+        self.executor = executor  # which computes the calls that take the data
 
     def __repr__(self) -> str:
         if self._batch is None:
@@ -42,11 +44,15 @@ class Placed:
     def batch(self, axes: Axes | int | None, dtype: np.dtype[Any]) -> tuple[Batch, Names]:
         """The arguments of a call; raises ValueError if they are closed, or of other options."""
         if self._batch is None:
-            raise ValueError("data must be open in a call (got one that is closed): place it again")
+            raise ValueError(
+                "placed data must not be closed yet (got data whose memory was given back); place "
+                "the arrays again"
+            )
         if (axes, dtype) != (self._axes, self._dtype):
             raise ValueError(
-                "data must be placed by a program with the same dtype and in_axes (got "
-                f"{self._dtype} and {self._axes} for {dtype} and {axes})"
+                "data must be placed by a program with the same dtype and in_axes (got data of "
+                f"dtype {self._dtype} and in_axes={self._axes}, in a call of dtype {dtype} and "
+                f"in_axes={axes}); place it by this program"
             )
         return self._batch, self._names
 

@@ -14,7 +14,7 @@ from ..trees import Tree
 from .arrays import Axes, Batch, as_batch
 from .branched import BranchedCall, first_paths
 from .call import Call
-from .options import Options
+from .options import Options, as_executor
 from .paths import Paths
 from .placed import Placed, placed_in
 from .recorder import ProcessLock, Recorder
@@ -101,12 +101,14 @@ class Recordings:
 
     def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
-        return self._call(theta, *self._batch(arrays, named), scalar)
+        placed = placed_in(arrays, named)
+        executor = self._options.executor if placed is None else placed.executor
+        return self._call(theta, *self._batch(arrays, named), scalar, executor)
 
     def _call(
-        self, theta: Any, batch: Batch, names: Names, scalar: bool, alone: bool = False
+        self, theta: Any, batch: Batch, names: Names, scalar: bool, executor: Any = None
     ) -> AnyCall:
-        """The call for a checked batch, by the executor or, if `alone`, without."""
+        """The call for a checked batch, by the tasks of an executor if there is one."""
         key = (batch.shapes, names) if names else batch.shapes
         paths = self.paths.get(key) or self._paths(theta, batch, names)
         runner = paths.runners[0]
@@ -119,7 +121,6 @@ class Recordings:
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
         doubts: list[Any] | None = [] if self._options.check_finite else None
         rows, size, _, shared = batch
-        executor = None if alone else self._options.executor
         if paths.branch:
             return BranchedCall(paths, theta, rows, size, executor, doubts, shared)
         return Call(runner, theta, rows, size, executor, doubts, shared=shared)
@@ -144,7 +145,8 @@ class Recordings:
     def place(self, *arrays: Any, executor: Any = None, **named: Any) -> Placed:
         """Put the arrays of calls where an executor's workers find them, once for many calls.
 
-        Calls take the result in place of the arrays. By default it is the program's executor. For
+        Calls take the result in place of the arrays, and run there. By default it is the program's
+        executor. For
         processes of this machine it is shared memory, for a dask `Client` parts of the arrays that
         its workers keep; threads share them anyway. It is given back when nobody holds the result,
         by its `close()`, or at the end of a `with` block. What is placed is as it was then: changes
@@ -158,11 +160,11 @@ class Recordings:
         >>> program([], data)
         array([3., 8.])
         """
-        executor = self._options.executor if executor is None else executor
+        executor = self._options.executor if executor is None else as_executor(executor)
         batch, names = self._batch(arrays, named)
         rows, where, close = placed_rows(executor, batch.rows)
         options = self._options.in_axes, self._options.dtype
-        return Placed(batch._replace(rows=rows), names, *options, where, close)
+        return Placed(batch._replace(rows=rows), names, *options, where, close, executor)
 
     def _met(self, arrays: Any, named: Any = None) -> None:
         self._paths(None, *self._batch(arrays, named))

@@ -69,13 +69,22 @@ def results(
 
 
 def placed_rows(executor: Any, rows: list[Array]) -> tuple[list[Array], str, Callable[[], Any]]:
-    """The arrays where workers find them, a word for where that is, and how to end it."""
+    """The arrays where workers find them, a word for where that is, and how to end it.
+
+    Raises WorkerError if the workers are gone.
+    """
     if (client := client_of(executor)) is not None:
         found = [x if _is_repeated(x) else np.asarray(Parts(client, x)) for x in rows]
         return found, "with a cluster's workers", _nothing
     if not isinstance(executor, ProcessPoolExecutor):
         return rows, "in this process", _nothing
-    block = lend(executor, [x for x in rows if Mapped.of(x) is None])
+    try:
+        block = lend(executor, [x for x in rows if Mapped.of(x) is None])
+    except (BrokenExecutor, RuntimeError) as error:
+        raise WorkerError(
+            f"the workers of an executor must live where data is placed (got {error!r}); make a "
+            "new executor"
+        ) from error
     own = iter(block.arrays)
     found = [x if Mapped.of(x) else next(own) for x in rows]
     return found, "in shared memory", block.close
@@ -109,7 +118,8 @@ def _hint(runner: Runner) -> str:
 def _is_loss(error: Exception) -> bool:
     """Whether it says that a worker, or what it was to compute, is gone."""
     is_of_dask = type(error).__module__.startswith("distributed")
-    return is_of_dask or isinstance(error, BrokenExecutor | CancelledError)
+    is_shut_down = isinstance(error, RuntimeError) and "shutdown" in str(error)
+    return is_of_dask or is_shut_down or isinstance(error, BrokenExecutor | CancelledError)
 
 
 def _kind(executor: Any) -> type[Travelling]:

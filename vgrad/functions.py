@@ -120,7 +120,7 @@ def sum(xs: Iterable[Single] | Array) -> Any: ...
 def sum(xs: Iterable[Any]) -> Any:
     """The sum of a sequence of numbers, from the first to the last; 0.0 of none.
 
-    In a function that is recorded it takes a tenth of the time of a loop, and records the same.
+    In a function that is recorded it records what a loop does, in a fraction of the time.
     Raises ShapeError for more than one axis.
 
     >>> import vgrad
@@ -139,8 +139,8 @@ def sum(xs: Iterable[Any]) -> Any:
 def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     """`start` plus the products of two sequences of numbers, from the first pair to the last.
 
-    It is `for x, y in zip(xs, ys): start = start + x * y`, which takes a tenth of the time so in a
-    function that is recorded, and records the same. One of the two may be a matrix, as for
+    It is `for x, y in zip(xs, ys): start = start + x * y`; in a function that is recorded it records
+    the same, in a fraction of the time. One of the two may be a matrix, as for
     `np.dot`: with rows of numbers as `xs` the result is a list, with the sum for each row; with
     rows as `ys` it has the sum for each column. Then `start` is one number, or one for each sum.
 

@@ -208,9 +208,9 @@ _known: OrderedDict[bytes, Runner] = OrderedDict()
 
 def known(key: bytes, pickled: bytes | None = None) -> Runner | None:
     """The runner whose pickle has this hash, if it came here lately, or comes now."""
-    if key not in _known and pickled is not None:
-        _known.setdefault(key, Runner(*pickle.loads(pickled)))
     runner = _known.get(key)
+    if runner is None and pickled is not None:
+        runner = _known.setdefault(key, Runner(*pickle.loads(pickled)))
     with suppress(KeyError):  # other threads may be here
         _known.move_to_end(key)
         while len(_known) > KNOWN:

@@ -139,10 +139,10 @@ def sum(xs: Iterable[Any]) -> Any:
 def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     """`start` plus the products of two sequences of numbers, from the first pair to the last.
 
-    It is `for x, y in zip(xs, ys): start = start + x * y`; in a function that is recorded it records
-    the same, in a fraction of the time. One of the two may be a matrix, as for
-    `np.dot`: with rows of numbers as `xs` the result is a list, with the sum for each row; with
-    rows as `ys` it has the sum for each column. Then `start` is one number, or one for each sum.
+    It is `for x, y in zip(xs, ys): start = start + x * y`; in a function that is recorded it
+    records the same, in a fraction of the time. One of the two may be a matrix, as for `np.dot`:
+    with rows of numbers as `xs` the result is a list, with the sum for each row; with rows as `ys`
+    it has the sum for each column. Then `start` is one number, or one for each sum.
 
     >>> import vgrad
     >>> w = vgrad.Value(2.0)

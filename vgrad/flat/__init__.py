@@ -1,7 +1,8 @@
 """The same graph as arrays: the vector engine, before anything makes it quick.
 
 A function is called once on nodes in place of numbers, and a tape records every op on them
-(`recording`, `tape`, `parameters`; `refusals` says what cannot be recorded). What it asks about a
+(`recording`, `node`, `tape`, `parameters`; `refusals` says what cannot be recorded). Ops on whole
+arrays are recorded in one go (`bulk`), as the nodes that a loop would record. What it asks about a
 number, as by `if`, is answered by the numbers of one sample (`questions`), so that the graph is the
 path which that sample takes; in a pure function, by all answers in turn (`ways`). Whatever the
 outputs need becomes a `Graph`: op codes, parent indices, constants, levels. A DAG of `Value`s

@@ -229,7 +229,9 @@ def compile_plan(
     fused = drop_guards(fused, graph) if marks is None else fused
     say(f"{many}: sums of products")
     fused = contract_sums(fused)
-    fused = join_maxima(fused if alone or marks else without_gone(fused))
+    if not alone and marks is None:  # others go by the graph's own numbers of nodes
+        fused = without_gone(fused)
+    fused = join_maxima(fused)
     fused = split_residuals(split_mixed(split_shared(fused)))
     say(f"{many}: what runs together")
     kinds = find_kinds(fused)

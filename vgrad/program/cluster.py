@@ -7,7 +7,6 @@ too, so that parts of a worker that died are sent again by the next call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,24 +65,16 @@ class OnCluster(Travelling):
 
     most = 1 << 22  # bytes, as dask warns of tasks larger than 10 MB
 
-    def __init__(
-        self,
-        executor: Any,
-        work: Work,
-        runner: Runner,
-        theta: Array,
-        arrays: Sequence[Array],
-    ) -> None:
-        super().__init__(executor, work, runner, theta, arrays)
-        self.client = client_of(executor)
-        self.program = program_on(self.client, runner)
-        if theta.nbytes > SMALL:
-            self.theta = self.client.submit(_same, theta, pure=False)
-        for k, x in enumerate(arrays):
-            parts = parts_of(x, self.client)
-            if parts is not None:
-                parts.refresh()
-                self.arrays[k] = parts
+    def __post_init__(self) -> None:
+        self.client = client_of(self.executor)
+        self.program = program_on(self.client, self.runner)
+        if self.theta.nbytes > SMALL:
+            self.theta = self.client.submit(_same, self.theta, pure=False)
+        parts = [parts_of(x, self.client) for x in self.arrays]
+        for own in parts:
+            if own is not None:
+                own.refresh()
+        self.arrays = [x if own is None else own for x, own in zip(self.arrays, parts)]
 
     @staticmethod
     def workers(executor: Any) -> int:

@@ -75,6 +75,8 @@ class Placed:
 
 def placed_in(arrays: Sequence[Any], named: Any) -> Placed | None:
     """The placed data among the arrays of a call; raises TypeError if there are others beside."""
+    if not named and not any([type(x) is Placed for x in arrays]):  # hot path: the usual
+        return None
     found = [x for x in (*arrays, *(named or {}).values()) if isinstance(x, Placed)]
     if found and (len(arrays) != 1 or named):
         raise TypeError(

@@ -101,9 +101,8 @@ class Recordings:
 
     def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
         """The call for these arrays, checked; if `scalar`, the objective must be one number."""
-        placed = placed_in(arrays, named)
-        executor = self._options.executor if placed is None else placed.executor
-        return self._call(theta, *self._batch(arrays, named), scalar, executor)
+        batch, names, executor = self._located(arrays, named)
+        return self._call(theta, batch, names, scalar, executor)
 
     def _call(
         self, theta: Any, batch: Batch, names: Names, scalar: bool, executor: Any = None
@@ -125,10 +124,18 @@ class Recordings:
             return BranchedCall(paths, theta, rows, size, executor, doubts, shared)
         return Call(runner, theta, rows, size, executor, doubts, shared=shared)
 
-    def _batch(self, arrays: Any, named: Any) -> tuple[Batch, Names]:
-        """The arguments of a call, checked, and the names of those that go by name."""
+    def _located(self, arrays: Any, named: Any) -> tuple[Batch, Names, Any]:
+        """The arguments of a call, checked, the names of those that go by name, and the executor.
+
+        That is the program's, or the one with which the data has been placed.
+        """
+        options = self._options
         if (placed := placed_in(arrays, named)) is not None:
-            return placed.batch(self._options.in_axes, self._options.dtype)
+            return *placed.batch(options.in_axes, options.dtype), placed.executor
+        return *self._batch(arrays, named), options.executor
+
+    def _batch(self, arrays: Any, named: Any) -> tuple[Batch, Names]:
+        """Arrays as the arguments of a call, checked, and the names of those that go by name."""
         arrays, names, axes = self._arguments(arrays, named)
         return as_batch(arrays, self._options.dtype, axes), names
 
@@ -145,12 +152,12 @@ class Recordings:
     def place(self, *arrays: Any, executor: Any = None, **named: Any) -> Placed:
         """Put the arrays of calls where an executor's workers find them, once for many calls.
 
-        Calls take the result in place of the arrays, and run there. By default it is the program's
-        executor. For
-        processes of this machine it is shared memory, for a dask `Client` parts of the arrays that
-        its workers keep; threads share them anyway. It is given back when nobody holds the result,
-        by its `close()`, or at the end of a `with` block. What is placed is as it was then: changes
-        to the arrays may show or not. Raises as a call does.
+        Calls take the result in place of the arrays, and run there. The executor is the program's
+        by default. With processes of this machine the arrays lie in shared memory, with a dask
+        `Client` in parts that its workers keep; threads share them anyway. Memory is given back
+        when nobody holds the result, by its `close()`, or at the end of a `with` block. What is
+        placed is as it was then: changes to the arrays may show or not. Raises as a call does, and
+        TypeError for what is no executor.
 
         >>> import vgrad
         >>> program = vgrad.compile(lambda x, y: x * y, parameters=[])
@@ -161,13 +168,14 @@ class Recordings:
         array([3., 8.])
         """
         executor = self._options.executor if executor is None else as_executor(executor)
-        batch, names = self._batch(arrays, named)
+        batch, names, _ = self._located(arrays, named)
         rows, where, close = placed_rows(executor, batch.rows)
         options = self._options.in_axes, self._options.dtype
         return Placed(batch._replace(rows=rows), names, *options, where, close, executor)
 
     def _met(self, arrays: Any, named: Any = None) -> None:
-        self._paths(None, *self._batch(arrays, named))
+        batch, names, _ = self._located(arrays, named)
+        self._paths(None, batch, names)
 
     def _paths(self, theta: Any, batch: Batch, names: Names) -> Paths:
         """The paths for arguments of these shapes, the first recorded when first met.

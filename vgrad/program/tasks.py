@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from ..arguments import Array
 from .blas import one_thread
@@ -59,23 +60,23 @@ def task(
         return work.run(runner, theta, own, batch)
 
 
+@dataclass(eq=False)
 class Travelling:
-    """A call on its way to threads, or to workers that may be anywhere."""
+    """A call on its way to threads, or to workers that may be anywhere.
 
-    alone = False  # whether each task has a process
-    most = 1 << 62  # bytes of arrays that one task should take along
+    Theta and the arrays, each (B, ...), are what tasks take along of these, or what stands for it.
+    """
 
-    def __init__(
-        self,
-        executor: Executor,
-        work: Work,
-        runner: Runner,
-        theta: Array,
-        arrays: Sequence[Array],
-    ) -> None:
-        self.executor, self.work, self.runner = executor, work, runner
-        self.theta: Any = theta
-        self.arrays: list[Any] = [*arrays]
+    executor: Any
+    work: Work
+    runner: Runner
+    theta: Any
+    arrays: Sequence[Any]
+    alone: ClassVar[bool] = False  # whether each task has a process
+    most: ClassVar[int] = 1 << 62  # bytes of arrays that one task should take along
+
+    def __post_init__(self) -> None:
+        """Put theta and the arrays where the workers find them: here, as they are."""
 
     @staticmethod
     def workers(executor: Any) -> int:
@@ -118,18 +119,11 @@ class Lent(Travelling):
 
     alone = True
 
-    def __init__(
-        self,
-        executor: Executor,
-        work: Work,
-        runner: Runner,
-        theta: Array,
-        arrays: Sequence[Array],
-    ) -> None:
-        super().__init__(executor, work, runner, theta, arrays)
-        everything = [theta, *arrays]
+    def __post_init__(self) -> None:
+        everything = [self.theta, *self.arrays]
         places = [Mapped.of(x) for x in everything]
-        self.block = lend(executor, [x for x, place in zip(everything, places) if place is None])
+        missing = [x for x, place in zip(everything, places) if place is None]
+        self.block = lend(self.executor, missing)
         own = iter(self.block.arrays)
         self.theta, *self.arrays = [place or _place(next(own)) for place in places]
 

@@ -212,6 +212,8 @@ def test_dot_and_sum_are_loops_for_numbers_and_values():
     assert vgrad.dot([xs, ys], ys, [7.0, 0.0])[0] == total
     assert vgrad.sum(xs[:3]) == (0.1 + 0.2) + 0.3
     assert (vgrad.sum([]), vgrad.dot([], []), vgrad.dot([], [], 2.0)) == (0.0, 0.0, 2.0)
+    assert vgrad.dot([1.0, 2.0], [[], []]) == []
+    assert vgrad.dot([[], []], [], [1.0, 2.0]) == [1.0, 2.0]
     a, b = Value(2.0), Value(3.0)
     vgrad.dot([a, b], [b, 4.0], a).backward()
     assert (a.grad, b.grad) == (3.0 + 1.0, 2.0 + 4.0)

@@ -156,7 +156,7 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
     (left, has_rows), (right, has_columns) = _rows("dot", xs), _rows("dot", ys)
     if has_columns:
         right = [*map(list, zip(*right))] if len({*map(len, right)}) == 1 else right
-    many = max(len(left), len(right))
+    many = len(left) if has_rows else len(right)
     starts = _as_list("dot", start) if _is_sequence(start) else [start] * many
     lengths = sorted({len(row) for row in (*left, *right)})
     if (has_rows and has_columns) or len(lengths) > 1 or len(starts) != many:
@@ -171,10 +171,10 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], start: Any = 0.0) -> Any:
             "dot needs two sequences of one length, or one of them and a matrix, and one start, or "
             f"one for each sum (got {got}); for two matrices use @"
         )
-    bulk = bulk_of((*left[0][:1], *right[0][:1]))
+    bulk = bulk_of([x for row in (*left[:1], *right[:1]) for x in row[:1]])
     found = NotImplemented if bulk is None else bulk.dot(left, right, starts)
     if found is NotImplemented:
-        pairs = zip(left * many if not has_rows else left, right * many if has_rows else right)
+        pairs = zip(left if has_rows else left * many, right * many if has_rows else right)
         found = [_dot(_single("dot", x), _single("dot", y), s) for (x, y), s in zip(pairs, starts)]
     return found if has_rows or has_columns else found[0]
 

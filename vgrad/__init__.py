@@ -53,19 +53,21 @@ from .ops import (
     relu, remainder, rint, sigmoid, sign, silu, sin, sinh, softplus, sqrt, stop_gradient, tan, tanh,
     trunc, where,
 )
-from .pictures import Animation, LivePlot, animate, draw, plot_boundary, plot_training, to_dot
+from .pictures import (
+    Animation, Exploration, LivePlot, animate, draw, explore, plot_boundary, plot_training, to_dot,
+)
 from .program import Program, compile
 
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
-    "Animation", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
+    "Animation", "Exploration", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
     "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
     "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError", "abs",
     "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",
     "datasets", "digamma", "divmod", "dot", "draw", "elu", "erf", "erfc", "erfcx", "exp", "exp2",
-    "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "gradient", "hypot",
+    "explore", "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "gradient", "hypot",
     "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
     "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches",
     "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma",

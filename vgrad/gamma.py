@@ -240,7 +240,7 @@ def _power(x: Any, exponent: int) -> Any:
     if exponent == -1:  # here NumPy may or may not take a short cut, as the layout is
         return 1.0 / x
     power = np.power(x, float(exponent))
-    return power if isinstance(x, np.ndarray) else float(power)
+    return float(power) if isinstance(power, float) else power
 
 
 def _at_sum(rule: Rule, n: int, a: Any, b: Any) -> Any:

@@ -1,7 +1,8 @@
 """How special functions are computed: polynomials on pieces, of numbers and arrays alike.
 
 A number gets the same bits alone or anywhere in an array: arithmetic is element by element, and
-what happens to a number depends on that number only.
+what happens to a number depends on that number only. An operand that records what is done to it
+goes the way of a number.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def elementwise(rule: Callable[P, Any]) -> Callable[P, Any]:
     @wraps(rule)
     def function(x: Any) -> Any:
         with np.errstate(all="ignore"):
+            if hasattr(x, "_apply"):  # the rule itself is being recorded
+                return of_one(x)
             if not isinstance(x, np.ndarray):
                 try:
                     return float(of_one(float(x)))
@@ -72,7 +75,14 @@ def least(x: Any, top: float) -> Any:
 
 def whole(x: Any) -> Any:
     """The whole number next to `x`."""
-    return np.rint(x) if isinstance(x, np.ndarray) else float(round(x))
+    return float(round(x)) if isinstance(x, float) else np.rint(x)
+
+
+def with_sign(q: Any, x: Any) -> Any:
+    """`q`, which is not negative, with the sign of `x`."""
+    if isinstance(x, np.ndarray):
+        return np.copysign(q, x)
+    return math.copysign(q, x) if isinstance(x, float) else reflect(q, x, 0.0)
 
 
 class Polynomial:

@@ -17,7 +17,7 @@ from .gamma import digamma as digamma
 from .gamma import lgamma as lgamma
 from .gamma import polygamma as polygamma
 from .numbers import Rule
-from .pieces import Polynomial, by_order, elementwise, least, pieces, reflect
+from .pieces import Polynomial, by_order, elementwise, least, pieces, reflect, with_sign
 
 # Coefficients in t = (x - a) / (x + a) of Chebyshev interpolants, by mpmath with 60 digits: of
 # (1 + x) exp(x^2) erfc(x) for x from 0 to 28.5 and a = 3, as in Shepherd & Laframboise, Math. Comp.
@@ -93,7 +93,7 @@ def erf(x: Any) -> Any:
     s *= z
     s *= 1.0 + m  # erf(z) = (1 - exp(-z^2)) + exp(-z^2) (1 - exp(z^2) erfc(z)): no cancellation
     s -= m
-    return np.copysign(s, x) if isinstance(x, np.ndarray) else math.copysign(s, x)
+    return with_sign(s, x)
 
 
 @elementwise

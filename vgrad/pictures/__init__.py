@@ -18,11 +18,12 @@ it for notebooks, which ask them for a picture.
 
 from .animation import Animation, animate
 from .drawing import draw, notebook_svg, to_dot
+from .explorer import Exploration, explore
 from .plots import LivePlot, plot_boundary, plot_training
 
 # fmt: off
 __all__ = [
-    "Animation", "LivePlot", "animate", "draw", "notebook_svg", "plot_boundary",
-    "plot_training", "to_dot",
+    "Animation", "Exploration", "LivePlot", "animate", "draw", "explore", "notebook_svg",
+    "plot_boundary", "plot_training", "to_dot",
 ]
 # fmt: on

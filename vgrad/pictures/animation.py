@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,19 +15,33 @@ from ..arguments import whole_number
 from ..engine import Value, reachable
 from . import drawing
 from .diagram import Diagram, numeral, one_line
-from .drawing import EDGE, HEAD, LINE, FilePath, legend_width, text_width
+from .drawing import CELL_PAD, EDGE, HEAD, LINE, FilePath, legend_width, text_width
 from .nodes import node_diagram, value_cells, value_items
 from .overview import LIMIT
-from .page import page
+from .page import frame, in_page, in_script, page
 from .steps import By, Step, steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STATES = "to come", "at work", "finished"  # a box's state is an index into these
-FILLS = "#ffffff", "#f0a830", "#bcdcf2"
+STATES = "to come", "at work", "finished"  # a box's state is an index into these,
+FILLS = "#e4e4e4", "#f0a830", "#dcc9ea", "#ffffff"  # or one more: a constant takes no part
 ALONG = "#d55e00"  # the colour of the edges along which a step acts
+COLOURS = {"fills": FILLS, "along": ALONG, "edge": EDGE}
 LONG = 9.0  # inches; a longer line of arithmetic is broken
+
+# Of a page whose steps are known beforehand: each cell has a list of its texts, from which step on.
+_SCRIPT = """\
+const last = () => data.words.length - 1;
+const look = k => ({
+  scene: 0,
+  fills: data.fills[k],
+  cells: Object.fromEntries(Object.entries(data.cells).map(
+    ([id, changes]) => [id, changes.filter(([when]) => when <= k).pop()[1]])),
+  along: data.along[k],
+  backward: data.backward[k],
+  words: data.words[k],
+});"""
 
 
 def animate(root: Value, *, forward: bool = False, by: By = "node", digits: int = 6) -> Animation:
@@ -64,13 +78,12 @@ class Animation:
                 f"animate takes a graph of at most {LIMIT} nodes (got {len(nodes):,}); "
                 "vgrad.draw shows a larger one as its plan"
             )
-        titles = _titles(nodes)
-        names = {x: numeral(x.data, digits) for x in nodes}
-        names |= {x: _in_formulas(title) for x, title in titles.items()}
+        own = dict(zip(nodes, titles([(x.label, x.op is ops.const) for x in nodes])))
+        names = {x: in_formulas(own[x]) if own[x] else numeral(x.data, digits) for x in nodes}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._nodes, self._digits = nodes, digits
-        self._diagram = node_diagram(list(value_items([root], digits, titles)))
+        self._diagram = node_diagram(list(value_items([root], digits, own)))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -113,13 +126,10 @@ class Animation:
         stage = self._stage(captions=False)
         width, height = stage.figure.get_size_inches()
         height += LINE * (1 + max(len(step.lines) for step in self.steps))  # the words below it
-        style = f"max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px"
-        source = html.escape(self._page(stage, 1.5))
-        return f'<iframe srcdoc="{source}" style="border: 0; width: 100%; {style}"></iframe>'
+        return frame(self._page(stage, 1.5), width, height)
 
-    def _page(self, stage: _Stage, seconds: float) -> str:
+    def _page(self, stage: Stage, seconds: float) -> str:
         """The graph as SVG, and what changes in it from step to step."""
-        stage.name_parts()
         looks, cells = stage.looks, {}
         for name in looks[0].cells:
             texts = [look.cells[name] for look in looks]
@@ -130,13 +140,13 @@ class Animation:
             "along": [sorted(look.along) for look in looks],
             "backward": [look.backward for look in looks],
             "words": ["\n".join(step.lines) for step in self.steps],
-            "colours": {"fills": FILLS, "along": ALONG, "edge": EDGE},
         }
-        svg = drawing.encoded(stage.figure, "svg", "none").decode()
-        return page(self._title, svg, data, seconds)
+        script = f"const data = {in_script(data)};\n{_SCRIPT}"
+        lines = max(words.count("\n") + 1 for words in data["words"])
+        return page(self._title, [stage.svg(0)], script, COLOURS, lines=lines, seconds=seconds)
 
-    def _stage(self, captions: bool = True, window: bool = False) -> _Stage:
-        return _Stage(self._diagram, [self._look(step) for step in self.steps], captions, window)
+    def _stage(self, captions: bool = True, window: bool = False) -> Stage:
+        return Stage(self._diagram, [self._look(step) for step in self.steps], captions, window)
 
     def _look(self, step: Step) -> Look:
         diagram = self._diagram
@@ -145,31 +155,42 @@ class Animation:
         cells: dict[str, str] = {}
         for node in self._nodes:
             box = diagram.value_of[node]
-            states[box] = states[diagram.op_of.get(node, box)] = state_of.get(node, 0)
+            state = len(STATES) if node.op is ops.const else state_of.get(node, 0)
+            states[box] = states[diagram.op_of.get(node, box)] = state
             texts = value_cells(node, step.data.get(node), step.grads.get(node), self._digits)
             cells |= {f"cell{box}-{i}": text for i, text in enumerate(texts)}
-        ends = [box for _, box in diagram.edges]  # the edges into an op stand together
-        along = {ends.index(diagram.op_of[node]) + operand for node, operand in step.edges}
-        along |= {ends.index(diagram.value_of[node]) for node, _ in step.edges}
+        along = {edges_into(diagram, node)[operand] for node, operand in step.edges}
+        along |= {edge_out_of(diagram, node) for node, _ in step.edges}
         return Look(states, cells, along, bool(step.grads), _wrapped(step.lines))
 
 
-def _titles(nodes: list[Value]) -> dict[Value, str]:
-    """Names, no two alike: labels, else v1, v2 and so on; constants need none."""
-    labels = {x: one_line(x.label) for x in nodes}
-    titles: dict[Value, str] = {}
-    for x, label in labels.items():
-        taken = {*labels.values(), *titles.values()}
-        if label and label not in titles.values():
-            titles[x] = label
-        elif label:
-            titles[x] = next(name for k in count(2) if (name := f"{label}_{k}") not in taken)
-        elif x.op is not ops.const:
-            titles[x] = next(name for k in count(1) if (name := f"v{k}") not in taken)
-    return titles
+def edges_into(diagram: Diagram, node: Hashable) -> list[int]:
+    """The edges into a computed node's op, in the order of its operands."""
+    op = diagram.op_of[node]
+    return [k for k, (_, end) in enumerate(diagram.edges) if end == op]
 
 
-def _in_formulas(title: str) -> str:
+def edge_out_of(diagram: Diagram, node: Hashable) -> int:
+    """The edge from a computed node's op to its result."""
+    return diagram.edges.index((diagram.op_of[node], diagram.value_of[node]))
+
+
+def titles(labels: Sequence[tuple[Any, bool]]) -> list[str]:
+    """Names, no two alike: labels, else v1, v2 and so on; constants, marked True, need none."""
+    texts = [one_line(label) for label, _ in labels]
+    found: list[str] = []
+    taken = set(texts)
+    for text, (_, is_constant) in zip(texts, labels):
+        name = text
+        if text in found or not text:
+            names = (f"{text}_{k}" for k in count(2)) if text else (f"v{k}" for k in count(1))
+            name = "" if is_constant and not text else next(x for x in names if x not in taken)
+        found.append(name)
+        taken.add(name)
+    return found
+
+
+def in_formulas(title: str) -> str:
     """In parentheses if it reads like arithmetic, as "a + b" does before ".grad"."""
     return title if re.fullmatch(r"[^\W\d][\w.\[\]]*", title) else f"({title})"
 
@@ -184,7 +205,7 @@ class Look(NamedTuple):
     caption: str
 
 
-class _Stage:
+class Stage:
     """A picture of the graph that shows one step after another, with words if `captions`."""
 
     def __init__(self, diagram: Diagram, looks: list[Look], captions: bool, window: bool) -> None:
@@ -231,18 +252,27 @@ class _Stage:
         self._count.set_text(f"step {k + 1} of {len(self.looks)}")
         self._caption.set_text(look.caption)
 
-    def name_parts(self) -> None:
-        """Give names in an SVG to what changes: boxes, cells, edges, and their heads both ways."""
-        picture = self._picture
-        picture.heads.set_gid("plain")
+    def place(self, k: int) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the last cell of box k, in shares of the picture."""
+        box, axes = self._picture.boxes[k].get_bbox(), self._picture.axes
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        cell, inset = LINE + 2 * CELL_PAD, CELL_PAD
+        corner = (box.x0 + inset - left) / (right - left), (box.y1 - cell - top) / (bottom - top)
+        return *corner, (box.width - 2 * inset) / (right - left), cell / (bottom - top)
+
+    def svg(self, number: int) -> str:
+        """Graph `number` of a page; what changes has names: boxes, cells, edges, heads both ways."""
+        picture, prefix = self._picture, f"p{number}-"
+        picture.heads.set_gid(f"{prefix}plain")
         for name, text in self._cells.items():
-            text.set_gid(name)
+            text.set_gid(prefix + name)
         for k, box in enumerate(picture.boxes):
-            box.set_gid(f"box{k}")
+            box.set_gid(f"{prefix}box{k}")
         for k, (edge, way) in enumerate(zip(picture.edges, picture.ways)):
-            edge.set_gid(f"edge{k}")
-            picture.arrows([way[-1]], ALONG).set_gid(f"head{k}")
-            picture.arrows([way[0]], ALONG, backward=True).set_gid(f"tail{k}")
+            edge.set_gid(f"{prefix}edge{k}")
+            picture.arrows([way[-1]], ALONG).set_gid(f"{prefix}head{k}")
+            picture.arrows([way[0]], ALONG, backward=True).set_gid(f"{prefix}tail{k}")
+        return in_page(drawing.encoded(self.figure, "svg", "none").decode())
 
 
 def _wrapped(lines: tuple[str, ...]) -> str:

@@ -1,12 +1,20 @@
-"""A web page that plays steps: one file that loads nothing else."""
+"""A web page that plays the steps of graphs: one file that loads nothing else."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+# Every script of a page says what a step looks like, in JavaScript:
+#     last() is the number of the last step
+#     look(k) is {scene, fills, cells, along, backward, words}: the graph to show, the fill of each
+#         box, the text of each cell by its name, the edges that stand out, whether they point
+#         backward, and the words below.
+# Parts of graph number i have names with the prefix p{i}-: box0, edge0, head0, tail0 and so on,
+# those of cells, and "plain", the heads of edges that do not stand out.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -14,108 +22,183 @@ _PAGE = """<!DOCTYPE html>
 <title>TITLE</title>
 <link rel="icon" href="data:,">
 <style>
+  :root { color-scheme: light dark; }
   body { font: 16px sans-serif; margin: 1em; color: #222; background: #fff; }
-  #graph { overflow: auto; max-height: 72vh; }
-  #graph svg { display: block; }
-  #graph.fit svg { width: 100%; height: auto; max-height: 72vh; }
-  #graph [id^="head"], #graph [id^="tail"] { display: none; }
-  nav { display: flex; gap: .4em; align-items: center; max-width: 56em; margin: .6em 0; }
-  button { font: inherit; min-width: 5em; padding: .3em; }
-  input { flex: 1; }
-  #words { font: 15px monospace; white-space: pre-wrap; min-height: LINESem; margin: 0; }
+  #graph { overflow: auto; max-height: 72vh; background: #fff; }
+  .scene { display: none; position: relative; margin: auto; }
+  .scene.shown { display: block; }
+  .scene svg { display: block; width: 100%; height: auto; }
+  .scene [id*="-head"], .scene [id*="-tail"] { display: none; }
+  .scene input { position: absolute; margin: 0; touch-action: none; color-scheme: light; }
+  nav { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0; }
+  nav { max-width: 56em; }
+  button { font: inherit; min-width: 4.4em; padding: .3em; }
+  #slider { flex: 1 1 14em; }
+  #count { white-space: nowrap; font-variant-numeric: tabular-nums; }
+  #words { font: 15px monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
+  #words { min-height: LINESem; }
+  @media (max-width: 600px) {
+    body { margin: .5em; }
+    button { min-width: 3.6em; }
+    #slider { flex-basis: 100%; order: 1; }
+  }
+  @media (prefers-color-scheme: dark) { body { color: #ddd; background: #1c1c1c; } }
 </style>
 <div id="graph">
-SVG
+SCENES
 </div>
 <nav>
   <button id="play">play</button>
   <button id="back" title="left arrow key">back</button>
   <button id="next" title="right arrow key">next</button>
-  <input id="slider" type="range" min="0" value="0" aria-label="step">
+  BUTTONS
+  <button id="fit">fit</button>
   <span id="count"></span>
-  <button id="fit" title="all of the graph">fit</button>
+  <input id="slider" type="range" min="0" value="0" aria-label="step">
 </nav>
 <p id="words" aria-live="polite"></p>
 <script>
-  const data = DATA;
-  const last = data.words.length - 1;
-  const at = id => document.getElementById(id);
-  const path = id => at(id).querySelector("path");
-  const plain = at("plain").querySelectorAll("use");  // the head of each edge, at its end
-  let step = 0, timer = null, stands_out = [];
-  function show(k) {
-    step = Math.max(0, Math.min(last, k));
-    [...data.fills[step]].forEach((state, box) => {
-      path("box" + box).style.fill = data.colours.fills[state];
-    });
-    for (const [id, changes] of Object.entries(data.cells)) {
-      at(id).querySelector("text").textContent = changes.filter(([when]) => when <= step).pop()[1];
-    }
-    const end = data.backward[step] ? "tail" : "head";
-    for (const [edge, head] of stands_out) {
-      Object.assign(path(edge).style, { stroke: data.colours.edge, strokeWidth: 1 });
-      at(head).style.display = "none";
-      plain[edge.slice(4)].style.display = "inline";
-    }
-    stands_out = data.along[step].map(edge => ["edge" + edge, end + edge]);
-    for (const [edge, head] of stands_out) {
-      Object.assign(path(edge).style, { stroke: data.colours.along, strokeWidth: 2.5 });
-      at(head).style.display = "inline";
-      plain[edge.slice(4)].style.display = "none";
-    }
-    const active = data.fills[step].indexOf("1");
-    if (active >= 0) bring(at("box" + active).getBoundingClientRect());
-    at("words").textContent = data.words[step];
-    at("slider").value = step;
-    at("count").textContent = (step + 1) + " / " + (last + 1);
+SCRIPT
+const colours = COLOURS;
+const at = id => document.getElementById(id);
+const scenes = [...document.querySelectorAll(".scene")].map((element, i) => ({
+  element,
+  part: name => at(`p${i}-${name}`),
+  path: name => at(`p${i}-${name}`).querySelector("path"),
+  plain: at(`p${i}-plain`).querySelectorAll("use"),  // the head of each edge, at its end
+  width: element.querySelector("svg").viewBox.baseVal.width * 4 / 3,  // pixels, of points
+  height: element.querySelector("svg").viewBox.baseVal.height * 4 / 3,
+  standing_out: [],
+}));
+let step = 0, timer = null, scene = scenes[0], chosen = null;
+
+function show(k) {
+  step = Math.max(0, Math.min(last(), k));
+  const now = look(step), { part, path, plain } = scene = scenes[now.scene];
+  if (!scene.element.classList.contains("shown")) {
+    scenes.forEach(other => other.element.classList.toggle("shown", other === scene));
+    resize();
   }
-  function bring(box) {  // into the middle, without moving the page around the graph
-    const graph = at("graph"), frame = graph.getBoundingClientRect();
-    graph.scrollLeft += (box.left + box.right - frame.left - frame.right) / 2;
-    graph.scrollTop += (box.top + box.bottom - frame.top - frame.bottom) / 2;
+  [...now.fills].forEach((state, box) => { path("box" + box).style.fill = colours.fills[state]; });
+  for (const [id, text] of Object.entries(now.cells)) {
+    part(id).querySelector("text").textContent = text;
   }
-  function pause() {
-    clearInterval(timer);
-    timer = null;
-    at("play").textContent = "play";
+  for (const [edge, head] of scene.standing_out) {
+    Object.assign(path("edge" + edge).style, { stroke: colours.edge, strokeWidth: 1 });
+    part(head).style.display = "none";
+    plain[edge].style.display = "inline";
   }
-  function play() {
-    if (step === last) show(0);
-    at("play").textContent = "pause";
-    timer = setInterval(() => {
-      show(step + 1);
-      if (step === last) pause();
-    }, INTERVAL);
+  scene.standing_out = now.along.map(edge => [edge, (now.backward ? "tail" : "head") + edge]);
+  for (const [edge, head] of scene.standing_out) {
+    Object.assign(path("edge" + edge).style, { stroke: colours.along, strokeWidth: 2.5 });
+    part(head).style.display = "inline";
+    plain[edge].style.display = "none";
   }
-  function turn(by) { pause(); show(step + by); }
-  at("slider").max = last;
-  at("slider").oninput = event => { pause(); show(Number(event.target.value)); };
-  at("play").onclick = () => timer === null ? play() : pause();
-  at("back").onclick = () => turn(-1);
-  at("next").onclick = () => turn(1);
-  at("fit").onclick = () => at("graph").classList.toggle("fit");
-  document.onkeydown = event => {
-    const keys = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), " ": at("play").onclick };
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
-  };
-  show(0);
+  const active = [...now.fills].findIndex(state => Number(state) === 1);
+  if (active >= 0) bring(part("box" + active).getBoundingClientRect());
+  at("words").textContent = now.words;
+  at("slider").max = last();
+  at("slider").value = step;
+  at("count").textContent = `step ${step + 1} of ${last() + 1}`;
+}
+
+function bring(box) {  // into the middle, if it is not in view, without moving the page around
+  const graph = at("graph"), frame = graph.getBoundingClientRect();
+  const beside = box.left < frame.left || box.right > frame.right;
+  const below = box.top < frame.top || box.bottom > frame.bottom;
+  if (beside) graph.scrollLeft += (box.left + box.right - frame.left - frame.right) / 2;
+  if (below) graph.scrollTop += (box.top + box.bottom - frame.top - frame.bottom) / 2;
+}
+
+function resize() {  // as large as it is drawn, unless a little less lets all of it be seen
+  const room = at("graph").clientWidth / scene.width;
+  const all = Math.min(1, room, 0.7 * innerHeight / scene.height);
+  const fits = chosen === null ? all >= 0.7 : chosen;
+  scene.element.style.width = `${scene.width * (fits ? all : 1)}px`;
+  at("fit").textContent = fits ? "zoom" : "fit";
+  at("fit").title = fits ? "as large as it is drawn" : "all of the graph";
+  at("fit").hidden = all === 1;
+}
+
+function pause() {
+  clearInterval(timer);
+  timer = null;
+  at("play").textContent = "play";
+}
+
+function play() {
+  if (step === last()) show(0);
+  at("play").textContent = "pause";
+  timer = setInterval(() => {
+    show(step + 1);
+    if (step === last()) pause();
+  }, INTERVAL);
+}
+
+function turn(by) { pause(); show(step + by); }
+
+at("slider").oninput = event => { pause(); show(Number(event.target.value)); };
+at("play").onclick = () => timer === null ? play() : pause();
+at("back").onclick = () => turn(-1);
+at("next").onclick = () => turn(1);
+at("fit").onclick = () => { chosen = at("fit").textContent === "fit"; resize(); };
+window.onresize = resize;
+document.onkeydown = event => {
+  const keys = { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), " ": at("play").onclick };
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.target.type === "range" && event.target.id !== "slider") return;
+  if (event.key === " " && event.target.tagName === "BUTTON") return;
+  if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+};
+show(FIRST);
+AFTER
 </script>
 </html>
 """
 
 
-def page(title: str, svg: str, data: dict[str, Any], seconds: float) -> str:
-    """The page's text; `seconds` is how long a step stays when it plays.
+def page(
+    title: str,
+    scenes: Sequence[str],
+    script: str,
+    colours: dict[str, Any],
+    *,
+    lines: int,
+    seconds: float,
+    buttons: str = "",
+    first: str = "0",
+    after: str = "",
+) -> str:
+    """The page's text, with a scene, an SVG and what lies over it, for each graph.
 
-    `data` says, mostly per step, how elements of the SVG look: box0, edge0, head0, tail0 and so on,
-    those named in `data["cells"]`, and "plain", the heads of edges that do not stand out.
+    `lines` is how many lines of words a step has at most, `seconds` how long one stays when it
+    plays, `first` the step to begin with, and `after` what the script does then.
     """
     parts = {
         "TITLE": html.escape(title),
-        "SVG": svg[svg.index("<svg") :],
-        "DATA": json.dumps(data).replace("<", "\\u003c"),  # no label can end the script
-        "LINES": f"{1.3 * max(words.count(chr(10)) + 1 for words in data['words']):.1f}",
+        "SCENES": "\n".join(f'<div class="scene">{scene}</div>' for scene in scenes),
+        "SCRIPT": script,
+        "COLOURS": in_script(colours),
+        "LINES": f"{1.3 * lines:.1f}",
         "INTERVAL": str(round(1000 * seconds)),
+        "BUTTONS": buttons,
+        "FIRST": first,
+        "AFTER": after,
     }
     return re.sub(rf"\b({'|'.join(parts)})", lambda match: parts[match[0]], _PAGE)
+
+
+def in_script(data: Any) -> str:
+    """Data as JavaScript, within a page."""
+    return json.dumps(data).replace("<", "\\u003c")  # no label can end the script
+
+
+def in_page(svg: str) -> str:
+    """An SVG file as an element of a page."""
+    return svg[svg.index("<svg") :]
+
+
+def frame(page: str, width: float, height: float) -> str:
+    """A page within a notebook; the size of its graph is in inches."""
+    style = f"max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px"
+    return f'<iframe srcdoc="{html.escape(page)}" style="border: 0; width: 100%; {style}"></iframe>'

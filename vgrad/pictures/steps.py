@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -15,6 +16,8 @@ from ..operand import Operand
 from .diagram import numeral
 
 By = Literal["node", "level"]
+GIVEN = "The leaves are given; every other value is computed from its parents."
+KNOWN = "All gradients are known."
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,7 @@ def steps(root: Value, names: dict[Value, str], forward: bool, by: By, digits: i
 def _together(level: list[Step]) -> Step:
     return replace(
         level[-1],
+        finished=level[0].finished,
         active=tuple(x for step in level for x in step.active),
         edges=tuple(edge for step in level for edge in step.edges),
         lines=tuple(line for step in level for line in step.lines),
@@ -51,8 +55,7 @@ def _together(level: list[Step]) -> Step:
 def _forward(root: Value, words: _Words) -> Iterator[Step]:
     nodes = reachable(root)[::-1]
     data = {x: x._number for x in nodes if not x.level}
-    lines = ("The leaves are given; every other value is computed from its parents.",)
-    yield Step((), (), lines, data, {}, frozenset(data))
+    yield Step((), (), (GIVEN,), data, {}, frozenset(data))
     for node in nodes[len(data) :]:
         finished, data = frozenset(data), data | {node: node._number}
         edges = tuple((node, k) for k in range(node.op.arity))
@@ -64,7 +67,7 @@ def _backward(root: Value, words: _Words) -> Iterator[Step]:
     data = {x: x._number for x in nodes}
     last = {x: node for node in nodes for x in node.parents}  # the last node to add to x's gradient
     seed, parts = _run(root, words)
-    grads, finished = {root: seed}, frozenset(x for x in nodes if x.op is ops.const)
+    grads, finished = {root: seed}, frozenset[Value]()
     name = words.names[root]
     line = f"{name}.grad = {numeral(seed, words.digits)}, the derivative of {name} by itself"
     yield Step((root,), (), (line,), data, grads, finished)
@@ -76,10 +79,9 @@ def _backward(root: Value, words: _Words) -> Iterator[Step]:
         if not lines:
             why = f"{node.op.name} has derivative 0" if grads[node] else "its gradient is 0.0"
             lines = (f"{words.names[node]} passes nothing on: {why}",)
-        finished |= leaves
         yield Step((node,), tuple((node, k) for k in parts[node]), lines, data, grads, finished)
-        finished |= {node}
-    yield Step((), (), ("All gradients are known.",), data, grads, frozenset(nodes))
+        finished |= {node, *leaves}  # what a child is still at work for is not
+    yield Step((), (), (KNOWN,), data, grads, frozenset(nodes))
 
 
 def _run(root: Value, words: _Words) -> tuple[float, dict[Value, dict[int, tuple[str, float]]]]:
@@ -113,33 +115,85 @@ class _Words(NamedTuple):
 
     def forward(self, node: Value) -> str:
         """As in "z.data = x.data * y.data = 2.0 * 3.0 = 6.0"."""
-        operands = [(x, "data") for x in node.parents]
-        apply = partial(Formula._apply, node.op)
-        return self._line(f"{self.names[node]}.data = ", apply, operands, node._number)
+        line = value_line(self.names[node], node.op, *self._operands(node), self.digits)
+        return line.filled([x._number for x in node.parents], node._number, self.digits)
 
     def contribution(self, node: Value, k: int, before: float, part: float) -> str:
         """As in "x.grad += y.data * z.grad = 3.0 * 0.5 = 1.5", and the new sum if there is one."""
-        operands = [(node, "grad"), (node, "data"), *((x, "data") for x in node.parents)]
-        target = f"{self.names[node.parents[k]]}.grad"
-        line = self._line(f"{target} += ", node.op.vjp[k], operands, part)
+        target = self.names[node.parents[k]]
+        line = part_line(target, self.names[node], node.op, k, *self._operands(node), self.digits)
+        numbers = [node.grad, node._number, *[x._number for x in node.parents]]
+        text = line.filled(numbers, part, self.digits)
         if before:
-            total = node.parents[k].grad
-            terms = [numeral(x, self.digits) for x in (before, part, total)]
-            line += "\n    {} = {} + {} = {}".format(target, *terms)
-        return line
+            terms = [numeral(x, self.digits) for x in (before, part, node.parents[k].grad)]
+            text += "\n    {}.grad = {} + {} = {}".format(target, *terms)
+        return text
 
-    def _line(self, start: str, rule: Any, operands: list[tuple[Value, str]], result: float) -> str:
-        """The rule in names, in numbers, and its result, joined by "=" where they differ."""
-        symbols, numbers = [], []
-        for x, what in operands:
-            number = x.grad if what == "grad" else x._number
-            constant = x.op is ops.const  # in both it stays a number
-            name = Formula(ast.Name(f"{self.names[x]}.{what}"), self.digits)
-            symbols.append(number if constant else name)
-            numbers.append(number if constant else Formula.number(number, self.digits))
-        sides = rule(*symbols), rule(*numbers), result
-        texts = [str(x) if isinstance(x, Formula) else numeral(x, self.digits) for x in sides]
-        return start + " = ".join(text for text, _ in groupby(texts))
+    def _operands(self, node: Value) -> tuple[list[str], list[float | None]]:
+        """Their names, and the numbers of those that are constants."""
+        constants = [x._number if x.op is ops.const else None for x in node.parents]
+        return [self.names[x] for x in node.parents], constants
+
+
+class Line(NamedTuple):
+    """A line of arithmetic: what it changes, and how, in names and with blanks for numbers.
+
+    >>> part_line("x", "z", ops.mul, 0, ["x", "y"], [None, None], 6)
+    Line(start='x.grad += ', names='y.data * z.grad', blanks='{3} * {0}')
+    """
+
+    start: str
+    names: str
+    blanks: str
+
+    def filled(self, numbers: Sequence[float], result: float, digits: int) -> str:
+        """With a number in each blank, and the result, joined by "=" where these differ."""
+        numerals = [numeral(x, digits) for x in numbers]
+
+        def fill(blank: re.Match[str]) -> str:
+            sign, k, power = blank.groups(default="")
+            text = numerals[int(k)]  # -(-3.0) and (-3.0) ** 2
+            text = f"({text})" if text.startswith("-") and (sign or power) else text
+            return sign + text + power
+
+        sides = [self.names, BLANK.sub(fill, self.blanks), numeral(result, digits)]
+        return self.start + " = ".join(text for text, _ in groupby(sides))
+
+
+BLANK = re.compile(r"(-?)\{(\d)\}( \*\*)?")
+Constants = Sequence[float | None]
+
+
+def value_line(
+    name: str, op: ops.Op, operands: Sequence[str], constants: Constants, digits: int
+) -> Line:
+    """How a value is computed; the blanks {0} and so on are its operands' numbers."""
+    apply = partial(Formula._apply, op)
+    return _line(f"{name}.data = ", apply, [f"{x}.data" for x in operands], constants, digits)
+
+
+def part_line(
+    target: str,
+    name: str,
+    op: ops.Op,
+    k: int,
+    operands: Sequence[str],
+    constants: Constants,
+    digits: int,
+) -> Line:
+    """What operand k gets of a gradient; the blanks are those of the vjp's arguments, in order."""
+    arguments = [f"{name}.grad", f"{name}.data", *[f"{x}.data" for x in operands]]
+    return _line(f"{target}.grad += ", op.vjp[k], arguments, [None, None, *constants], digits)
+
+
+def _line(start: str, rule: Any, names: list[str], constants: Constants, digits: int) -> Line:
+    """The rule applied to names, and to blanks; constants are numbers in both."""
+    blanks = [f"{{{k}}}" for k in range(len(names))]
+    sides = [
+        rule(*[Formula(ast.Name(x), digits) if c is None else c for x, c in zip(texts, constants)])
+        for texts in (names, blanks)
+    ]
+    return Line(start, *[str(x) if isinstance(x, Formula) else numeral(x, digits) for x in sides])
 
 
 @dataclass(eq=False, slots=True)

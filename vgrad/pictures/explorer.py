@@ -1,0 +1,394 @@
+"""A graph whose numbers follow as one drags: a web page with a slider at every leaf."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import tempfile
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import ops
+from ..arguments import whole_number
+from ..engine import Value
+from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
+from .diagram import Diagram, numeral
+from .drawing import CELL_PAD, LINE, FilePath
+from .javascript import Library
+from .nodes import node_diagram
+from .page import frame, in_script, page
+from .scenes import Ranges, Scene, Slider, of_function, of_value, sliders
+from .steps import GIVEN, KNOWN, part_line, value_line
+
+RESET = '<button id="reset" title="the numbers it began with">reset</button>'
+LOST = "No path that is on this page goes with these numbers."
+
+
+def explore(
+    root: Value | Callable[..., Any],
+    *at: Any,
+    ranges: Ranges | None = None,
+    digits: int = 4,
+) -> Exploration:
+    """Show a graph with a slider at every leaf; data and gradients of all nodes follow.
+
+    `root` is a `Value`, or a function, with the numbers to begin `at`: one per argument, or a list
+    for an argument that is an array; what is left out is the argument's default, or 1. The
+    parameters that a function uses have sliders too. It may branch: the page has a graph for each
+    path that was found among random positions, 16 at most, and shows that of the path which the
+    numbers take. `ranges` has the ends of sliders by name, as in {"x": (-1, 1)}. Numbers have
+    `digits` significant digits. From any position one can step through the computation, forward
+    and backward.
+
+    The page computes in JavaScript, written from the rules of the op table. Raises TypeError for
+    another root and for an op that cannot be written so, ValueError for a graph of more than 300
+    nodes and for arguments out of range, and what the function raises for the numbers to begin at.
+
+    >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    >>> explore(a * b)
+    Exploration(a, b; 3 nodes)
+    >>> explore(lambda x: x * x if x > 0 else -x, 2.0)
+    Exploration(x; 2 paths, of 4 and 4 nodes)
+    """
+    digits, ranges = whole_number("digits", digits), ranges or {}
+    if isinstance(root, Value):
+        if at:
+            raise ValueError(f"at must be left out for a Value, which has its numbers (got {at!r})")
+        return Exploration([of_value(root, digits)], ranges, digits)
+    if not callable(root) or isinstance(root, type):
+        raise TypeError(f"explore takes a Value or a function (got {root!r:.80})")
+    return Exploration(of_function(root, at, ranges), ranges, digits)
+
+
+class Exploration:
+    """A page of graphs with sliders; `explore` makes one."""
+
+    def __init__(self, scenes: list[Scene], ranges: Ranges, digits: int) -> None:
+        self._scenes, self._digits = scenes, digits
+        self._sliders = sliders(scenes[0], ranges)
+        self._library = Library()
+        wide = f"-8.{'8' * (digits - 1)}e-88"  # as wide as any number
+        self._diagrams = [_diagram(scene, wide, digits) for scene in scenes]
+        self._data = [
+            self._nodes(scene, diagram) for scene, diagram in zip(scenes, self._diagrams)
+        ]
+
+    def __repr__(self) -> str:
+        names = [slider.name for slider in self._sliders]
+        shown = ", ".join(names[:4] + ["..."] * (len(names) > 4))
+        sizes = [str(len(scene.items)) for scene in self._scenes]
+        nodes = f"{sizes[0]} nodes"
+        if len(sizes) > 1:
+            nodes = f"{len(sizes)} paths, of {', '.join(sizes[:-1])} and {sizes[-1]} nodes"
+        return f"Exploration({shown}; {nodes})"
+
+    def save(self, path: FilePath, seconds: float = 1.5) -> None:
+        """Write the page, one file (.html) that asks for no other.
+
+        `seconds`, from 0.01 to 60, is how long a step stays when the steps play. Raises ValueError
+        for another ending, and for other `seconds`.
+        """
+        if os.path.splitext(path)[1].lower() != ".html":
+            raise ValueError(f"path must end in .html (got {os.fspath(path)!r})")
+        if not 0.01 <= ops.number(seconds) <= 60:
+            raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
+        Path(path).write_text(self._page(seconds)[0], encoding="utf-8")
+
+    def show(self) -> None:
+        """Open the page in a browser; raises RuntimeError if there is none."""
+        path = Path(tempfile.mkdtemp(prefix="vgrad-")) / "explore.html"
+        self.save(path)
+        if not webbrowser.open(path.as_uri()):
+            raise RuntimeError(
+                "there must be a browser to show the page (found none); save('explore.html') "
+                "writes it, to be opened anywhere"
+            )
+
+    def _repr_html_(self) -> str:
+        """The page, for a notebook."""
+        return frame(*self._page(1.5))
+
+    def _page(self, seconds: float) -> tuple[str, float, float]:
+        """The page, and the width and height of its largest graph with the words below, in inches.
+
+        All is drawn as at its widest; the script puts the numbers in.
+        """
+        scenes, sizes = [], []
+        for k, (scene, diagram) in enumerate(zip(self._scenes, self._diagrams)):
+            cells = {
+                f"cell{box}-{i}": text
+                for box, x in enumerate(diagram.boxes)
+                for i, text in enumerate(x.cells)
+            }
+            look = Look([0] * len(diagram.boxes), cells, set(), False, "")
+            stage = Stage(diagram, [look], captions=False, window=False)
+            over = [
+                _slider(j, slider, stage.place(diagram.value_of[scene.items[node].key]))
+                for j, (slider, node) in enumerate(zip(self._sliders, scene.leaves))
+            ]
+            scenes.append(stage.svg(k) + "\n".join(over))
+            sizes.append(stage.figure.get_size_inches())
+        lines = 1 + max(sum(map(bool, x["parts"])) for data in self._data for x in data["nodes"])
+        about = {"paths": self._data, "start": [slider.number for slider in self._sliders]}
+        about |= {"digits": self._digits, "given": GIVEN, "known": KNOWN, "lost": LOST}
+        about |= {"noPart": len(STATES)}
+        script = f"{self._library.text}\nconst page = {in_script(about)};\n{_ENGINE}"
+        title = f"Explore {self._scenes[0].items[self._scenes[0].result].label}"
+        options: Any = {"lines": lines, "seconds": seconds, "buttons": RESET, "first": "last()"}
+        width, height = (max(size[k] for size in sizes) for k in (0, 1))
+        text = page(title, scenes, script, COLOURS, after=_SLIDERS, **options)
+        return text, width, height + LINE * lines
+
+    def _nodes(self, scene: Scene, diagram: Diagram) -> dict[str, Any]:
+        """What the page's script knows of a graph."""
+        reached = {scene.result}  # what the result depends on
+        for k in range(len(scene.items) - 1, -1, -1):
+            reached |= set(scene.items[k].parents) if k in reached else set()
+        return {
+            "nodes": [self._node(scene, k, diagram) for k in range(len(scene.items))],
+            "result": scene.result,
+            "reached": sorted(reached),
+            "boxes": len(diagram.boxes),
+            "answers": [*scene.answers.items()],
+        }
+
+    def _node(self, scene: Scene, k: int, diagram: Diagram) -> dict[str, Any]:
+        item = scene.items[k]
+        box = diagram.value_of[item.key]
+        about: dict[str, Any] = {"box": box, "parents": item.parents, "parts": []}
+        about |= {"name": in_formulas(item.label) if item.label else ""}
+        if item.kind == "constant":
+            return about | {"number": scene.numbers[k]}
+        if k in scene.leaves:
+            return about | {"leaf": scene.leaves.index(k)}
+        return about | self._computed(scene, k, diagram)
+
+    def _computed(self, scene: Scene, k: int, diagram: Diagram) -> dict[str, Any]:
+        """What is known of a computed node besides."""
+        item, op, digits = scene.items[k], scene.items[k].op, self._digits
+        operands = [scene.items[x] for x in item.parents]
+        constants = [
+            scene.numbers[x] if operand.kind == "constant" else None
+            for x, operand in zip(item.parents, operands)
+        ]
+        names = [
+            in_formulas(x.label) if c is None else numeral(c, digits)
+            for x, c in zip(operands, constants)
+        ]
+        own = in_formulas(item.label)
+        parts = [
+            None
+            if vjp is None or constants[j] is not None
+            else part_line(names[j], own, op, j, names, constants, digits)
+            for j, vjp in enumerate(op.vjp)
+        ]
+        return {
+            "op": self._library.require_vjp(op, constants[0]),
+            "title": op.name,
+            "opBox": diagram.op_of[item.key],
+            "edges": edges_into(diagram, item.key),
+            "edge": edge_out_of(diagram, item.key),
+            "line": value_line(own, op, names, constants, digits),
+            "parts": parts,
+        }
+
+
+def _diagram(scene: Scene, wide: str, digits: int) -> Diagram:
+    """With cells as wide as any number, and one more at each leaf, for the slider."""
+    items = []
+    for k, item in enumerate(scene.items):
+        if item.kind == "constant":
+            cells: tuple[str, ...] = (numeral(scene.numbers[k], digits),)
+        else:
+            cells = (f"data {wide}", f"grad {wide}", *[" "] * (k in scene.leaves))
+        items.append(item._replace(cells=cells))
+    return node_diagram(items)
+
+
+def _slider(leaf: int, slider: Slider, place: tuple[float, float, float, float]) -> str:
+    """A slider in the last cell of its box, whose place is in shares of the picture."""
+    left, top, width, height = (f"{100 * x:.3f}%" for x in place)
+    style = f"left: {left}; top: {top}; width: {width}; height: {height}"
+    ends = f'min="{slider.low!r}" max="{slider.high!r}" step="{slider.step!r}"'
+    name = html.escape(slider.name)
+    return (
+        f'<input type="range" class="leaf" data-leaf="{leaf}" {ends} '
+        f'aria-label="{name}" title="{name}" style="{style}">'
+    )
+
+
+# The engine of a page, which does what `engine.backpropagate` and `steps` do, in the same order.
+_ENGINE = r"""
+const leaves = [...page.start];
+let now = { path: 0, data: [] };  // the graph that the leaves' numbers belong to, and all numbers
+let lost = false;
+
+function compute() {
+  const order = [now.path, ...page.paths.keys()];  // most often it is the same as before
+  for (const path of order) {
+    const data = [];
+    for (const { op, parents, leaf, number } of page.paths[path].nodes) {
+      data.push(op ? forward[op](...parents.map(x => data[x])) : leaf >= 0 ? leaves[leaf] : number);
+    }
+    lost = !page.paths[path].answers.every(([node, answer]) => data[node] === answer);
+    if (!lost) {
+      now = { path, data };
+      return;
+    }
+  }
+}
+
+function computed() {  // the nodes that an op computes, in order, and those that get a gradient
+  const { nodes, reached } = page.paths[now.path], has = new Set(reached);
+  const order = [...nodes.keys()].filter(k => nodes[k].op);
+  return [order, order.filter(k => has.has(k)).reverse()];
+}
+
+function last() {
+  const [order, backward] = computed();
+  return order.length + backward.length + 2;
+}
+
+function look(k) {
+  const [order] = computed(), { nodes, boxes } = page.paths[now.path];
+  const seen = lost ? nothing() : k <= order.length ? ahead(k) : back(k - order.length - 1);
+  const fills = Array(boxes).fill(0), cells = {};
+  nodes.forEach((node, i) => {
+    const known = seen.data.has(i) ? numeral(now.data[i]) : "\u2014";
+    const grad = seen.grads.has(i) ? numeral(seen.grads.get(i)) : "\u2014";
+    const state = seen.active === i ? 1 : seen.finished.has(i) ? 2 : 0;
+    fills[node.box] = "number" in node ? page.noPart : state;
+    if ("opBox" in node) fills[node.opBox] = state;
+    if (!("number" in node)) {
+      cells[`cell${node.box}-0`] = "data " + known;
+      cells[`cell${node.box}-1`] = "grad " + grad;
+    }
+  });
+  return {
+    scene: now.path, fills, cells, along: seen.along,
+    backward: seen.backward, words: seen.words.join("\n"),
+  };
+}
+
+const nothing = () => ({
+  data: new Set(), grads: new Map(), finished: new Set(), along: [], words: [page.lost],
+});
+
+function ahead(k) {  // step k of the values: 0 for the leaves, and then a node each
+  const [order] = computed(), { nodes } = page.paths[now.path];
+  const given = [...nodes.keys()].filter(i => !nodes[i].op);
+  const finished = new Set([...given, ...order.slice(0, Math.max(0, k - 1))]);
+  if (k === 0) {
+    return { ...nothing(), data: finished, finished, words: [page.given] };
+  }
+  const i = order[k - 1], node = nodes[i];
+  return {
+    data: new Set([...finished, i]), grads: new Map(), finished, active: i,
+    along: [...node.edges, node.edge],
+    words: [filled(node.line, node.parents.map(x => now.data[x]), now.data[i])],
+  };
+}
+
+function back(k) {  // step k of the gradients: 0 for that of the result, and then a node each
+  const { nodes, result } = page.paths[now.path], [, backward] = computed();
+  const data = new Set(nodes.keys()), grads = new Map([[result, 1]]), finished = new Set();
+  const remaining = new Map();  // by leaf: how many nodes it is still to get a part from
+  for (const i of backward) {
+    for (const x of new Set(nodes[i].parents)) remaining.set(x, (remaining.get(x) || 0) + 1);
+  }
+  const name = nodes[result].name;
+  let words = [`${name}.grad = 1.0, the derivative of ${name} by itself`], along = [];
+  for (const [when, i] of backward.slice(0, k).entries()) {
+    const node = nodes[i], before = grads.get(i) || 0;
+    const numbers = [before, now.data[i], ...node.parents.map(x => now.data[x])];
+    const done = [...new Set(node.parents)].filter(x => !nodes[x].op);
+    done.forEach(x => remaining.set(x, remaining.get(x) - 1));
+    for (const x of [i, ...done.filter(x => !remaining.get(x))]) {
+      if (!grads.has(x)) grads.set(x, 0);
+    }
+    words = [];
+    along = [];
+    node.parts.forEach((line, j) => {
+      if (line === null || before === 0) return;
+      const x = node.parents[j], sum = grads.get(x) || 0;
+      const part = vjp[node.op][j](...numbers), total = sum + part;
+      grads.set(x, total);
+      along.push(node.edges[j]);
+      words.push(filled(line, numbers, part));
+      if (sum !== 0) {
+        const terms = [sum, part, total].map(numeral);
+        words.push(`    ${nodes[x].name}.grad = ${terms[0]} + ${terms[1]} = ${terms[2]}`);
+      }
+    });
+    if (!words.length) {
+      const why = before === 0 ? "its gradient is 0.0" : `${node.title} has derivative 0`;
+      words = [`${node.name} passes nothing on: ${why}`];
+    }
+    along.push(node.edge);
+    if (when < k - 1) [i, ...done.filter(x => !remaining.get(x))].forEach(x => finished.add(x));
+  }
+  if (k > backward.length) {
+    return { data, grads, finished: data, along: [], backward: true, words: [page.known] };
+  }
+  return {
+    data, grads, finished, along, words, backward: true, active: k ? backward[k - 1] : result,
+  };
+}
+
+function filled([start, names, blanks], numbers, result) {
+  const texts = numbers.map(numeral);
+  const text = blanks.replace(/(-?)\{(\d)\}( \*\*)?/g, (_, sign, k, power = "") => {
+    const bare = texts[k].startsWith("-") && (sign || power) ? `(${texts[k]})` : texts[k];
+    return sign + bare + power;
+  });
+  const sides = [names, text, numeral(result)];
+  return start + sides.filter((side, k) => side !== sides[k - 1]).join(" = ");
+}
+
+function numeral(x) {  // as Python writes a float, with so many significant digits at most
+  if (!Number.isFinite(x)) return Number.isNaN(x) ? "nan" : x < 0 ? "-inf" : "inf";
+  const rounded = written(x.toExponential(page.digits - 1), page.digits);
+  const full = written(x.toExponential(), 16);
+  const text = (Object.is(x, -0) ? "-" : "") + (full.length < rounded.length ? full : rounded);
+  return /^-?\d+$/.test(text) ? text + ".0" : text;
+}
+
+function written(text, most) {  // "1.50e-7", with an exponent if it is large or small
+  const [, sign, first, rest, exponent] = /^(-?)(\d)\.?(\d*)e(.*)$/.exec(text);
+  const digits = (first + rest).replace(/(?!^)0+$/, ""), e = Number(exponent);
+  if (e < -4 || e >= most) {
+    const size = String(Math.abs(e)).padStart(2, "0");
+    return `${sign}${digits[0]}${digits.length > 1 ? "." + digits.slice(1) : ""}e${
+      e < 0 ? "-" : "+"}${size}`;
+  }
+  if (e < 0) return `${sign}0.${"0".repeat(-e - 1)}${digits}`;
+  const whole = digits.slice(0, e + 1).padEnd(e + 1, "0"), behind = digits.slice(e + 1);
+  return sign + whole + (behind && "." + behind);
+}
+
+compute();"""
+
+_SLIDERS = r"""
+const inputs = [...document.querySelectorAll(".leaf")];
+function place() {  // all sliders of a leaf where its number is
+  for (const input of inputs) input.value = leaves[input.dataset.leaf];
+}
+function drag(leaf, number) {
+  const atEnd = step === last();
+  leaves[leaf] = number;
+  compute();
+  pause();
+  show(atEnd ? last() : step);
+  place();
+}
+for (const input of inputs) {
+  input.oninput = () => drag(input.dataset.leaf, Number(input.value));
+}
+at("reset").onclick = () => {
+  page.start.forEach((number, leaf) => { leaves[leaf] = number; });
+  if (page.start.length) drag(0, page.start[0]);
+};
+place();"""

@@ -1,0 +1,210 @@
+"""The graphs of a page that is explored: of a `Value`, or of a function, one for each path."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import ops
+from ..arguments import Array, as_numbers
+from ..engine import Value, reachable
+from ..errors import PathsWarning, ShapeError
+from ..flat import Graph, argument_names
+from ..program import Program, compile
+from .animation import titles
+from .nodes import Item, graph_items, value_items
+from .overview import LIMIT
+
+MOST_PATHS = 16  # on a page
+POSITIONS, THETAS = 256, 8  # where the paths of a function are looked for
+STOPS = 100  # of a slider, or more
+
+Range = tuple[float, float]
+Ranges = Mapping[str, Range]
+
+
+class Scene(NamedTuple):
+    """A graph of the page, and which numbers it is for."""
+
+    items: list[Item]  # parents first; all but constants have a name each
+    numbers: list[float]  # to begin with, of leaves and constants; those of others are not read
+    leaves: list[int]  # the items that have sliders
+    result: int  # the item whose derivatives are shown
+    answers: dict[int, float]  # what some items are if the numbers take this path
+
+
+class Slider(NamedTuple):
+    """A leaf's name, the number it begins with, its ends, and its step."""
+
+    name: str
+    number: float
+    low: float
+    high: float
+    step: float
+
+
+def sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
+    """A slider for each leaf; by default it reaches twice as far as the number is from 0.
+
+    Raises ValueError for a range that is none, or is no leaf's.
+    """
+    found = [_slider(scene.items[k].label, scene.numbers[k], ranges) for k in scene.leaves]
+    unknown = ranges.keys() - {slider.name for slider in found}
+    if unknown:
+        names = ", ".join(slider.name for slider in found) or "none"
+        raise ValueError(f"ranges must be by the names of leaves, {names} (got {min(unknown)!r})")
+    return found
+
+
+def _slider(name: str, number: float, ranges: Ranges) -> Slider:
+    if name in ranges:
+        low, high = (ops.number(x) for x in ranges[name])
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"the range of {name} must be (low, high) (got {ranges[name]!r})")
+    else:
+        middle = number if math.isfinite(number) else 0.0
+        reach = 2 * abs(middle) or 1.0
+        low, high = middle - reach, middle + reach
+    digits = -math.floor(math.log10((high - low) / STOPS))  # stops at round numbers
+    if name not in ranges:
+        scale = 10.0**digits
+        low, high = math.floor(low * scale) / scale, math.ceil(high * scale) / scale
+    return Slider(name, number, low, high, float(f"1e{-digits}"))
+
+
+def of_value(root: Value, digits: int) -> Scene:
+    """The graph behind a value; raises ValueError if it is too large."""
+    values = reachable(root)[::-1]  # the root has the highest level, so it comes last
+    _require_small(len(values))
+    leaves = [k for k, x in enumerate(values) if not x.level and x.op is not ops.const]
+    items = list(value_items([root], digits, {}))
+    return _scene(items, [x._number for x in values], leaves, len(values) - 1, {})
+
+
+def of_function(fn: Callable[..., Any], at: Sequence[Any], ranges: Ranges) -> list[Scene]:
+    """The graph of each path that is found, the first that of the numbers to begin `at`.
+
+    Raises what the function raises there, ShapeError unless its first output is one number, and
+    ValueError if that graph is too large.
+    """
+    start = _start(fn, at)
+    program = compile(fn, fuse=False, paths=MOST_PATHS)
+    program.theta(*start)
+    numbers, found = _numbers(program, start), _graphs(program)
+    if found[0].questions:
+        ends = sliders(_of_graph(found[0], numbers), ranges)
+        draw = np.random.default_rng(0).uniform
+        rows = np.array([draw(x.low, x.high, max(POSITIONS, THETAS)) for x in ends]).T
+        program = _explored(fn, start, rows)
+        numbers, found = _numbers(program, start), _graphs(program)
+    _require_small(len(found[0]))
+    return [_of_graph(graph, numbers) for graph in found if len(graph) <= LIMIT]
+
+
+def _require_small(nodes: int) -> None:
+    if nodes > LIMIT:
+        raise ValueError(
+            f"explore takes a graph of at most {LIMIT} nodes (got {nodes:,}); vgrad.draw shows a "
+            "larger one as its plan"
+        )
+
+
+def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
+    """The arguments to begin with, each as a batch of one sample."""
+    given = list(at)
+    with suppress(TypeError, ValueError):  # a function without a signature has what is given
+        for p in list(inspect.signature(fn).parameters.values())[len(at) :]:
+            if p.kind <= p.POSITIONAL_OR_KEYWORD:
+                given.append(1.0 if p.default is p.empty else p.default)
+    names = argument_names(fn, len(given))
+    return [as_numbers(x, name)[None] for x, name in zip(given, names)]
+
+
+def _explored(fn: Callable[..., Any], start: list[Array], rows: Array) -> Program:
+    """A program that has found paths for `start` and for random numbers of the leaves, (n, K + P).
+
+    What the function raises anywhere but at the start is of no concern here.
+    """
+    sizes = [x.size for x in start]
+    inputs = np.split(rows[:POSITIONS], np.cumsum(sizes), axis=1)
+    batch = [
+        np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, inputs)
+    ]
+    program = compile(fn, fuse=False, paths=MOST_PATHS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PathsWarning)  # a page has as many as these
+        try:
+            theta = program.theta(*batch)  # the parameters of all paths
+        except Exception:
+            program.forget()
+            theta = program.theta(*start)
+        thetas = rows[:THETAS, sum(sizes) :] if rows.shape[1] - sum(sizes) == len(theta) else []
+        for numbers in (theta, *thetas):
+            _visit(program, numbers, batch)
+    return program
+
+
+def _visit(program: Program, theta: Array, batch: list[Array]) -> None:
+    """Call a program for the paths of its samples, if need be one by one."""
+    try:
+        program(theta, *batch)
+    except Exception:
+        for k in range(len(batch[0]) if batch else 0):
+            with suppress(Exception):
+                program(theta, *[x[k : k + 1] for x in batch])
+
+
+def _graphs(program: Program) -> list[Graph]:
+    """The paths that a program has found."""
+    (paths,) = program.paths.values()
+    if paths.runners[0].objective_shape != ():
+        raise ShapeError(
+            "a function that is explored must return one number, or several of which the first is "
+            f"one number (got shape {paths.runners[0].objective_shape})"
+        )
+    return [runner.graph for runner in paths.runners]
+
+
+def _numbers(program: Program, start: list[Array]) -> list[float]:
+    """Those of all leaves: inputs, then parameters."""
+    return [x for array in start for x in array.ravel().tolist()] + program.theta().tolist()
+
+
+def _of_graph(graph: Graph, start: Sequence[float]) -> Scene:
+    leaves = [*graph.inputs.tolist(), *graph.parameters.tolist()]
+    numbers = graph.value.tolist()
+    for node, number in zip(leaves, start):
+        numbers[node] = number
+    outputs = graph.outputs.tolist()
+    own = outputs[: len(outputs) - len(graph.questions)]
+    asked = dict(zip(outputs[len(own) :], graph.questions))
+    items = []
+    for k, item in enumerate(graph_items(graph, 1)):
+        if k in asked and k not in own:
+            question = asked[k]
+            place = f"{os.path.basename(question.line)} is {question.in_words(question.answer)}"
+            item = item._replace(kind="question", label=item.label or place)
+        elif k in own and not item.label:
+            item = item._replace(label="output" if len(own) == 1 else f"output {own.index(k)}")
+        items.append(item)
+    answers = {node: question.answer for node, question in asked.items()}
+    return _scene(items, numbers, leaves, outputs[0], answers)
+
+
+def _scene(
+    items: list[Item],
+    numbers: list[float],
+    leaves: list[int],
+    result: int,
+    answers: dict[int, float],
+) -> Scene:
+    names = titles([(item.label, item.kind == "constant") for item in items])
+    named = [item._replace(label=name) for item, name in zip(items, names)]
+    return Scene(named, numbers, leaves, result, answers)

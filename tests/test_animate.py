@@ -229,7 +229,9 @@ def test_a_step_shows_three_states_and_its_numbers():
     figure = animation.draw(2)  # n, which passes its gradient to the sum and to b
     colour = fills(figure)
     assert colour["n"] != colour["x1"] == colour["x1w1"] != colour["o"] == colour["tanh"]
-    assert colour["b"] == colour["o"] != colour["n"]
+    assert colour["b"] == colour["x1"]  # as long as n is at work
+    after = fills(animation.draw(3))
+    assert after["b"] == after["n"] == colour["o"]
     shown = texts(figure)
     assert "step 3 of 7" in shown and "sum.grad += n.grad = 0.5\nb.grad += n.grad = 0.5" in shown
     at = shown.index("sum")
@@ -285,16 +287,16 @@ def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
     animation.save(tmp_path / "backprop.html", seconds=2)
     text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
     assert "<title>Backpropagation of (&lt;o&gt;)</title>" in text
-    assert text.count("</script>") == 1 and "    }, 2000);" in text
+    assert text.count("</script>") == 1 and "  }, 2000);" in text
     assert "document.onkeydown = " in text and "ArrowRight" in text
     data = json.loads(re.search(r"const data = (.*);", text)[1])
     assert data["words"] == ["\n".join(x.lines) for x in animation.steps]
-    parts = set(re.findall(r'id="([a-z]+[\d-]*)"', text))
-    named = {f"box{k}" for k in range(len(data["fills"][0]))} | set(data["cells"])
+    parts = set(re.findall(r'id="([a-z\d-]+)"', text))
+    named = {f"box{k}" for k in range(len(data["fills"][0]))} | set(data["cells"]) | {"plain"}
     named |= {
         f"{part}{k}" for along in data["along"] for k in along for part in ("edge", "head", "tail")
     }
-    assert named | {"plain", "graph", "words"} <= parts
+    assert {f"p0-{name}" for name in named} | {"graph", "words"} <= parts
     last = {changes[-1][1] for changes in data["cells"].values()}
     assert {"grad -1.5", "grad 1.0", "grad 0.0", "data 6.88137"} <= last
     links = []
@@ -317,7 +319,7 @@ def test_the_page_has_its_texts_whatever_the_users_settings(tmp_path):
         with mpl.rc_context(more):
             animation.save(tmp_path / "backprop.html")
         text = (tmp_path / "backprop.html").read_text(encoding="utf-8")
-        assert len(re.findall(r'<g id="cell[^"]*">\s*(?:<!--.*?-->)?\s*<text', text)) == 20
+        assert len(re.findall(r'<g id="p0-cell[^"]*">\s*(?:<!--.*?-->)?\s*<text', text)) == 20
 
 
 def test_the_gif_has_every_step_and_a_frame_nothing_of_those_before_it(tmp_path):

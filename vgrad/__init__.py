@@ -61,8 +61,8 @@ from .program import Program, compile
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
-    "Animation", "Exploration", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError", "LivePlot",
-    "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
+    "Animation", "Exploration", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError",
+    "LivePlot", "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
     "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError", "abs",
     "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",

@@ -18,7 +18,7 @@ from .diagram import Diagram, numeral, one_line
 from .drawing import CELL_PAD, EDGE, HEAD, LINE, FilePath, legend_width, text_width
 from .nodes import node_diagram, value_cells, value_items
 from .overview import LIMIT
-from .page import frame, in_page, in_script, page
+from .page import frame, in_page, in_script, page, require_seconds
 from .steps import By, Step, steps
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Animation:
         kind = os.path.splitext(path)[1].lower()
         if kind not in (".html", ".gif"):
             raise ValueError(f"path must end in .html or .gif (got {os.fspath(path)!r})")
-        if not 0.01 <= ops.number(seconds) <= 60:
-            raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
+        require_seconds(seconds)
         stage = self._stage(captions=kind == ".gif")
         if kind == ".gif":
             drawing.save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
@@ -134,15 +133,16 @@ class Animation:
         for name in looks[0].cells:
             texts = [look.cells[name] for look in looks]
             cells[name] = [(k, x) for k, x in enumerate(texts) if not k or x != texts[k - 1]]
+        words = ["\n".join(step.lines) for step in self.steps]
         data = {
             "fills": ["".join(map(str, look.states)) for look in looks],
             "cells": cells,
             "along": [sorted(look.along) for look in looks],
             "backward": [look.backward for look in looks],
-            "words": ["\n".join(step.lines) for step in self.steps],
+            "words": words,
         }
         script = f"const data = {in_script(data)};\n{_SCRIPT}"
-        lines = max(words.count("\n") + 1 for words in data["words"])
+        lines = max(text.count("\n") + 1 for text in words)
         return page(self._title, [stage.svg(0)], script, COLOURS, lines=lines, seconds=seconds)
 
     def _stage(self, captions: bool = True, window: bool = False) -> Stage:
@@ -254,14 +254,15 @@ class Stage:
 
     def place(self, k: int) -> tuple[float, float, float, float]:
         """Left, top, width and height of the last cell of box k, in shares of the picture."""
-        box, axes = self._picture.boxes[k].get_bbox(), self._picture.axes
+        patch: Any = self._picture.boxes[k]
+        box, axes = patch.get_bbox(), self._picture.axes
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         cell, inset = LINE + 2 * CELL_PAD, CELL_PAD
         corner = (box.x0 + inset - left) / (right - left), (box.y1 - cell - top) / (bottom - top)
         return *corner, (box.width - 2 * inset) / (right - left), cell / (bottom - top)
 
     def svg(self, number: int) -> str:
-        """Graph `number` of a page; what changes has names: boxes, cells, edges, heads both ways."""
+        """Graph `number` of a page, in which boxes, cells, edges and both of their heads have names."""
         picture, prefix = self._picture, f"p{number}-"
         picture.heads.set_gid(f"{prefix}plain")
         for name, text in self._cells.items():

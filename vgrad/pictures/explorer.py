@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 import tempfile
 import webbrowser
@@ -11,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import ops
 from ..arguments import whole_number
 from ..engine import Value
 from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
 from .diagram import Diagram, numeral
-from .drawing import CELL_PAD, LINE, FilePath
+from .drawing import LINE, FilePath
 from .javascript import Library
 from .nodes import node_diagram
-from .page import frame, in_script, page
+from .page import frame, in_script, page, require_seconds
 from .scenes import Ranges, Scene, Slider, of_function, of_value, sliders
 from .steps import GIVEN, KNOWN, part_line, value_line
 
@@ -72,9 +70,7 @@ class Exploration:
         self._library = Library()
         wide = f"-8.{'8' * (digits - 1)}e-88"  # as wide as any number
         self._diagrams = [_diagram(scene, wide, digits) for scene in scenes]
-        self._data = [
-            self._nodes(scene, diagram) for scene, diagram in zip(scenes, self._diagrams)
-        ]
+        self._data = [self._nodes(scene, diagram) for scene, diagram in zip(scenes, self._diagrams)]
 
     def __repr__(self) -> str:
         names = [slider.name for slider in self._sliders]
@@ -93,8 +89,7 @@ class Exploration:
         """
         if os.path.splitext(path)[1].lower() != ".html":
             raise ValueError(f"path must end in .html (got {os.fspath(path)!r})")
-        if not 0.01 <= ops.number(seconds) <= 60:
-            raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
+        require_seconds(seconds)
         Path(path).write_text(self._page(seconds)[0], encoding="utf-8")
 
     def show(self) -> None:
@@ -351,10 +346,11 @@ function filled([start, names, blanks], numbers, result) {
 function numeral(x) {  // as Python writes a float, with so many significant digits at most
   if (!Number.isFinite(x)) return Number.isNaN(x) ? "nan" : x < 0 ? "-inf" : "inf";
   const rounded = written(x.toExponential(page.digits - 1), page.digits);
-  const full = written(x.toExponential(), 16);
-  const text = (Object.is(x, -0) ? "-" : "") + (full.length < rounded.length ? full : rounded);
-  return /^-?\d+$/.test(text) ? text + ".0" : text;
+  const full = pointed(written(x.toExponential(), 16));
+  return (Object.is(x, -0) ? "-" : "") + (full.length < rounded.length ? full : pointed(rounded));
 }
+
+const pointed = text => /^-?\d+$/.test(text) ? text + ".0" : text;
 
 function written(text, most) {  // "1.50e-7", with an exponent if it is large or small
   const [, sign, first, rest, exponent] = /^(-?)(\d)\.?(\d*)e(.*)$/.exec(text);

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from .. import ops
+
 # Every script of a page says what a step looks like, in JavaScript:
 #     last() is the number of the last step
 #     look(k) is {scene, fills, cells, along, backward, words}: the graph to show, the fill of each
@@ -186,6 +188,12 @@ def page(
         "AFTER": after,
     }
     return re.sub(rf"\b({'|'.join(parts)})", lambda match: parts[match[0]], _PAGE)
+
+
+def require_seconds(seconds: float) -> None:
+    """Raise ValueError unless a step can stay that long."""
+    if not 0.01 <= ops.number(seconds) <= 60:
+        raise ValueError(f"seconds must be from 0.01 to 60 (got {seconds!r})")
 
 
 def in_script(data: Any) -> str:

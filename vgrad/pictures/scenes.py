@@ -75,7 +75,8 @@ def _slider(name: str, number: float, ranges: Ranges) -> Slider:
     digits = -math.floor(math.log10((high - low) / STOPS))  # stops at round numbers
     if name not in ranges:
         scale = 10.0**digits
-        low, high = math.floor(low * scale) / scale, math.ceil(high * scale) / scale
+        low = math.floor(round(low * scale, 6)) / scale
+        high = math.ceil(round(high * scale, 6)) / scale
     return Slider(name, number, low, high, float(f"1e{-digits}"))
 
 
@@ -120,9 +121,9 @@ def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
     """The arguments to begin with, each as a batch of one sample."""
     given = list(at)
     with suppress(TypeError, ValueError):  # a function without a signature has what is given
-        for p in list(inspect.signature(fn).parameters.values())[len(at) :]:
-            if p.kind <= p.POSITIONAL_OR_KEYWORD:
-                given.append(1.0 if p.default is p.empty else p.default)
+        more = list(inspect.signature(fn).parameters.values())[len(at) :]
+        ordinary = [p.default for p in more if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        given += [1.0 if x is inspect.Parameter.empty else x for x in ordinary]
     names = argument_names(fn, len(given))
     return [as_numbers(x, name)[None] for x, name in zip(given, names)]
 
@@ -134,9 +135,7 @@ def _explored(fn: Callable[..., Any], start: list[Array], rows: Array) -> Progra
     """
     sizes = [x.size for x in start]
     inputs = np.split(rows[:POSITIONS], np.cumsum(sizes), axis=1)
-    batch = [
-        np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, inputs)
-    ]
+    batch = [np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, inputs)]
     program = compile(fn, fuse=False, paths=MOST_PATHS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PathsWarning)  # a page has as many as these
@@ -145,8 +144,8 @@ def _explored(fn: Callable[..., Any], start: list[Array], rows: Array) -> Progra
         except Exception:
             program.forget()
             theta = program.theta(*start)
-        thetas = rows[:THETAS, sum(sizes) :] if rows.shape[1] - sum(sizes) == len(theta) else []
-        for numbers in (theta, *thetas):
+        others = rows[:THETAS, sum(sizes) :]  # of the parameters that the start is known to have
+        for numbers in (theta, *others) if others.shape[1] == len(theta) else (theta,):
             _visit(program, numbers, batch)
     return program
 
@@ -174,7 +173,8 @@ def _graphs(program: Program) -> list[Graph]:
 
 def _numbers(program: Program, start: list[Array]) -> list[float]:
     """Those of all leaves: inputs, then parameters."""
-    return [x for array in start for x in array.ravel().tolist()] + program.theta().tolist()
+    numbers: list[float] = np.concatenate([*map(np.ravel, start), program.theta()]).tolist()
+    return numbers
 
 
 def _of_graph(graph: Graph, start: Sequence[float]) -> Scene:

@@ -33,6 +33,8 @@ NEAR = 0.01  # m
 FEW = 40  # balls whose flights are drawn, and that run on the scalar engine
 OTHER, EMPTY = "#777777", "#c4c4c4"  # the colours of rare paths, and of places without a ball
 SURFACES = {"1": "floor", "2": "wall"}
+THROW = 9.0, 2.0, 0.6  # m/s, m/s and s: one to explore, and what it may become
+RANGES = {"vx": (4, 16), "vy": (-3, 4), "left": (0.01, 0.7)}
 
 
 def thrown(vx: Any, vy: Any, left: Any) -> tuple[Any, Any, int]:
@@ -79,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     if not args.no_plot:
         panels = {"before": (first, before), "after": (last, after)}
         write(args.out / "branches.png", partial(plot, panels, places))
+        if args.explore:
+            page = vgrad.explore(thrown, *THROW, ranges=RANGES)
+            write(args.out / "explore.html", page.save)
     return 0
 
 
@@ -167,12 +172,13 @@ def plot(panels: dict[str, Any], places: np.ndarray, path: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = options(__doc__, "branches.png")
+    parser = options(__doc__, "branches.png and explore.html")
     add = parser.add_argument
     add("--balls", type=positive, default=2000, help="how many are thrown")
     add("--steps", type=positive, default=300, help="gradient steps")
     add("--word", default="vgrad", help="what they spell")
     add("--seed", type=int, default=1337, help="of the first throws")
+    add("--explore", action="store_true", help="write one throw as a page with sliders, too")
     args = parser.parse_args(argv)
     if not args.word.strip():
         parser.error(f"argument --word: must have letters (got {args.word!r})")

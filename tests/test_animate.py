@@ -292,10 +292,8 @@ def test_the_page_asks_for_nothing_and_has_every_step(tmp_path):
     data = json.loads(re.search(r"const data = (.*);", text)[1])
     assert data["words"] == ["\n".join(x.lines) for x in animation.steps]
     parts = set(re.findall(r'id="([a-z\d-]+)"', text))
-    named = {f"box{k}" for k in range(len(data["fills"][0]))} | set(data["cells"]) | {"plain"}
-    named |= {
-        f"{part}{k}" for along in data["along"] for k in along for part in ("edge", "head", "tail")
-    }
+    named = {f"box{k}" for k in range(len(data["fills"][0]))} | set(data["cells"]) | {"heads"}
+    named |= {f"edge{k}" for along in data["along"] for k in along}
     assert {f"p0-{name}" for name in named} | {"graph", "words"} <= parts
     last = {changes[-1][1] for changes in data["cells"].values()}
     assert {"grad -1.5", "grad 1.0", "grad 0.0", "data 6.88137"} <= last

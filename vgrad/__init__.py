@@ -62,18 +62,18 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022
     "Animation", "Exploration", "FloatsOnlyError", "Gradcheck", "Graph", "GraphFormatError",
-    "LivePlot", "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning", "Program",
-    "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError", "abs",
-    "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "LivePlot", "NonFiniteError", "Number", "OutOfMemoryError", "ParityError", "PathsWarning",
+    "Program", "ShapeError", "TraceError", "Value", "Verification", "VgradError", "WorkerError",
+    "abs", "animate", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array", "capture", "cbrt", "ceil", "check_finite", "clip", "compile", "cos", "cosh",
-    "datasets", "digamma", "divmod", "dot", "draw", "elu", "erf", "erfc", "erfcx", "exp", "exp2",
-    "explore", "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck", "gradient", "hypot",
-    "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2", "log_ndtr", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "merge_branches",
-    "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training", "polygamma",
-    "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu", "sin", "sinh",
-    "softmax", "softplus", "source_lines", "sqrt", "square", "stop_gradient", "sum", "take", "tan",
-    "tanh", "to_dot", "trace", "trunc", "where",
+    "datasets", "digamma", "divmod", "dot", "draw", "elu", "erf", "erfc", "erfcx", "exp",
+    "exp2", "explore", "expm1", "floor", "floor_divide", "fmod", "gelu", "gradcheck",
+    "gradient", "hypot", "leaky_relu", "lgamma", "linalg", "log", "log10", "log1p", "log2",
+    "log_ndtr", "logaddexp", "logical_and", "logical_not", "logical_or", "logsumexp", "maximum",
+    "merge_branches", "minimum", "ndtr", "nn", "op", "optim", "plot_boundary", "plot_training",
+    "polygamma", "pow", "reciprocal", "relu", "remainder", "rint", "sigmoid", "sign", "silu",
+    "sin", "sinh", "softmax", "softplus", "source_lines", "sqrt", "square", "stop_gradient",
+    "sum", "take", "tan", "tanh", "to_dot", "trace", "trunc", "where",
 ]
 # fmt: on
 

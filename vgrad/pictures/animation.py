@@ -262,17 +262,15 @@ class Stage:
         return *corner, (box.width - 2 * inset) / (right - left), cell / (bottom - top)
 
     def svg(self, number: int) -> str:
-        """Graph `number` of a page, in which boxes, cells, edges and both of their heads have names."""
+        """Graph `number` of a page; its boxes, cells, edges and their heads have names."""
         picture, prefix = self._picture, f"p{number}-"
-        picture.heads.set_gid(f"{prefix}plain")
+        picture.heads.set_gid(f"{prefix}heads")
         for name, text in self._cells.items():
             text.set_gid(prefix + name)
         for k, box in enumerate(picture.boxes):
             box.set_gid(f"{prefix}box{k}")
-        for k, (edge, way) in enumerate(zip(picture.edges, picture.ways)):
+        for k, edge in enumerate(picture.edges):
             edge.set_gid(f"{prefix}edge{k}")
-            picture.arrows([way[-1]], ALONG).set_gid(f"{prefix}head{k}")
-            picture.arrows([way[0]], ALONG, backward=True).set_gid(f"{prefix}tail{k}")
         return in_page(drawing.encoded(self.figure, "svg", "none").decode())
 
 

@@ -15,8 +15,8 @@ from .. import ops
 #     look(k) is {scene, fills, cells, along, backward, words}: the graph to show, the fill of each
 #         box, the text of each cell by its name, the edges that stand out, whether they point
 #         backward, and the words below.
-# Parts of graph number i have names with the prefix p{i}-: box0, edge0, head0, tail0 and so on,
-# those of cells, and "plain", the heads of edges that do not stand out.
+# Parts of graph number i have names with the prefix p{i}-: box0, edge0 and so on, those of cells,
+# and "heads", those of all edges.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -30,7 +30,6 @@ _PAGE = """<!DOCTYPE html>
   .scene { display: none; position: relative; margin: auto; }
   .scene.shown { display: block; }
   .scene svg { display: block; width: 100%; height: auto; }
-  .scene [id*="-head"], .scene [id*="-tail"] { display: none; }
   .scene input { position: absolute; margin: 0; touch-action: none; color-scheme: light; }
   nav { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0; }
   nav { max-width: 56em; }
@@ -67,7 +66,7 @@ const scenes = [...document.querySelectorAll(".scene")].map((element, i) => ({
   element,
   part: name => at(`p${i}-${name}`),
   path: name => at(`p${i}-${name}`).querySelector("path"),
-  plain: at(`p${i}-plain`).querySelectorAll("use"),  // the head of each edge, at its end
+  heads: at(`p${i}-heads`).querySelectorAll("use"),  // one of each edge, at its end
   width: element.querySelector("svg").viewBox.baseVal.width * 4 / 3,  // pixels, of points
   height: element.querySelector("svg").viewBox.baseVal.height * 4 / 3,
   standing_out: [],
@@ -76,7 +75,7 @@ let step = 0, timer = null, scene = scenes[0], chosen = null;
 
 function show(k) {
   step = Math.max(0, Math.min(last(), k));
-  const now = look(step), { part, path, plain } = scene = scenes[now.scene];
+  const now = look(step), { part, path, heads } = scene = scenes[now.scene];
   if (!scene.element.classList.contains("shown")) {
     scenes.forEach(other => other.element.classList.toggle("shown", other === scene));
     resize();
@@ -87,14 +86,16 @@ function show(k) {
   }
   for (const [edge, head] of scene.standing_out) {
     Object.assign(path("edge" + edge).style, { stroke: colours.edge, strokeWidth: 1 });
-    part(head).style.display = "none";
-    plain[edge].style.display = "inline";
+    heads[edge].style.display = "inline";
+    head.remove();
   }
-  scene.standing_out = now.along.map(edge => [edge, (now.backward ? "tail" : "head") + edge]);
+  scene.standing_out = now.along.map(edge => [edge, heads[edge].cloneNode()]);
   for (const [edge, head] of scene.standing_out) {
     Object.assign(path("edge" + edge).style, { stroke: colours.along, strokeWidth: 2.5 });
-    part(head).style.display = "inline";
-    plain[edge].style.display = "none";
+    heads[edge].after(head);
+    heads[edge].style.display = "none";
+    head.style.fill = colours.along;
+    if (now.backward) turn_round(head, path("edge" + edge).getPointAtLength(0));
   }
   const active = [...now.fills].findIndex(state => Number(state) === 1);
   if (active >= 0) bring(part("box" + active).getBoundingClientRect());
@@ -102,6 +103,12 @@ function show(k) {
   at("slider").max = last();
   at("slider").value = step;
   at("count").textContent = `step ${step + 1} of ${last() + 1}`;
+}
+
+function turn_round(head, { x, y }) {  // to the other end of its edge
+  for (const [name, value] of Object.entries({ x, y, transform: `rotate(180 ${x} ${y})` })) {
+    head.setAttribute(name, value);
+  }
 }
 
 function bring(box) {  // into the middle, if it is not in view, without moving the page around
@@ -202,8 +209,20 @@ def in_script(data: Any) -> str:
 
 
 def in_page(svg: str) -> str:
-    """An SVG file as an element of a page."""
-    return svg[svg.index("<svg") :]
+    """An SVG file of matplotlib as an element of a page, in half as many characters.
+
+    Its texts have one font, which is said once, and places have two digits behind the point.
+    """
+    text = re.sub("<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(
+        r' (?:d|x|y|transform)="[^"]*"',
+        lambda places: re.sub(r"(\.\d\d)\d+", r"\1", places[0]),
+        text,
+    )
+    font = re.search('font-family: [^;"]*', text)
+    if font is not None:
+        text = text.replace(f"{font[0]}; ", "").replace("<svg", f'<svg style="{font[0]}"', 1)
+    return re.sub(r"\n\s*", "\n", text)
 
 
 def frame(page: str, width: float, height: float) -> str:

@@ -37,7 +37,7 @@ THROW = 9.0, 2.0, 0.6  # m/s, m/s and s: one to explore, and what it may become
 RANGES = {"vx": (4, 16), "vy": (-3, 4), "left": (0.01, 0.7)}
 
 
-def thrown(vx: Any, vy: Any, left: Any) -> tuple[Any, Any, int]:
+def thrown(vx, vy, left):
     """Where a ball is `left` seconds after its throw, and what it hit: 1 the floor, 2 a wall."""
     x, y, hits = 1.0, 1.0, 0
     while True:

@@ -54,7 +54,7 @@ def op(
     which the rules are tried when the op is made.
 
     Raises ValueError if the name is taken, if there is not one rule for each operand, or if the
-    function or a rule does not do what is said here.
+    function or a rule does not do what is said here, and TypeError if it decorates no function.
     """
 
     def make(function: Callable[..., Any]) -> Any:

@@ -1,4 +1,10 @@
-"""Two small data sets to classify."""
+"""Two small data sets to classify.
+
+>>> import vgrad
+>>> X, y = vgrad.datasets.make_moons(100, noise=0.1, seed=1337)
+>>> X.shape, y.shape
+((100, 2), (100,))
+"""
 
 from __future__ import annotations
 

@@ -31,6 +31,9 @@ class Value(Operand):
     >>> (a * b + a).backward()
     >>> a
     Value(a, data=2.0, grad=4.0)
+    >>> a.data = 5.0  # for what is computed from now on
+    >>> (a * b).parents
+    (Value(a, data=5.0, grad=4.0), Value(data=3.0, grad=2.0))
 
     Raises TypeError if `data` is not a real number.
     """
@@ -105,7 +108,15 @@ class Value(Operand):
         backpropagate(self)
 
     def zero_grad(self) -> None:
-        """Set the gradient of this value, and of all it was computed from, to 0."""
+        """Set the gradient of this value, and of all it was computed from, to 0.
+
+        >>> x = Value(3.0)
+        >>> y = x * x
+        >>> y.backward()
+        >>> y.zero_grad()
+        >>> x.grad
+        0.0
+        """
         for node in reachable(self):
             node.grad = NO_GRADIENT
 

@@ -71,6 +71,8 @@ class Cause(NamedTuple):
 def check_finite(*values: Any) -> None:
     """Raise NonFiniteError if a `Value` is infinite or nan, and name the op where that began.
 
+    Raises TypeError if one is no `Value`.
+
     >>> from vgrad import Value, check_finite, log
     >>> x = Value(0.0, label="x")
     >>> check_finite(3 * log(x) + 1)

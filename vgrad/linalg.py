@@ -6,6 +6,12 @@ nested lists or tuples, and are never changed. Plain numbers give floats and arr
 one number is an operand, results are operands and object arrays of them. What cannot be solved
 gives inf or nan by IEEE 754, where NumPy raises LinAlgError: the samples of a batch differ, and a
 recording knows none of them.
+
+>>> import vgrad
+>>> x = vgrad.Value(3.0)
+>>> vgrad.linalg.det([[x, 1], [2, 4]]).backward()
+>>> x.grad
+4.0
 """
 
 from __future__ import annotations
@@ -34,7 +40,12 @@ Objects = NDArray[np.object_]
 
 
 class SlogdetResult(NamedTuple):
-    """What `slogdet` returns, under NumPy's names."""
+    """What `slogdet` returns, under NumPy's names.
+
+    >>> import vgrad
+    >>> vgrad.linalg.slogdet([[1, 0], [0, 1]]).logabsdet
+    0.0
+    """
 
     sign: Any  # 1.0, -1.0, or 0.0 of a singular matrix
     logabsdet: Any  # the natural logarithm of |det|

@@ -34,7 +34,8 @@ def merge_branches(function: F) -> F:
     (-0.2, Graph(8 nodes, 3 levels, 1 input, 0 parameters, 1 output))
 
     Raises TraceError while recording if there are more ways, if results differ in more than
-    numbers, or if it asks for a whole number, as by int(x).
+    numbers, or if it asks for a whole number, as by int(x). Raises TypeError at once if it is given
+    no function.
     """
 
     if not callable(function):

@@ -1,4 +1,11 @@
-"""Layers of neurons, as in micrograd: they work on floats, `Value`s and traced nodes alike."""
+"""Layers of neurons, as in micrograd: they work on floats, `Value`s and traced nodes alike.
+
+>>> import random, vgrad
+>>> model = vgrad.nn.MLP(3, [4, 1], rng=random.Random(1337))
+>>> model([2.0, 3.0, -1.0]).backward()
+>>> len(model.parameters())
+21
+"""
 
 from __future__ import annotations
 
@@ -56,7 +63,14 @@ class Module:
         return list(dict.fromkeys(p for p in found if isinstance(p, Value) and p.trainable))
 
     def zero_grad(self) -> None:
-        """Set every parameter's gradient to 0."""
+        """Set every parameter's gradient to 0.
+
+        >>> neuron = Neuron(1, nonlin=False)
+        >>> neuron([2.0]).backward()
+        >>> neuron.zero_grad()
+        >>> [p.grad for p in neuron.parameters()]
+        [0.0, 0.0]
+        """
         for p in self.parameters():
             p.grad = NO_GRADIENT
 
@@ -144,7 +158,12 @@ def _numbers(x: Any) -> Any:
 
 
 class Layer(Module):
-    """`nout` neurons on the same `nin` numbers; a single neuron returns a number, not a list."""
+    """`nout` neurons on the same `nin` numbers; a single neuron returns a number, not a list.
+
+    >>> layer = Layer(2, 3, activation="tanh")
+    >>> layer, len(layer([1.0, -2.0])), len(layer.named()["w"])
+    (Layer(2, 3, tanh): 9 parameters, 3, 3)
+    """
 
     def __init__(
         self,
@@ -193,7 +212,8 @@ class MLP(Module):
     (MLP(2, [16, 16, 1], relu): 337 parameters, Value(data=-1.3324313779586294, grad=0.0))
 
     Parameters have labels, such as layers[0].w[2, 1] for weight 1 of neuron 2, or layers[0].b[2].
-    Raises ValueError for an unknown activation, ShapeError for an input of the wrong length.
+    Raises ValueError for an unknown activation, TypeError unless `nouts` is a sequence, and a call
+    ShapeError for an input of the wrong length.
     """
 
     def __init__(

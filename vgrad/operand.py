@@ -193,7 +193,12 @@ class Operand(Methods):
         __rand__, __ror__ = __and__, __or__
 
         def conjugate(self) -> Any:
-            """The number itself, for NumPy's functions that allow for complex ones."""
+            """The number itself, for NumPy's functions that allow for complex ones.
+
+            >>> import numpy, vgrad
+            >>> numpy.vdot([vgrad.Value(2.0)], [3.0])
+            Value(data=6.0, grad=0.0)
+            """
             return self
 
         def __pos__(self) -> Any:

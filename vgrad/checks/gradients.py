@@ -28,6 +28,11 @@ class Gradcheck:
     """The report of `gradcheck`: true if nothing is wrong and something could be judged.
 
     Its text says what is wrong.
+
+    >>> import vgrad
+    >>> report = vgrad.gradcheck(abs, 0.0)  # at its kink
+    >>> bool(report), report.wrong, [x.name for x in report.unsure]
+    (False, [], ['x'])
     """
 
     derivatives: list[Derivative]
@@ -85,8 +90,8 @@ def gradcheck(
     >>> print(vgrad.gradcheck(lambda x, y: vgrad.exp(x) / y, 1.0, 2.0))
     2 of 2 derivatives agree with central differences (step 0.001, tolerance 1e-06)
 
-    Raises what the function or program itself raises, and ValueError for a step or tolerance that
-    is not positive.
+    Raises what the function or program itself raises, ValueError for a step or tolerance that is
+    not positive, and TypeError if `fn` is none of the three.
     """
     for name, x in (("step", step), ("tolerance", tolerance)):
         if not ops.number(x) > 0:

@@ -64,7 +64,14 @@ class Gap:
 
 @dataclass(frozen=True)
 class Verification:
-    """The report of `Program.verify`; its text is one line."""
+    """The report of `Program.verify`; its text is one line.
+
+    >>> import vgrad
+    >>> program = vgrad.compile(lambda x: x + 1, parameters=[])
+    >>> report = program.verify([], [1.0, 2.0])
+    >>> report.samples, report.numbers, report.worst.ulps
+    (2, 4, 0.0)
+    """
 
     samples: int
     numbers: int
@@ -86,7 +93,8 @@ def verify(
 
     Both engines compute the outputs and gradients of `samples` samples, drawn with `seed`, and what
     is added `once`. Raises ParityError if a gap exceeds the bound in `BOUNDS`, or if a sample takes
-    another path than on the scalar engine, and what a call raises.
+    another path than on the scalar engine, ValueError unless `samples` is 1 or more, and what a
+    call raises.
 
     >>> import vgrad
     >>> w = vgrad.Value(3.0)

@@ -46,6 +46,19 @@ class Graph:
     ['input', 'input', 'const', 'mul', 'add']
     >>> graph.parents[-1], graph.level
     (array([ 3,  2, -1], dtype=int32), array([0, 0, 0, 1, 2], dtype=int32))
+    >>> graph.check(), graph.argument_names, graph.computed_from({0: 2.0, 1: 3.0, 2: 1.0})
+    (None, ['x', 'y'], [2.0, 3.0, 1.0, 6.0, 7.0])
+
+    `compile` records paths, whose last outputs are a sample's answers to what was asked on it.
+
+    >>> program = vgrad.compile(lambda x: x + 1 if x > 0 else x, parameters=[])
+    >>> program([], [1.0, -2.0])
+    array([ 2., -2.])
+    >>> graph = program.runners[((),)].graph
+    >>> graph.answers, graph.follows(np.array([[2.0, -1.0], [1.0, 0.0]]))  # outputs, answers
+    (array([[1.]]), array([ True, False]))
+    >>> graph.side_by_side([np.zeros((0, 1)), np.array([[1.0, 0.0]])])
+    array([[1., 1., 0.]])
     """
 
     op: NDArray[np.uint8]  # (n,) op codes

@@ -64,7 +64,17 @@ def animate(root: Value, *, forward: bool = False, by: By = "node", digits: int 
 
 
 class Animation:
-    """The `steps` of a backward pass, and a picture of each; `animate` makes one."""
+    """The `steps` of a backward pass, and a picture of each; `animate` makes one.
+
+    >>> import os, tempfile
+    >>> animation = animate(Value(2.0, label="a") * 3)
+    >>> len(animation)
+    3
+    >>> figure = animation.draw(-1)
+    >>> animation.save(os.path.join(tempfile.mkdtemp(), "backprop.html"))
+
+    Raises TypeError and ValueError as `animate` does.
+    """
 
     def __init__(self, root: Value, forward: bool, by: By, digits: int) -> None:
         if not isinstance(root, Value):
@@ -89,7 +99,10 @@ class Animation:
         return len(self.steps)
 
     def draw(self, step: int, path: FilePath | None = None) -> Figure:
-        """A picture of one step, counted from 0 or, if negative, from the end."""
+        """A picture of one step, counted from 0 or, if negative, from the end.
+
+        Raises ValueError if there is no such step.
+        """
         n = len(self)
         if not hasattr(step, "__index__") or not -n <= step < n:
             raise ValueError(f"step must be a whole number, {-n} to {n - 1} (got {step!r})")
@@ -116,7 +129,10 @@ class Animation:
             Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
     def show(self) -> None:
-        """Open a window with a slider and arrow keys; raises RuntimeError if matplotlib cannot."""
+        """Open a window with a slider and arrow keys; raises RuntimeError if matplotlib cannot.
+
+        >>> animate(Value(2.0) * 3).show()  # doctest: +SKIP
+        """
         stage = self._stage(window=True)
         drawing.play(stage.figure, len(self), stage.show)
 

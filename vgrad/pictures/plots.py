@@ -193,7 +193,8 @@ class LivePlot:
     >>> live.history["loss"][:2]
     [1.0, 0.5]
 
-    Raises RuntimeError if there is no path, no notebook and no window.
+    Raises RuntimeError if there is no path, no notebook and no window, and ValueError if only some
+    of `predict`, `X` and `y` are given.
     """
 
     def __init__(

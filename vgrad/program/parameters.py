@@ -44,6 +44,12 @@ class Parametrised(Recordings):
         """Write theta (P,) back into the `Value`s, or into those of another model like it.
 
         Raises ValueError if there are none, and ShapeError if theta or the model does not fit.
+
+        >>> import vgrad
+        >>> w = vgrad.Value(3.0)
+        >>> vgrad.compile(lambda x: w * x, parameters=[w]).assign([5.0])
+        >>> w.data
+        5.0
         """
         if model is not None:
             values = self._values_of(model)

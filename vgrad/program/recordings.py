@@ -91,7 +91,15 @@ class Recordings:
 
     @property
     def runners(self) -> dict[Any, Runner]:
-        """The runner of path 0 for each shape of a sample."""
+        """The runner of path 0 for each shape of a sample.
+
+        >>> import vgrad
+        >>> program = vgrad.compile(lambda x: x + 1, parameters=[])
+        >>> program([], [1.0, 2.0])
+        array([2., 3.])
+        >>> [runner.graph for runner in program.runners.values()]
+        [Graph(3 nodes, 1 level, 1 input, 0 parameters, 1 output)]
+        """
         return {shapes: paths.runners[0] for shapes, paths in self.paths.items()}
 
     @cached_property
@@ -100,7 +108,12 @@ class Recordings:
         return Signature(graphs if self._fn is None else self._fn)
 
     def prepared(self, theta: Any, arrays: Any, named: Any = None, scalar: bool = False) -> AnyCall:
-        """The call for these arrays, checked; if `scalar`, the objective must be one number."""
+        """The call for these arrays, checked; if `scalar`, the objective must be one number.
+
+        >>> import vgrad
+        >>> vgrad.compile(lambda x: x + 1, parameters=[]).prepared([], [[1.0, 2.0]]).batch
+        2
+        """
         batch, names, executor = self._located(arrays, named)
         return self._call(theta, batch, names, scalar, executor)
 

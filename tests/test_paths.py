@@ -377,6 +377,18 @@ def test_the_warning_can_be_made_an_error_and_names_a_function_to_decorate():
         vgrad.compile(f, paths=0)
 
 
+def test_the_warning_of_a_loop_says_how_to_take_as_many_steps_for_all():
+    """A loop has more ways through it than `merge_branches` takes."""
+
+    def halved(x):
+        while x > 1:
+            x = x / 2
+        return x
+
+    with pytest.raises(PathsWarning, match="in halved: use as many steps as it may take"):
+        vgrad.compile(lambda x: halved(x), parameters=[], paths=2)([], [1.0, 3.0, 5.0, 9.0])
+
+
 def test_one_path_refuses_branches():
     with pytest.raises(TraceError, match="without paths=1"):
         vgrad.compile(bent, W, paths=1)(THETA, X)

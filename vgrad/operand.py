@@ -30,8 +30,8 @@ watches: set[ref[Watch]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
-    "the function of that name in vgrad, as in vgrad.exp(x), where there is one, a loop of the "
-    "steps of a solver such as odeint, and arrays of dtype object"
+    "vgrad's function of that name, as in vgrad.exp(x), or make an op of it, by vgrad.op; give "
+    "arrays dtype=object, and write a solver such as odeint as a loop of its steps"
 )
 
 

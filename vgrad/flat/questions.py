@@ -22,6 +22,7 @@ from ..errors import ShapeError
 from ..operand import whole
 
 Tape = Any  # `tape` imports this file
+STEPS = "as many steps as it may take"  # what to write instead of a loop that asks
 
 
 class Question(NamedTuple):
@@ -33,6 +34,11 @@ class Question(NamedTuple):
     function: str  # the name of the function there
     instead: str = ""  # what to write there, so that it is no question
     prefix: str = ""  # a hash of what had been recorded until then
+
+    @property
+    def loops(self) -> bool:
+        """Whether it decides how often a loop turns."""
+        return self.instead.startswith(STEPS)
 
     def in_words(self, answer: float) -> str:
         """An answer, as messages have it."""

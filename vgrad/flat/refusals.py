@@ -12,7 +12,7 @@ from types import CodeType
 from ..errors import TraceError
 from ..lines import source_line, user_frame
 from ..operand import INSTEAD_OF_FLOAT
-from .questions import ANSWERS
+from .questions import ANSWERS, STEPS
 
 # A look at a number would freeze one outcome into the graph. For each way of looking: what the line
 # of the user's code has on it, if that matters; what must not be done; and what to write instead.
@@ -27,7 +27,7 @@ _CALLS = [  # what asks for a truth from within a function that is called
 ]
 _STATEMENTS = [  # what asks for it directly
     (r"^\s*while\b", "while must not depend on",
-     "as many steps as it may take, x = vgrad.where(condition, step(x), x) in each"),
+     f"{STEPS}, x = vgrad.where(condition, step(x), x) in each"),
     (r"^\s*assert\b", "assert must not depend on",
      "a further output for the condition, and assert that"),
     (r"\b(el)?if\b", "if must not depend on", "vgrad.where(condition, a, b)"),
@@ -44,7 +44,7 @@ _ARRAYS = [("", "a comparison of a whole array must not ask for the truth of",
 _ANY = [("", "if, while, and, or, max(), comparing whole arrays and the like must not depend on",
          "vgrad.where(condition, a, b), vgrad.maximum(a, b), vgrad.minimum(a, b) or x.relu()")]
 _RANGE = (r"\brange\(", "the argument of range() must not be",
-          "as many steps as it may take, x = vgrad.where(k < n, step(x), x) in each")
+          f"{STEPS}, x = vgrad.where(k < n, step(x), x) in each")
 _INDEX = ("the index of a list or array must not be", "vgrad.take(rows, index) to pick by a number")
 _REFUSALS = {
     "float": [("", "float(), the functions of math, and arrays of floats must not be given",

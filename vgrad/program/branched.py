@@ -333,7 +333,8 @@ class BranchedCall:
         """What to write where samples part."""
         recorder, function = self.paths.recorder, question.function
         own = getattr(getattr(recorder, "fn", None), "__name__", "")
-        if function.isidentifier() and function != own:
+        # not a loop, which has more ways through it than can be merged
+        if function.isidentifier() and function != own and not question.loops:
             merge = f"decorate {function} with @vgrad.merge_branches, if it is pure"
             return f"{merge}, or use {question.instead}"
         return f"use {question.instead}"

@@ -124,11 +124,12 @@ class Recordings:
         key = (batch.shapes, names) if names else batch.shapes
         paths = self.paths.get(key) or self._paths(theta, batch, names)
         runner = paths.runners[0]
-        if scalar and runner.objective_shape != ():
+        if scalar and (shape := runner.objective_shape) != ():
             raise ShapeError(
-                f"output 0, the objective, must be one number per sample (got shape "
-                f"{runner.objective_shape}); an array of shape (B, 1) gives the function arrays of "
-                "shape (1,): pass (B,) instead"
+                f"output 0, the objective, must be one number per sample (got shape {shape}); an "
+                f"argument of shape (B, {', '.join(map(str, shape))}) gives the function an array "
+                f"of shape {shape}: pass (B,) if it takes numbers, and return a sum if it has "
+                "several results"
             )
         theta = as_theta(theta, len(runner.graph.parameters), self._options.dtype)
         doubts: list[Any] | None = [] if self._options.check_finite else None

@@ -1,0 +1,76 @@
+"""Prices a European call and put by Black and Scholes, and has their Greeks from the one formula.
+
+Delta, vega, theta and rho are first derivatives, and gamma is a second; none is written by hand.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from panels import BLUE, ORANGE, panels
+from terminal import options, positive, write
+
+import vgrad
+
+CALL, PUT = 1.0, -1.0
+STRIKE, YEARS, RATE, VOLATILITY = 100.0, 0.5, 0.03, 0.25
+SHOWN = (80.0, 100.0, 120.0)  # spots whose Greeks are printed
+
+
+def price(spot: Any, strike: Any, years: Any, rate: Any, volatility: Any, kind: Any) -> Any:
+    """What one option is worth; `kind` is 1 for a call and -1 for a put."""
+    spread = volatility * vgrad.sqrt(years)
+    d1 = (vgrad.log(spot / strike) + (rate + volatility**2 / 2) * years) / spread
+    owed = strike * vgrad.exp(-rate * years)
+    return kind * (spot * vgrad.ndtr(kind * d1) - owed * vgrad.ndtr(kind * (d1 - spread)))
+
+
+PRICER = vgrad.compile(price, parameters=[])
+
+
+def greeks(spots: Any, kind: float) -> dict[str, np.ndarray]:
+    """The price at each spot, and its sensitivities as traders quote them."""
+    option = spots, STRIKE, YEARS, RATE, VOLATILITY, kind
+    delta, _, by_years, rho, vega, _ = PRICER.input_grads([], *option)
+    return {
+        "price": PRICER([], *option),
+        "delta": delta,
+        "gamma": PRICER.input_hessian([], *option)[:, 0, 0],
+        "vega, per 1 %": vega / 100,
+        "theta, per day": -by_years / 365,  # time to expiry runs down
+        "rho, per 1 %": rho / 100,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = options(__doc__, "options.png")
+    parser.add_argument("--spots", type=positive, default=200, help="points of each curve")
+    args = parser.parse_args(argv)
+    print(f"strike {STRIKE:g}, {YEARS:g} years, rate {RATE:.0%}, volatility {VOLATILITY:.0%}")
+    for name, kind in ("call", CALL), ("put", PUT):
+        table = greeks(np.array(SHOWN), kind)
+        print(f"\n{name:4} at" + "".join(f"{what:>16}" for what in table))
+        for spot, row in zip(SHOWN, zip(*table.values())):
+            print(f"{spot:7g}" + "".join(f"{x:16.4f}" for x in row))
+    if not args.no_plot:
+        write(args.out / "options.png", partial(plot, np.linspace(60, 140, args.spots)))
+    return 0
+
+
+def plot(spots: np.ndarray, path: Path) -> None:
+    """The price and five Greeks of both options, over the spot."""
+    calls, puts = greeks(spots, CALL), greeks(spots, PUT)
+    with panels(path, 2, 3, sharex=True) as axes:
+        for panel, name in zip(axes.flat, calls):
+            panel.plot(spots, calls[name], color=BLUE, label="call")
+            panel.plot(spots, puts[name], "--", color=ORANGE, label="put")
+            panel.set(title=name, xticks=[60, 100, 140])
+        axes[0, 0].legend()
+        axes[1, 1].set_xlabel(f"spot, for a strike of {STRIKE:g}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

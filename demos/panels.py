@@ -1,0 +1,36 @@
+"""How the pictures of the gallery look: large letters, and colours that all readers can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from vgrad.pictures.plots import COLOURS
+
+BLUE, ORANGE, GREEN, PINK, *_ = COLOURS
+INK = "#222222"  # for data
+STYLE = {
+    "font.size": 12,  # legible where the picture is shown 420 pixels wide
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+
+
+@contextmanager
+def panels(path: Path, rows: int, columns: int, height: float = 4, **options: Any) -> Iterator[Any]:
+    """Gives axes to draw on, as `Figure.subplots` does, and saves the picture at the end."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7, height), layout="constrained")
+        yield figure.subplots(rows, columns, **options)
+        figure.savefig(path, dpi=120)

@@ -3,15 +3,12 @@
 Delta, vega, theta and rho are first derivatives, and gamma is a second; none is written by hand.
 """
 
-from __future__ import annotations
-
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from panels import BLUE, ORANGE, panels
-from terminal import options, positive, write
+from terminal import options
 
 import vgrad
 
@@ -46,9 +43,7 @@ def greeks(spots: Any, kind: float) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = options(__doc__, "options.png")
-    parser.add_argument("--spots", type=positive, default=200, help="points of each curve")
-    args = parser.parse_args(argv)
+    args = options(__doc__, "options.png").parse_args(argv)
     print(f"strike {STRIKE:g}, {YEARS:g} years, rate {RATE:.0%}, volatility {VOLATILITY:.0%}")
     for name, kind in ("call", CALL), ("put", PUT):
         table = greeks(np.array(SHOWN), kind)
@@ -56,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
         for spot, row in zip(SHOWN, zip(*table.values())):
             print(f"{spot:7g}" + "".join(f"{x:16.4f}" for x in row))
     if not args.no_plot:
-        write(args.out / "options.png", partial(plot, np.linspace(60, 140, args.spots)))
+        plot(args.out / "options.png", np.linspace(60, 140, 200))
     return 0
 
 
-def plot(spots: np.ndarray, path: Path) -> None:
+def plot(path: Path, spots: np.ndarray) -> None:
     """The price and five Greeks of both options, over the spot."""
     calls, puts = greeks(spots, CALL), greeks(spots, PUT)
     with panels(path, 2, 3, sharex=True) as axes:

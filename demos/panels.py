@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from terminal import write
 
 from vgrad.pictures.plots import COLOURS
 
@@ -29,8 +31,8 @@ STYLE = {
 
 @contextmanager
 def panels(path: Path, rows: int, columns: int, height: float = 4, **options: Any) -> Iterator[Any]:
-    """Gives axes to draw on, as `Figure.subplots` does, and saves the picture at the end."""
+    """Gives axes to draw on, as `Figure.subplots` does, and writes the picture at the end."""
     with rc_context(STYLE):
         figure = Figure(figsize=(7, height), layout="constrained")
         yield figure.subplots(rows, columns, **options)
-        figure.savefig(path, dpi=120)
+        write(path, partial(figure.savefig, dpi=120))

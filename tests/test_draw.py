@@ -220,6 +220,30 @@ def test_crossings_are_taken_out():
     assert y[3] < y[2] < y[4] if y[0] < y[1] else y[4] < y[2] < y[3]
 
 
+def test_what_has_no_label_is_called_as_in_the_formulas():
+    model = nn.MLP(2, [2, 1], rng=random.Random(0))
+    score = model([1.0, 2.0])
+    drawn, said = written(vgrad.draw(score)), vgrad.animate(score)
+    assert {p.label for p in model.parameters()} < set(drawn) == set(written(said.draw(-1)))
+    assert len(drawn) == len([x for x in reachable(score) if not x.op.name == "const"])
+    assert said.steps[0].lines[0].startswith(f"{list(drawn)[-1]}.grad = 1.0")  # of the result
+    near = vgrad.draw(score, around="v3", hops=1)
+    (focus,) = [x for x in near.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
+    place = next(text.get_position() for text in near.axes[0].texts if text.get_text() == "v3")
+    assert focus.get_bbox().contains(*place)
+    assert "{v3 | data" in vgrad.to_dot(score)
+    w, v = Value(1.0, "w"), Value(2.0, "w")
+    assert set(written(vgrad.draw(w * v))) == {"w", "w_2", "v1"}
+
+
+def test_names_of_a_large_graph_take_no_time():
+    """Each is found at once, also where thousands have the same label, or none."""
+    total = x = Value(1.0, "x")
+    for _ in range(5000):
+        total = with_label(total + x, "x") + x
+    assert list(written(vgrad.draw(total, around=total, hops=1))) == ["x", "x_5001", "v5000"]
+
+
 def test_a_label_is_shown_whole_and_as_it_is():
     label = "a label_with $dollars$, {braces} | bars\nand a line of " + "x" * 60
     shown = "".join("".join(texts(vgrad.draw(Value(1.0, label)))).split())

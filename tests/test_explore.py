@@ -213,7 +213,7 @@ def test_arguments_have_defaults_lists_and_parameters():
 
 def test_two_outputs_and_a_notebook():
     page = vgrad.explore(lambda x: (x * x, x + 1))
-    assert [item.label for item in page._scenes[0].items if item.label] == [
+    assert [item.title for item in page._scenes[0].items if item.title] == [
         *("x", "output 0", "output 1")
     ]
     assert page._repr_html_().startswith("<iframe srcdoc=")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +13,9 @@ from .. import ops
 from ..arguments import whole_number
 from ..engine import Value, reachable
 from . import drawing
-from .diagram import Diagram, numeral, one_line
+from .diagram import Diagram, numeral
 from .drawing import CELL_PAD, EDGE, HEAD, LINE, FilePath, legend_width, text_width
-from .nodes import node_diagram, value_cells, value_items
+from .nodes import node_diagram, titles, value_cells, value_items
 from .overview import LIMIT
 from .page import frame, in_page, in_script, page, require_seconds
 from .steps import By, Step, steps
@@ -88,8 +87,9 @@ class Animation:
                 f"animate takes a graph of at most {LIMIT} nodes (got {len(nodes):,}); "
                 "vgrad.draw shows a larger one as its plan"
             )
-        own = dict(zip(nodes, titles([(x.label, x.op is ops.const) for x in nodes])))
-        names = {x: in_formulas(own[x]) if own[x] else numeral(x.data, digits) for x in nodes}
+        own = titles(nodes)
+        names = {x: numeral(x.data, digits) for x in nodes}
+        names |= {x: in_formulas(title) for x, title in own.items()}
         self.steps = steps(root, names, forward, by, digits)
         self._title = f"Backpropagation of {names[root]}"
         self._nodes, self._digits = nodes, digits
@@ -189,21 +189,6 @@ def edges_into(diagram: Diagram, node: Hashable) -> list[int]:
 def edge_out_of(diagram: Diagram, node: Hashable) -> int:
     """The edge from a computed node's op to its result."""
     return diagram.edges.index((diagram.op_of[node], diagram.value_of[node]))
-
-
-def titles(labels: Sequence[tuple[Any, bool]]) -> list[str]:
-    """Names, no two alike: labels, else v1, v2 and so on; constants, marked True, need none."""
-    texts = [one_line(label) for label, _ in labels]
-    found: list[str] = []
-    taken = set(texts)
-    for text, (_, is_constant) in zip(texts, labels):
-        name = text
-        if text in found or not text:
-            names = (f"{text}_{k}" for k in count(2)) if text else (f"v{k}" for k in count(1))
-            name = "" if is_constant and not text else next(x for x in names if x not in taken)
-        found.append(name)
-        taken.add(name)
-    return found
 
 
 def in_formulas(title: str) -> str:

@@ -44,11 +44,12 @@ def draw(
 ) -> Figure:
     """Draw a graph from left to right, and save it if a path is given.
 
-    A value is a box `label | data | grad`, an op a small round one. `grad —` is a gradient that no
-    backward pass has computed. A graph of more than `limit` nodes is drawn as its plan, a box for
+    A value is a box `name | data | grad`, an op a small round one. The name is the label, or v1, v2
+    and so on, as in the formulas of `animate`. `grad —` is a gradient that no backward pass has
+    computed. A graph of more than `limit` nodes is drawn as its plan, a box for
     each kernel, and so is a `Program`, as it was last compiled. `around` shows only the nodes up to
     `hops` edges from one node, at most `limit`: it is a `Value`, a node's number in a `Graph`, or a
-    label. Numbers have `digits` significant digits.
+    name. Numbers have `digits` significant digits.
 
     Returns a matplotlib Figure as large as the drawing. The path ends in .svg, .png or .pdf. Raises
     TypeError if `root` is not a graph, ValueError for arguments out of range.

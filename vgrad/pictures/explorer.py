@@ -131,7 +131,7 @@ class Exploration:
         about |= {"digits": self._digits, "given": GIVEN, "known": KNOWN, "lost": LOST}
         about |= {"noPart": len(STATES)}
         script = f"{self._library.text}\nconst page = {in_script(about)};\n{_ENGINE}"
-        title = f"Explore {self._scenes[0].items[self._scenes[0].result].label}"
+        title = f"Explore {self._scenes[0].items[self._scenes[0].result].title}"
         options: Any = {"lines": lines, "seconds": seconds, "buttons": RESET, "first": "last()"}
         width, height = (max(size[k] for size in sizes) for k in (0, 1))
         text = page(title, scenes, script, COLOURS, after=_SLIDERS, **options)
@@ -154,7 +154,7 @@ class Exploration:
         item = scene.items[k]
         box = diagram.value_of[item.key]
         about: dict[str, Any] = {"box": box, "parents": item.parents, "parts": []}
-        about |= {"name": in_formulas(item.label) if item.label else ""}
+        about |= {"name": in_formulas(item.title) if item.title else ""}
         if item.kind == "constant":
             return about | {"number": scene.numbers[k]}
         if k in scene.leaves:
@@ -170,10 +170,10 @@ class Exploration:
             for x, operand in zip(item.parents, operands)
         ]
         names = [
-            in_formulas(x.label) if c is None else numeral(c, digits)
+            in_formulas(x.title) if c is None else numeral(c, digits)
             for x, c in zip(operands, constants)
         ]
-        own = in_formulas(item.label)
+        own = in_formulas(item.title)
         parts = [
             None
             if vjp is None or constants[j] is not None

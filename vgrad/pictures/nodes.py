@@ -7,9 +7,11 @@ stands just before its first use.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .. import ops
 from ..engine import NO_GRADIENT, Value, reachable
@@ -20,6 +22,9 @@ LABEL_WIDTH = 24  # characters per line
 LEAVES: dict[ops.Op, Kind] = {ops.input: "input", ops.parameter: "parameter", ops.const: "constant"}
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
 class Item(NamedTuple):
     """A node of either kind of graph, as a picture needs it."""
 
@@ -28,12 +33,39 @@ class Item(NamedTuple):
     parents: tuple[int, ...]  # their indices in the list of items
     level: int
     kind: Kind
-    label: Any
+    label: Any  # as the user gave it
+    title: Any  # as it is shown
     cells: tuple[str, ...]
 
 
+def titles(values: Iterable[Value]) -> dict[Value, str]:
+    """Names, no two alike: labels, else v1, v2 and so on; constants need none.
+
+    All pictures of a value's graph have the same, so that formulas can be found in a drawing.
+
+    >>> w, v = Value(1.0, "w"), Value(2.0, "w")
+    >>> list(titles([w, v, w * v]).values())
+    ['w', 'w_2', 'v1']
+    """
+    labels = {x: one_line(x.label) for x in values}
+    return distinct({x: label for x, label in labels.items() if label or x.op is not ops.const})
+
+
+def distinct(labels: Mapping[Key, str]) -> dict[Key, str]:
+    """The labels with a number at the end of those that have come before, or are empty."""
+    taken = set(labels.values())
+    found: dict[str, Key] = {}
+    counts: dict[str, Iterator[int]] = defaultdict(lambda: count(2), v=count(1))
+    for x, label in labels.items():
+        if not label or label in found:
+            stem = f"{label}_" if label else "v"
+            label = next(name for k in counts[stem] if (name := f"{stem}{k}") not in taken)
+        found[label] = x
+    return {x: title for title, x in found.items()}
+
+
 def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str]) -> Iterator[Item]:
-    """All that the roots were computed from, as items; `names` replace labels."""
+    """All that the roots were computed from, as items with these titles."""
     values = reachable(*roots)[::-1]  # parents before their children
     place = {value: k for k, value in enumerate(values)}
     results = set(roots)
@@ -44,8 +76,8 @@ def value_items(roots: Sequence[Value], digits: int, names: Mapping[Value, str])
             kind = "result" if value in results else "computed"
         parents = tuple(place[x] for x in value.parents)
         cells = value_cells(value, value.data, _gradient(value), digits)
-        label = names.get(value, value.label)
-        yield Item(value, value.op, parents, value.level, kind, label, cells)
+        title = names.get(value, "")
+        yield Item(value, value.op, parents, value.level, kind, value.label, title, cells)
 
 
 def _gradient(value: Value) -> float | None:
@@ -79,13 +111,13 @@ def graph_items(graph: Graph, digits: int) -> Iterator[Item]:
             text = numeral(float(graph.value[i]), digits)
             cells.append(text if kind == "constant" else f"data {text}")
         label = graph.labels.get(i, "") or (kind if kind == "input" else "")
-        yield Item(i, op, tuple(parents[: op.arity]), level, kind, label, tuple(cells))
+        yield Item(i, op, tuple(parents[: op.arity]), level, kind, label, label, tuple(cells))
 
 
 def node_diagram(items: list[Item], around: Any = None, hops: int = 0, limit: int = 0) -> Diagram:
     """All nodes, or the `limit` nearest within `hops` edges of the one that `around` names.
 
-    Raises ValueError if `around` is neither a node's key nor the label of exactly one.
+    Raises ValueError if `around` is neither a node's key nor the name of exactly one.
     """
     if around is None:
         return _boxes(items, range(len(items)))
@@ -97,7 +129,7 @@ def node_diagram(items: list[Item], around: Any = None, hops: int = 0, limit: in
 
 def _find(around: Any, items: list[Item]) -> int:
     if isinstance(around, str):
-        found = [k for k, item in enumerate(items) if item.label == around]
+        found = [k for k, item in enumerate(items) if around in (item.label, item.title)]
         if len(found) != 1:
             have = f"{len(found)} nodes have" if found else "no node has"
             raise ValueError(
@@ -140,7 +172,7 @@ def _boxes(items: list[Item], shown: Sequence[int]) -> Diagram:
             for x in item.parents:
                 operand = source[x] if x in source else diagram.add("more", column - 2, "…")
                 diagram.edges.append((operand, op))
-        title = fill(one_line(item.label), LABEL_WIDTH)
+        title = fill(one_line(item.title), LABEL_WIDTH)
         if title or item.cells:
             box = diagram.add(item.kind, column, title, *item.cells)
             if item.parents:

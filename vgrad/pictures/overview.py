@@ -15,7 +15,7 @@ from ..engine import Value, reachable
 from ..flat import Graph, KernelSummary, capture
 from ..program import Fork, Paths, Program, Runner
 from .diagram import Diagram, Kind
-from .nodes import graph_items, node_diagram, value_items
+from .nodes import graph_items, node_diagram, titles, value_items
 
 LIMIT = 300  # nodes; a larger graph is drawn as its plan
 MOST_KERNELS = 80  # if there are more, those of neighbouring ranks share a box
@@ -45,9 +45,10 @@ def diagram_of(root: Any, around: Any, hops: int, limit: int, digits: int) -> Di
             "draw takes a Value or a list of them, a Graph or a Program "
             f"(got {repr(root)}, a {type(root).__name__}); vgrad.trace makes a Graph of a function"
         )
-    if around is None and len(reachable(*roots)) > limit:
+    values = reachable(*roots)[::-1]
+    if around is None and len(values) > limit:
         return overview(Runner(capture(*roots)))
-    return node_diagram(list(value_items(roots, digits, {})), around, hops, limit)
+    return node_diagram(list(value_items(roots, digits, titles(values))), around, hops, limit)
 
 
 def tree(paths: Paths) -> Diagram:

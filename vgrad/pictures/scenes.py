@@ -18,8 +18,8 @@ from ..engine import Value, reachable
 from ..errors import PathsWarning, ShapeError
 from ..flat import Graph, argument_names
 from ..program import Program, compile
-from .animation import titles
-from .nodes import Item, graph_items, value_items
+from .diagram import one_line
+from .nodes import Item, distinct, graph_items, value_items
 from .overview import LIMIT
 
 MOST_PATHS = 16  # on a page
@@ -55,7 +55,7 @@ def sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
 
     Raises ValueError for a range that is none, or is no leaf's.
     """
-    found = [_slider(scene.items[k].label, scene.numbers[k], ranges) for k in scene.leaves]
+    found = [_slider(scene.items[k].title, scene.numbers[k], ranges) for k in scene.leaves]
     unknown = ranges.keys() - {slider.name for slider in found}
     if unknown:
         names = ", ".join(slider.name for slider in found) or "none"
@@ -205,6 +205,7 @@ def _scene(
     result: int,
     answers: dict[int, float],
 ) -> Scene:
-    names = titles([(item.label, item.kind == "constant") for item in items])
-    named = [item._replace(label=name) for item, name in zip(items, names)]
+    labels = {k: one_line(item.label) for k, item in enumerate(items) if item.kind != "constant"}
+    names = distinct(labels)
+    named = [item._replace(title=names.get(k, "")) for k, item in enumerate(items)]
     return Scene(named, numbers, leaves, result, answers)

@@ -225,7 +225,7 @@ def test_what_has_no_label_is_called_as_in_the_formulas():
     score = model([1.0, 2.0])
     drawn, said = written(vgrad.draw(score)), vgrad.animate(score)
     assert {p.label for p in model.parameters()} < set(drawn) == set(written(said.draw(-1)))
-    assert len(drawn) == len([x for x in reachable(score) if not x.op.name == "const"])
+    assert len(drawn) == len([x for x in reachable(score) if x.op.name != "const"])
     assert said.steps[0].lines[0].startswith(f"{list(drawn)[-1]}.grad = 1.0")  # of the result
     near = vgrad.draw(score, around="v3", hops=1)
     (focus,) = [x for x in near.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
@@ -306,7 +306,7 @@ def test_a_large_graph_is_drawn_as_its_plan():
     graph = vgrad.trace(loss, (2,), (), parameters=parameters)
     shown = texts(vgrad.draw(graph))
     assert len(graph) == 1662 and vgrad.to_dot(graph).count("label=") == 15  # the README says so
-    assert {"16 × dot of 3, matmul", "16 × relu", "x: 2 inputs", "272 parameters"} <= set(shown)
+    assert {"16 × dot of 3\nmatmul", "16 × relu", "x: 2 inputs", "272 parameters"} <= set(shown)
     assert {"result", "once per call"} <= set(shown)
     dot = vgrad.to_dot(graph)
     for many, uses in ((48, 2), (272, 2), (17, 2)):
@@ -324,14 +324,14 @@ def test_the_limit_is_where_the_plan_begins():
 def test_a_value_of_a_large_graph_is_drawn_as_its_plan():
     _, parameters = moons_loss()
     penalty = sum(p * p for p in parameters)
-    assert {"1 × dot of 337, matmul", "337 parameters"} <= set(texts(vgrad.draw(penalty)))
+    assert {"1 × dot of 337\nmatmul", "337 parameters"} <= set(texts(vgrad.draw(penalty)))
     total = sum(p.tanh() for p in parameters)
-    assert {"337 × tanh", "1 × sum of 337, matmul"} <= set(texts(vgrad.draw(total)))
+    assert {"337 × tanh", "1 × sum of 337\nmatmul"} <= set(texts(vgrad.draw(total)))
 
 
 def test_a_program_is_drawn_as_its_plan():
     loss, parameters = moons_loss(4)
-    for fuse, title in ((True, "4 × dot of 3, matmul"), (False, "8 × mul")):
+    for fuse, title in ((True, "4 × dot of 3\nmatmul"), (False, "8 × mul")):
         program = vgrad.compile(loss, parameters=parameters, fuse=fuse)
         program.theta([[1.0, 2.0]], [1.0])
         assert title in texts(vgrad.draw(program))
@@ -351,7 +351,7 @@ def test_a_stack_is_drawn_with_what_it_reads_and_no_more():
     (runner,) = vgrad.compile(vgrad.trace(means, (6, 10))).runners.values()
     picture = overview(runner)
     titles = [box.title for box in picture.boxes]
-    stack = titles.index("24 × dot of 1 to 6, stack")
+    stack = titles.index("24 × dot of 1 to 6\nstack")
     assert [titles[a] for a, b in picture.edges if b == stack] == ["x: 60 inputs"]
 
 
@@ -369,12 +369,60 @@ def test_every_node_is_in_the_plan():
         assert sum(counts) == computed
 
 
-def test_a_chain_of_thousands_of_kernels_is_still_readable():
+def test_a_chain_of_thousands_of_kernels_is_one_box():
     x = y = Value(1.0)
     for _ in range(2000):
         y = (y * x).tanh()
+    assert texts(vgrad.draw(y))[:5] == [
+        *("2,000 turns of", "1 × mul\n1 × tanh", "4,000 nodes", "output", "1 parameter")
+    ]
+
+
+def recursion(x: Value, turns: int) -> Value:
+    """Each turn reads the last in two places; the first and the last turn differ from the others."""
+    y = x.exp() + 1
+    for _ in range(turns):
+        y = (x * y + 0.1).tanh() - 0.5 * y.sin()
+    return (y * y).exp() + y
+
+
+@pytest.mark.parametrize("turns", [20, 200])
+def test_a_loop_is_a_box_between_those_before_and_after_it(turns):
+    figure = vgrad.draw(recursion(Value(0.5, "x"), turns), limit=50)
+    shown = texts(figure)
+    (title,) = [text for text in shown if text.endswith(" turns of")]
+    assert turns - 2 <= int(title.split()[0]) <= turns
+    told = shown[shown.index(title) + 1].split("\n")
+    assert sorted(told) == ["1 × dot of 2", "1 × dot of 2", "1 × sin", "1 × tanh"]
+    assert "1 × exp" in shown and len(shown) < 40
+    assert_nothing_overlaps(figure)
+
+
+def test_a_turn_of_many_kernels_tells_the_first():
+    y = x = Value(0.5)
+    for _ in range(50):
+        y = y.sin().cos().tanh().exp().cosh().relu().sin().log() * x + 1
+    turn = next(text for text in texts(vgrad.draw(y)) if text.count("\n") > 3)
+    assert turn.split("\n")[-1] == "and 4 other kernels" and turn.count("\n") == 5
+
+
+def test_kernels_without_a_loop_share_boxes_by_rank():
+    rng, y = random.Random(0), Value(0.5)
+    for _ in range(400):
+        y = getattr(y, rng.choice(["sin", "cos", "tanh", "exp", "relu"]))()
     shown = texts(vgrad.draw(y))
     assert len(shown) < 100 and any(text.endswith(" kernels") for text in shown)
+
+
+def test_what_the_boxes_of_a_loop_read_was_computed_before():
+    """Edges go from left to right, each box's nodes are counted once."""
+    graph = vgrad.capture(recursion(Value(0.5), 100))
+    (runner,) = vgrad.compile(graph).runners.values()
+    picture = overview(runner)
+    assert all(picture.boxes[a].column < picture.boxes[b].column for a, b in picture.edges)
+    counts = [cell.split() for box in picture.boxes for cell in box.cells]
+    nodes = [int(n) for n, *what in counts if what in (["nodes"], ["node"])]
+    assert sum(nodes) == (graph.level > 0).sum()
 
 
 @pytest.mark.parametrize("hops", [1, 2, 9])

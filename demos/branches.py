@@ -182,6 +182,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.word.strip():
         parser.error(f"argument --word: must have letters (got {args.word!r})")
+    if args.no_plot and args.explore:
+        parser.error("--explore writes a page: leave --no-plot out")
     return args
 
 

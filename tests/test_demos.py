@@ -417,7 +417,8 @@ def test_jax_agrees_on_derivatives(name, load):
 
 def test_balls_find_their_places_through_their_bounces(tmp_path, here):
     """1e-12 of the scalar engine, on distances and gradients of some ten."""
-    output = here("branches", "--balls", 60, "--steps", 60, "--seed", 3, "--out", tmp_path)
+    options = ["--balls", 60, "--steps", 60, "--seed", 3, "--explore", "--out", tmp_path]
+    output = here("branches", *options)
     before, after = re.findall(r"(\S+) m²", output)
     assert float(before) > 5 and float(after) < 0.2 * float(before)
     assert 2 < int(re.search(r"paths found: +(\d+)", output)[1]) < 64
@@ -426,6 +427,8 @@ def test_balls_find_their_places_through_their_bounces(tmp_path, here):
     ).groups()
     assert float(value) < 1e-12 and float(gradient) < 1e-12
     assert (tmp_path / "branches.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "explore.html").read_text(encoding="utf-8")
+    assert page.count('<div class="scene">') > 2 and 'aria-label="vx"' in page
 
 
 # --- scale ---------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ STYLES: dict[Kind, Style] = {
     "input": Style("#d3ebf8", "#0072b2", 'style="filled,rounded"', width=1.2, radius=0.09),
     "constant": Style("#eeeeee", "#777777", 'style="filled,dashed"', dashes="--"),
     "computed": Style("#ffffff", "#555555", "style=filled"),
-    "question": Style("#ffffff", "#555555", "style=filled"),
+    "question": Style("#f6dfee", "#98386f", 'style="filled,rounded"', width=1.2, radius=0.04),
     "result": Style("#c5e8da", "#00694b", "style=filled, penwidth=3", width=1.2),  # two borders
     "op": Style("#ffffff", "#555555", "shape=ellipse, style=filled", radius=0.15),
     "more": Style("#ffffff", "#ffffff", "shape=none"),  # says that the graph goes on

@@ -198,7 +198,8 @@ def _diagram(scene: Scene, wide: str, digits: int) -> Diagram:
         if item.kind == "constant":
             cells: tuple[str, ...] = (numeral(scene.numbers[k], digits),)
         else:
-            cells = (f"data {wide}", f"grad {wide}", *[" "] * (k in scene.leaves))
+            more = item.cells if item.kind == "question" else (" ",) * (k in scene.leaves)
+            cells = (f"data {wide}", f"grad {wide}", *more)
         items.append(item._replace(cells=cells))
     return node_diagram(items)
 

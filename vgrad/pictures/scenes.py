@@ -33,7 +33,8 @@ Ranges = Mapping[str, Range]
 class Scene(NamedTuple):
     """A graph of the page, and which numbers it is for."""
 
-    items: list[Item]  # parents first; all but constants have a name each
+    items: list[Item]  # parents first; all but constants have a title each, and of the cells
+    # those of questions count, which say where they are asked
     numbers: list[float]  # to begin with, of leaves and constants; those of others are not read
     leaves: list[int]  # the items that have sliders
     result: int  # the item whose derivatives are shown
@@ -190,7 +191,7 @@ def _of_graph(graph: Graph, start: Sequence[float]) -> Scene:
         if k in asked and k not in own:
             question = asked[k]
             place = f"{os.path.basename(question.line)} is {question.in_words(question.answer)}"
-            item = item._replace(kind="question", label=item.label or place)
+            item = item._replace(kind="question", cells=(place,))
         elif k in own and not item.label:
             item = item._replace(label="output" if len(own) == 1 else f"output {own.index(k)}")
         items.append(item)

@@ -199,6 +199,12 @@ def test_ranges_reach_from_the_number_to_both_sides_and_stop_at_round_numbers():
     assert found == {"a": (-0.2, 0.6, 0.001), "b": (-1.0, 1.0, 0.01), "c": (-1.0, 2.0, 0.01)}
 
 
+@pytest.mark.parametrize("number", [math.inf, -math.nan, 1e-320, -1e308, 0.0])
+def test_any_number_has_a_slider(number):
+    (slider,) = vgrad.explore(Value(number, "a") * 2)._sliders
+    assert -math.inf < slider.low < slider.high < math.inf and slider.step > 0
+
+
 def test_arguments_have_defaults_lists_and_parameters():
     weights = np.array([Value(1.0, "p"), Value(2.0, "q")])
 
@@ -250,6 +256,10 @@ def opaque(x):
         (lambda x: vgrad.explore(sum([x] * 400)), ValueError, "at most 300 nodes"),
         (lambda x: vgrad.explore(x * 2, ranges={"y": (0, 1)}), ValueError, "names of leaves, a"),
         (lambda x: vgrad.explore(x * 2, ranges={"a": (1, 1)}), ValueError, r"range of a must be"),
+        (lambda x: vgrad.explore(x * 2, ranges={"a": 1}), ValueError, r"range of a must be"),
+        (lambda x: vgrad.explore(lambda: x), ValueError, "which takes none"),
+        (lambda x: vgrad.explore(lambda v: v, 1.0, 2.0), ValueError, r"each of 1 argument \(got 2"),
+        (lambda x: vgrad.explore(vgrad.compile(abs)), TypeError, "a Program"),
         (lambda x: vgrad.explore(x).save("a.gif"), ValueError, "path must end in .html"),
         (lambda x: vgrad.explore(x).save("a.html", 0), ValueError, "seconds must be from 0.01"),
         (lambda x: vgrad.explore(opaque(x)), TypeError, "an op must be a function of NumPy's, or"),

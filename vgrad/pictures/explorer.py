@@ -12,6 +12,7 @@ from typing import Any
 
 from ..arguments import whole_number
 from ..engine import Value
+from ..program import Program
 from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
 from .diagram import Diagram, numeral
 from .drawing import LINE, FilePath
@@ -56,8 +57,9 @@ def explore(
         if at:
             raise ValueError(f"at must be left out for a Value, which has its numbers (got {at!r})")
         return Exploration([of_value(root, digits)], ranges, digits)
-    if not callable(root) or isinstance(root, type):
-        raise TypeError(f"explore takes a Value or a function (got {root!r:.80})")
+    if not callable(root) or isinstance(root, type | Program):
+        kind = type(root).__name__
+        raise TypeError(f"explore takes a Value or a function (got {root!r:.80}, a {kind})")
     return Exploration(of_function(root, at, ranges), ranges, digits)
 
 

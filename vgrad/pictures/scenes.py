@@ -66,11 +66,9 @@ def sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
 
 def _slider(name: str, number: float, ranges: Ranges) -> Slider:
     if name in ranges:
-        low, high = (ops.number(x) for x in ranges[name])
-        if not -math.inf < low < high < math.inf:
-            raise ValueError(f"the range of {name} must be (low, high) (got {ranges[name]!r})")
+        low, high = _ends(name, ranges[name])
     else:
-        middle = number if math.isfinite(number) else 0.0
+        middle = number if 1e-300 < abs(number) < 1e300 else 0.0
         reach = 2 * abs(middle) or 1.0
         low, high = middle - reach, middle + reach
     digits = -math.floor(math.log10((high - low) / STOPS))  # stops at round numbers
@@ -79,6 +77,14 @@ def _slider(name: str, number: float, ranges: Ranges) -> Slider:
         low = math.floor(round(low * scale, 6)) / scale
         high = math.ceil(round(high * scale, 6)) / scale
     return Slider(name, number, low, high, float(f"1e{-digits}"))
+
+
+def _ends(name: str, range_: Range) -> Range:
+    with suppress(TypeError, ValueError):
+        low, high = map(ops.number, range_)
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise ValueError(f"the range of {name} must be two numbers, low < high (got {range_!r})")
 
 
 def of_value(root: Value, digits: int) -> Scene:
@@ -120,11 +126,22 @@ def _require_small(nodes: int) -> None:
 
 def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
     """The arguments to begin with, each as a batch of one sample."""
-    given = list(at)
+    given, most = list(at), len(at)
     with suppress(TypeError, ValueError):  # a function without a signature has what is given
-        more = list(inspect.signature(fn).parameters.values())[len(at) :]
-        ordinary = [p.default for p in more if p.kind <= p.POSITIONAL_OR_KEYWORD]
-        given += [1.0 if x is inspect.Parameter.empty else x for x in ordinary]
+        parameters = inspect.signature(fn).parameters.values()
+        ordinary = [p for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        defaults = [p.default for p in ordinary[len(at) :]]
+        given += [1.0 if x is inspect.Parameter.empty else x for x in defaults]
+        most = len(at) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(ordinary)
+    name = getattr(fn, "__name__", type(fn).__name__)
+    if not given:
+        raise ValueError(
+            f"a function that is explored must take a number (got {name}, which takes none); "
+            "explore the Value that it returns"
+        )
+    if len(at) > most:
+        arguments = f"{most} argument{'s' * (most != 1)}"
+        raise ValueError(f"at must have at most a number for each of {arguments} (got {len(at)})")
     names = argument_names(fn, len(given))
     return [as_numbers(x, name)[None] for x, name in zip(given, names)]
 

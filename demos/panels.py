@@ -15,7 +15,7 @@ from terminal import write
 from vgrad.pictures.plots import COLOURS
 
 BLUE, ORANGE, GREEN, PINK, *_ = COLOURS
-INK = "#222222"  # for data
+INK, GREY = "#222222", "#8a8a8a"
 STYLE = {
     "font.size": 12,  # legible where the picture is shown 420 pixels wide
     "axes.titlesize": 12,

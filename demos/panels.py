@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PINK, *_ = COLOURS
 INK, GREY = "#222222", "#8a8a8a"
 STYLE = {
     "font.size": 12,  # legible where the picture is shown 420 pixels wide
+    "axes.axisbelow": True,
     "axes.titlesize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -15,7 +15,7 @@ import vgrad
 from vgrad import Value, optim
 
 STATES = {"closed": 0.0, "half open": 1.0, "open": 2.5}  # and the current in each, in pA
-NOISE, STAY, RECORDINGS, LENGTH = 0.7, 0.9, 8, 200
+NOISE, STAY, RECORDINGS = 0.7, 0.9, 8
 
 
 def log_likelihood(w: dict[str, Any], currents: Any, added: Any) -> Any:
@@ -32,11 +32,11 @@ def log_likelihood(w: dict[str, Any], currents: Any, added: Any) -> Any:
     return vgrad.logsumexp(alpha)
 
 
-def recorded(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def recorded(length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """States of a channel and its currents, both (recordings, T)."""
     rng = np.random.default_rng(seed)
-    states = rng.integers(len(STATES), size=(RECORDINGS, LENGTH))
-    for t in range(1, LENGTH):
+    states = rng.integers(len(STATES), size=(RECORDINGS, length))
+    for t in range(1, length):
         states[:, t] = np.where(rng.random(RECORDINGS) < STAY, states[:, t - 1], states[:, t])
     return states, rng.normal(np.array([*STATES.values()])[states], NOISE)
 
@@ -44,9 +44,10 @@ def recorded(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def main(argv: list[str] | None = None) -> int:
     parser = options(__doc__, "hmm.png")
     parser.add_argument("--steps", type=positive, default=100, help="gradient steps")
+    parser.add_argument("--length", type=positive, default=200, help="currents in a recording")
     parser.add_argument("--seed", type=count, default=1337, help="of the recordings")
     args = parser.parse_args(argv)
-    states, currents = recorded(args.seed)
+    states, currents = recorded(args.length, args.seed)
     w = {
         "transitions": [[Value(2.0 * (i == j)) for i in range(3)] for j in range(3)],
         "means": [Value(x) for x in np.quantile(currents, [0.2, 0.5, 0.8])],
@@ -58,10 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         loss, gradient = program.value_and_grad(theta, currents, zeros)
         adam.step(theta, gradient)
     posterior = -program.input_grads(theta, currents, zeros)[1]
-    found = program.unflatten(theta)
-    print(f"log-likelihood {-loss:.2f}, noise {np.exp(found['log_deviation']):.3f} ({NOISE})")
-    print("currents", *(f"{x:.3f} ({truth})" for x, truth in zip(found["means"], STATES.values())))
-    print(f"states right: {(posterior.argmax(axis=2) == states).mean():.1%}")
+    means, right = program.unflatten(theta)["means"], posterior.argmax(axis=2) == states
+    print("currents:", *(f"{x:.3f} ({truth})" for x, truth in zip(means, STATES.values())))
+    print(f"log-likelihood {-loss:.2f}; most probable states are right: {right.mean():.1%}")
     if not args.no_plot:
         plot(args.out / "hmm.png", currents[0], posterior[0])
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,26 @@ def drawn_without_a_screen(background: Background, tmp_path_factory: pytest.Temp
     code = f"import vgrad; vgrad.draw(vgrad.Value(1.0) + 1, {path!r})"
     without = {"DISPLAY": None, "MPLBACKEND": None}
     return Run(background.start("-c", code, environment=without), out)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Gives the names of a demo, read in this process, which is quicker than to start one."""
+    monkeypatch.syspath_prepend(DEMOS)
+    return lambda name: runpy.run_path(str(DEMOS / f"{name}.py"))
+
+
+@pytest.fixture
+def here(load, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a demo prints that runs in this process, after it has come to a good end."""
+
+    def demo(name: str, *arguments: object) -> str:
+        assert load(name)["main"]([*map(str, arguments)]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return demo
 
 
 @pytest.fixture(scope="session", autouse=True)

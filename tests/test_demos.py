@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DEMOS, MOONS, central_difference, long
+from helpers import MOONS, central_difference, long
 from PIL import Image, ImageChops
 
 import vgrad
@@ -28,26 +26,6 @@ PUBLISHED = {
     4: (0.3692793385976538, 84.0),
     99: (0.010978370135492, 100.0),
 }
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
-    """Gives the names of a demo, read in this process, which is quicker than to start one."""
-    monkeypatch.syspath_prepend(DEMOS)
-    return lambda name: runpy.run_path(str(DEMOS / f"{name}.py"))
-
-
-@pytest.fixture
-def here(load, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What a demo prints that runs in this process, after it has come to a good end."""
-
-    def demo(name: str, *arguments: object) -> str:
-        assert load(name)["main"]([*map(str, arguments)]) == 0
-        printed = capsys.readouterr()
-        assert printed.err == ""
-        return printed.out
-
-    return demo
 
 
 def steps_of(output: str) -> list[tuple[float, float]]:

@@ -16,6 +16,7 @@ from helpers import DEMOS, central_difference
 
 import vgrad
 
+README = (DEMOS / "README.md").read_text()
 NAMES = ["options", "oscillator", "kalman", "orbit", "hmm", "pinn", "mixture", "tree"]
 SETTLED = {"options", "kalman", "orbit"}  # draw no random numbers
 
@@ -44,9 +45,19 @@ def numbers(text: str) -> list[float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_demo_is_short_and_has_its_place_in_the_gallery(name):
     assert len((DEMOS / f"{name}.py").read_text().splitlines()) <= 80
-    readme = (DEMOS / "README.md").read_text()
-    assert f"`demos/{name}.py" in readme and f"](pictures/{name}.png)" in readme
-    assert 1000 < (DEMOS / "pictures" / f"{name}.png").stat().st_size < 150_000
+    assert f"`demos/{name}.py" in README and f"](pictures/{name}.png)" in README
+
+
+def test_all_pictures_are_shown_and_small():
+    shown = re.findall(r"!\[[^]]+\]\(pictures/(.*?)\)", README)
+    assert sorted(shown) == sorted(path.name for path in (DEMOS / "pictures").iterdir())
+    for name in shown:
+        assert 1000 < (DEMOS / "pictures" / name).stat().st_size < 150_000, name
+
+
+def test_the_demos_it_names_are_there():
+    for name in re.findall(r"`demos/(\w+\.py)", README):
+        assert (DEMOS / name).is_file(), name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,11 @@
 
 Both engines get their operators and methods from the op table, where no checker can follow. So they
 stand here once more, by name and number of operands; a test holds the names to the table.
+
+`b.backwards()` is an error to mypy and pyright, and so is a misspelt option of `compile`. Annotate
+with `vgrad.Number` what is a number of any kind, and with `Value` where `backward` is called. A few
+things that run are more than a checker can follow: write `sum(losses, Value(0))` for a sum whose
+`backward` is called, and `rows[int(x)]` for `rows[x]`.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 from terminal import Progress, options, positive, write
 
 import vgrad
 from vgrad import nn, optim
+from vgrad.pictures.drawing import save_gif
 
 ALPHA = 1e-4  # weight of the penalty
 FRAMES = 50  # of the animation, at the most
@@ -201,18 +201,18 @@ def plot(run: Run, draw_boundary: Callable[..., Any], path: Path) -> None:
 
 def animate(run: Run, draw_boundary: Callable[..., Any], path: Path) -> None:
     """The boundary over the training, as a GIF."""
-    figure = Figure(figsize=(5, 4.5), dpi=80, layout="constrained")
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
 
     def draw(k: int) -> None:
         figure.clear()
         draw_boundary(run.thetas[k], figure)
         step = run.steps[k]
         title = f"step {k}, loss {step.loss:.4f}, accuracy {100 * step.accuracy:.1f}%"
-        figure.axes[0].set_title(title)
+        figure.suptitle(title)
 
     every = -(-len(run.steps) // FRAMES)
     shown = [*range(0, len(run.steps) - 1, every), len(run.steps) - 1]
-    FuncAnimation(figure, draw, shown).save(path, PillowWriter(fps=10))
+    save_gif(figure, path, map(draw, shown), seconds=0.1)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

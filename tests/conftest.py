@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -143,6 +144,22 @@ def here(load, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return printed.out
 
     return demo
+
+
+@pytest.fixture
+def in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What IPython is asked to show. It is no dependency, and so played by a stand-in."""
+    shown: list[Any] = []
+
+    def display(thing: Any, display_id: bool = False) -> Any:
+        shown.append(thing)
+        return SimpleNamespace(update=shown.append) if display_id else None
+
+    shell = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    module = SimpleNamespace(Image=lambda data, format: data, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    return shown
 
 
 @pytest.fixture(scope="session", autouse=True)

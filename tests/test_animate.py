@@ -327,6 +327,8 @@ def test_the_gif_has_every_step_and_a_frame_nothing_of_those_before_it(tmp_path)
     animation.save(str(tmp_path / "backprop.gif"), seconds=0.5)
     with Image.open(tmp_path / "backprop.gif") as image:
         assert image.n_frames == len(animation) and image.info["duration"] == 500
+        image.seek(len(animation) - 1)
+        assert image.info["duration"] == 2500  # the last one is held
         for k in (0, 4, len(animation) - 1):
             image.seek(k)
             animation.draw(k, tmp_path / "step.png")
@@ -369,8 +371,11 @@ def test_the_window(monkeypatch):
     assert size == 4.5
 
 
-def test_a_notebook_shows_the_page():
-    assert vgrad.animate(Value(1.0) * 2)._repr_html_().startswith("<iframe srcdoc=")
+def test_a_notebook_shows_the_page(in_a_notebook):
+    animation = vgrad.animate(Value(1.0) * 2)
+    assert animation._repr_html_().startswith("<iframe srcdoc=")
+    animation.show()
+    assert in_a_notebook == [animation]  # as IPython does with what a cell ends in
 
 
 def test_a_window_is_refused_where_there_is_none():

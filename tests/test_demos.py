@@ -107,6 +107,7 @@ def test_the_animated_boundary(animated_moons):
         frames = []
         for k in (0, 11):
             image.seek(k)  # below the title, which has the number of the step
+            assert image.info["duration"] == (2500 if k else 100)  # the last one is held
             frames.append(image.convert("RGB").crop((0, 40, *image.size)))
     moved = np.asarray(ImageChops.difference(*frames)).max(axis=2) > 40  # more than the palette's
     assert moved.mean() > 0.01

@@ -163,7 +163,15 @@ def assert_nothing_overlaps(figure: Figure) -> None:
         assert not inside.all(axis=2).any(), edge
 
 
-FREE = {"…", "parameter", "input", "constant", "computed", "result"}  # written beside boxes
+FREE = {
+    "…",
+    "parameter",
+    "input",
+    "constant",
+    "computed",
+    "result",
+    "chosen",
+}  # written beside boxes
 
 
 def within(a: np.ndarray, b: np.ndarray, room: float = 0.0) -> bool:
@@ -228,7 +236,7 @@ def test_what_has_no_label_is_called_as_in_the_formulas():
     assert len(drawn) == len([x for x in reachable(score) if x.op.name != "const"])
     assert said.steps[0].lines[0].startswith(f"{list(drawn)[-1]}.grad = 1.0")  # of the result
     near = vgrad.draw(score, around="v3", hops=1)
-    (focus,) = [x for x in near.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
+    focus, _ = [x for x in near.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
     place = next(text.get_position() for text in near.axes[0].texts if text.get_text() == "v3")
     assert focus.get_bbox().contains(*place)
     assert "{v3 | data" in vgrad.to_dot(score)
@@ -379,7 +387,7 @@ def test_a_chain_of_thousands_of_kernels_is_one_box():
 
 
 def recursion(x: Value, turns: int) -> Value:
-    """Each turn reads the last in two places; the first and the last turn differ from the others."""
+    """Each turn reads the last in two places; the first and the last turn are not as the others."""
     y = x.exp() + 1
     for _ in range(turns):
         y = (x * y + 0.1).tanh() - 0.5 * y.sin()
@@ -435,8 +443,11 @@ def test_around(hops):
     )
     assert ("…" in texts(figure)) == (hops < 9)
     assert texts(figure) == texts(vgrad.draw(values["o"], around="n", hops=hops))
-    (focus,) = [x for x in figure.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
-    assert focus.get_x() < figure.axes[0].texts[texts(figure).index("n")].get_position()[0]
+    focus, swatch = [x for x in figure.findobj(FancyBboxPatch) if x.get_linewidth() == 4]
+    place = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert focus.get_bbox().contains(*place["n"])
+    assert swatch.get_y() < place["chosen"][1] < swatch.get_y() + swatch.get_height()
+    assert "chosen" not in texts(vgrad.draw(values["o"]))
     assert vgrad.to_dot(values["o"], around="n").count("penwidth=4") == 1
     assert_nothing_overlaps(figure)
 
@@ -452,7 +463,7 @@ def test_around_in_a_graph_of_any_size():
 def test_a_neighbourhood_of_ops_alone():
     graph = vgrad.trace(lambda x: x.exp().sin().cos().tanh().exp().sin(), ())
     shown = texts(vgrad.draw(graph, around=4, hops=1))
-    assert sorted(shown) == sorted(["…", "cos", "tanh", "exp", "…"])
+    assert sorted(shown) == sorted(["…", "cos", "tanh", "exp", "…", "chosen"])
 
 
 def test_every_hidden_operand_has_its_own_sign():
@@ -514,6 +525,20 @@ def test_notebooks_show_values_and_graphs():
     value = neuron()["o"]
     for thing in (value, vgrad.capture(value)):
         assert "<svg" in thing._repr_svg_()
+
+
+def test_a_notebook_shrinks_a_wide_picture_but_not_until_it_cannot_be_read():
+    loss, parameters = moons_loss()
+    program = vgrad.compile(loss, parameters=parameters)
+    program.theta([[1.0, 2.0]], [1.0])
+    (style,) = re.findall(r'<svg style="(.*?)" ', program._repr_svg_())
+    assert style.startswith("max-width: 100%;") and style.endswith("height: auto")
+    least, points = (
+        float(re.search(rf"{at}([\d.]+)pt", program._repr_svg_())[1])
+        for at in ("min-width: ", ' width="')
+    )
+    assert 9 * least / points > 5  # points, of the text
+    assert points < 1000 and least < 600  # a cell has about 700
 
 
 def test_drawing_needs_no_screen(drawn_without_a_screen):

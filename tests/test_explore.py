@@ -9,6 +9,8 @@ import random
 import re
 import shutil
 import subprocess
+import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,18 @@ def test_arguments_have_defaults_lists_and_parameters():
     sliders = [(slider.name, slider.number) for slider in page._sliders]
     assert sliders == [("xs[0]", 3), ("xs[1]", 4), ("y", 1), ("power", 2), ("p", 1), ("q", 2)]
     assert repr(page).startswith("Exploration(xs[0], xs[1], y, power, ...; ")
+
+
+def test_it_is_shown_in_a_notebook_or_a_browser(in_a_notebook, monkeypatch):
+    page = vgrad.explore(Value(1.0, "a") * 2)
+    page.show()
+    assert in_a_notebook == [page]
+    monkeypatch.delitem(sys.modules, "IPython")
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda uri: bool(opened.append(uri)))
+    with pytest.raises(RuntimeError, match="must be a browser"):
+        page.show()
+    assert opened[0].startswith("file:///") and opened[0].endswith("explore.html")
 
 
 def test_two_outputs_and_a_notebook():

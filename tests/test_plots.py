@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -167,20 +166,13 @@ def test_a_number_that_is_not_given_at_every_step_stays_at_its_own(tmp_path):
     assert live.history["loss"] == [3.0, 2.0, 1.0]
 
 
-def test_a_live_picture_in_a_notebook(monkeypatch):
-    """IPython is no dependency: what it is asked for is played by a stand-in."""
-    shown = []
-    handle = types.SimpleNamespace(update=lambda image: shown.append(image))
-    display = types.SimpleNamespace(
-        Image=lambda data, format: data, display=lambda image, display_id: handle
-    )
-    shell = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=object()))
-    monkeypatch.setitem(sys.modules, "IPython", shell)
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
+def test_a_live_picture_in_a_notebook(in_a_notebook):
     live = vgrad.LivePlot(seconds=0)
     live(loss=1.0)
     live(loss=0.5)
-    assert len(shown) == 2 and all(png.startswith(b"\x89PNG") for png in shown)
+    empty, *shown = in_a_notebook
+    assert empty == b"" and len(shown) == 2
+    assert all(png.startswith(b"\x89PNG") for png in shown)
 
 
 def test_a_live_window_that_is_closed_does_not_stop_the_training(monkeypatch):

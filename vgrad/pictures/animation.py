@@ -116,7 +116,8 @@ class Animation:
         """Write all steps: as a web page (.html) with buttons and a slider, or as a .gif.
 
         The page is one file that asks for no other. `seconds`, from 0.01 to 60, is how long a step
-        stays when it plays. Raises ValueError for another ending, and for other `seconds`.
+        stays when it plays; the last one of a .gif stays at least 2.5. Raises ValueError for
+        another ending, and for other `seconds`.
         """
         kind = os.path.splitext(path)[1].lower()
         if kind not in (".html", ".gif"):
@@ -129,10 +130,16 @@ class Animation:
             Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
     def show(self) -> None:
-        """Open a window with a slider and arrow keys; raises RuntimeError if matplotlib cannot.
+        """Show the page in a notebook; elsewhere open a window with a slider and arrow keys.
+
+        Raises RuntimeError if matplotlib cannot open one.
 
         >>> animate(Value(2.0) * 3).show()  # doctest: +SKIP
         """
+        display = drawing.notebook()
+        if display is not None:
+            display.display(self)
+            return
         stage = self._stage(window=True)
         drawing.play(stage.figure, len(self), stage.show)
 

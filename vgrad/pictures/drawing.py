@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -46,10 +47,10 @@ def draw(
 
     A value is a box `name | data | grad`, an op a small round one. The name is the label, or v1, v2
     and so on, as in the formulas of `animate`. `grad —` is a gradient that no backward pass has
-    computed. A graph of more than `limit` nodes is drawn as its plan, a box for
-    each kernel, and so is a `Program`, as it was last compiled. `around` shows only the nodes up to
-    `hops` edges from one node, at most `limit`: it is a `Value`, a node's number in a `Graph`, or a
-    name. Numbers have `digits` significant digits.
+    computed. A graph of more than `limit` nodes is drawn as its plan, a box for each kernel or for
+    the turns of a loop, and so is a `Program`, as it was last compiled. `around` is the chosen
+    node, a `Value`, a name, or a node's number in a `Graph`: only the nodes up to `hops` edges from
+    it are shown, at most `limit`. Numbers have `digits` significant digits.
 
     Returns a matplotlib Figure as large as the drawing. The path ends in .svg, .png or .pdf. Raises
     TypeError if `root` is not a graph, ValueError for arguments out of range.
@@ -90,6 +91,8 @@ FONT, SMALL = 9, 8  # points
 ROUND = 0.3  # the height of an op, twice its radius
 FRAME = 0.04  # between the two borders of a result
 LONGEST, LARGEST = 60_000, 30_000_000  # pixels of a side, and in all, of a PNG
+SMALLEST = 0.6  # of its size: how far a notebook may shrink a picture, with text of 7 pixels
+HOLD = 2.5  # seconds: how long the last frame of a GIF stays
 LARGEST_FRAME = 4_000_000  # the same for each of the many frames of a GIF
 DEEP = 3000  # levels
 HEAD = 90  # points squared: the size of an arrow head
@@ -125,6 +128,8 @@ class Picture:
         places = layout(columns.tolist(), sizes, diagram.edges, outs)
         kinds = {box.kind for box in diagram.boxes} - {"op", "more"}
         legend: dict[str, tuple[Kind, str]] = {x: (x, fills[x]) for x in STYLES if x in kinds}
+        if diagram.focus is not None:
+            legend["chosen"] = "computed", "white"
         width = max(places.width, width, legend_width(legend))
         self.left = (places.width - width) / 2
         self.right = self.left + width
@@ -140,14 +145,15 @@ class Picture:
             self._frame(box.kind, fills[box.kind], *place)
             for box, *place in zip(diagram.boxes, places.centres, sizes)
         ]
-        if diagram.focus is not None:
-            self.boxes[diagram.focus].set(linewidth=4, edgecolor=INK)
         self._rules: list[list[Point]] = []  # the lines between cells
         self.texts = [self._texts(*place) for place in zip(diagram.boxes, places.centres, sizes)]
         self.axes.add_artist(LineCollection(self._rules, colors=RULE, linewidths=0.6, zorder=3))
         self.edges = [self._edge(way) for way in self.ways]
         self.heads = self.arrows([way[-1] for way in self.ways], EDGE)
-        self.legend(legend, top)
+        swatches = self.legend(legend, top)
+        if diagram.focus is not None:
+            for box in self.boxes[diagram.focus], swatches["chosen"]:
+                box.set(linewidth=4, edgecolor=INK)
 
     def write(self, text: str, place: Point, **options: Any) -> Text:
         """Put text on the figure, its middle at this place unless the options say otherwise."""
@@ -166,13 +172,14 @@ class Picture:
         x, y = np.reshape(tips, (-1, 2)).T
         return self.axes.scatter(x, y, s=HEAD, c=colour, marker=head, linewidth=0, zorder=2.5)
 
-    def legend(self, entries: Mapping[str, tuple[Kind, str]], top: float) -> None:
+    def legend(self, entries: Mapping[str, tuple[Kind, str]], top: float) -> dict[str, Patch]:
         """A row of small boxes with text, at this height; an entry has its box's kind and fill."""
-        x, y = self.left, top + LINE / 2
+        x, y, swatches = self.left, top + LINE / 2, {}
         for text, look in entries.items():
-            self._frame(*look, (x + SWATCH / 2, y), (SWATCH, 0.6 * SWATCH))
+            swatches[text] = self._frame(*look, (x + SWATCH / 2, y), (SWATCH, 0.6 * SWATCH))
             self.write(text, (x + 1.3 * SWATCH, y), ha="left", size=SMALL)
             x += legend_width([text])
+        return swatches
 
     def _frame(self, kind: Kind, fill: str, centre: Point, size: Point) -> Patch:
         from matplotlib.patches import FancyBboxPatch
@@ -184,7 +191,7 @@ class Picture:
             corner = centre[0] - width / 2, centre[1] - height / 2
             patch = FancyBboxPatch(corner, width, height, shape, facecolor=fill, zorder=2)
             patch.set(edgecolor=style.border, linewidth=style.width, linestyle=style.dashes)
-            self.axes.add_patch(patch)
+            self.axes.add_artist(patch)  # add_patch would look for limits, which are known
         return patch
 
     def _texts(self, box: Box, centre: Point, size: Point) -> list[Text]:
@@ -210,7 +217,8 @@ class Picture:
             points += [(middle, y0), (middle, y1), way[k], way[k + 1]]
             codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
         patch = PathPatch(Path(points, codes), fill=False, edgecolor=EDGE, linewidth=1, zorder=1)
-        return self.axes.add_patch(patch)
+        self.axes.add_artist(patch)
+        return patch
 
 
 def _size(box: Box) -> Point:
@@ -261,7 +269,7 @@ def new_figure(width: float, height: float, constrained: bool = False) -> Figure
     dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     figure.set_layout_engine("constrained" if constrained else "none")
-    figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]  # for notebooks
+    figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -286,14 +294,22 @@ def encoded(figure: Figure, kind: str, fonttype: str = "path") -> bytes:
 
 
 def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
-    """Save a figure as a GIF; iterating over `frames` changes the figure from frame to frame."""
-    from matplotlib.animation import PillowWriter
+    """Save a figure as a GIF; iterating over `frames` changes the figure from frame to frame.
+
+    A frame stays for these seconds, and the last one for at least `HOLD`.
+    """
+    from PIL import Image
 
     dpi = min(100.0, float(LARGEST_FRAME / figure.get_size_inches().prod()) ** 0.5)
-    writer = PillowWriter(fps=1 / seconds)  # type: ignore[arg-type]  # fractions will do
-    with own_settings(), writer.saving(figure, os.fspath(path), dpi=dpi):
+    images = []
+    with own_settings():
         for _ in frames:
-            writer.grab_frame()
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=dpi)
+            images.append(Image.open(file).convert("RGB"))
+    durations = [1000 * seconds] * (len(images) - 1) + [1000 * max(seconds, HOLD)]
+    first, *others = images
+    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def own_settings(fonttype: str = "path") -> AbstractContextManager[None]:
@@ -359,7 +375,18 @@ def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    return encoded(figure, "svg").decode()
+    """A figure for a notebook: as wide as the cell at most, or scrolled if it were too small."""
+    least = SMALLEST * 72 * figure.get_figwidth()
+    style = f'style="max-width: 100%; min-width: {least:.0f}pt; height: auto"'
+    return encoded(figure, "svg").decode().replace("<svg ", f"<svg {style} ", 1)
+
+
+def notebook() -> Any:
+    """The module `IPython.display` in a notebook, None elsewhere."""
+    shell = sys.modules.get("IPython")
+    if shell is None or not hasattr(shell.get_ipython(), "kernel"):
+        return None
+    return sys.modules["IPython.display"]
 
 
 def notebook_svg(root: Value | Graph | Program) -> str | None:

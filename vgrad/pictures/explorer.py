@@ -15,7 +15,7 @@ from ..engine import Value
 from ..program import Program
 from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
 from .diagram import Diagram, numeral
-from .drawing import LINE, FilePath
+from .drawing import LINE, FilePath, notebook
 from .javascript import Library
 from .nodes import node_diagram
 from .page import frame, in_script, page, require_seconds
@@ -64,7 +64,11 @@ def explore(
 
 
 class Exploration:
-    """A page of graphs with sliders; `explore` makes one."""
+    """A page of graphs with sliders; `explore` makes one, and a notebook shows it.
+
+    >>> explore(Value(2.0, label="a") * 3)
+    Exploration(a; 3 nodes)
+    """
 
     def __init__(self, scenes: list[Scene], ranges: Ranges, digits: int) -> None:
         self._scenes, self._digits = scenes, digits
@@ -88,6 +92,12 @@ class Exploration:
 
         `seconds`, from 0.01 to 60, is how long a step stays when the steps play. Raises ValueError
         for another ending, and for other `seconds`.
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "explore.html"
+        >>> explore(Value(2.0, label="a") * 3).save(path)
+        >>> path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+        True
         """
         if os.path.splitext(path)[1].lower() != ".html":
             raise ValueError(f"path must end in .html (got {os.fspath(path)!r})")
@@ -95,7 +105,16 @@ class Exploration:
         Path(path).write_text(self._page(seconds)[0], encoding="utf-8")
 
     def show(self) -> None:
-        """Open the page in a browser; raises RuntimeError if there is none."""
+        """Show the page in a notebook, elsewhere open it in a browser.
+
+        Raises RuntimeError if there is none.
+
+        >>> explore(Value(2.0) * 3).show()  # doctest: +SKIP
+        """
+        display = notebook()
+        if display is not None:
+            display.display(self)
+            return
         path = Path(tempfile.mkdtemp(prefix="vgrad-")) / "explore.html"
         self.save(path)
         if not webbrowser.open(path.as_uri()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from ..arguments import as_numbers, whole_number
 from ..engine import Value
 from ..errors import ShapeError
 from ..ops import number
-from .drawing import FilePath, encoded, keep_open, new_figure, save, window
+from .drawing import FilePath, encoded, keep_open, new_figure, notebook, save, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -269,9 +268,8 @@ class LivePlot:
 
 def _notebook() -> Callable[[bytes], None] | None:
     """A function that shows a PNG in this notebook in place of the last; None outside notebooks."""
-    shell = sys.modules.get("IPython")
-    if shell is None or not hasattr(shell.get_ipython(), "kernel"):
+    display = notebook()
+    if display is None:
         return None
-    display = sys.modules["IPython.display"]
     handle: Any = display.display(display.Image(b"", format="png"), display_id=True)
     return lambda data: handle.update(display.Image(data, format="png"))

@@ -1,7 +1,7 @@
 """Learns a hidden Markov model of an ion channel from noisy currents, by gradient descent.
 
-Only the forward algorithm is written down. The probability of each state at each time, for which
-there is the backward algorithm, is the gradient of the log-likelihood to what a time adds to it.
+Only the forward algorithm is written. The posterior of the states needs no backward algorithm: it
+is the gradient of the log-likelihood with respect to the log-probabilities of the emissions.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ NOISE, STAY, RECORDINGS = 0.7, 0.9, 8
 
 
 def log_likelihood(w: dict[str, Any], currents: Any, added: Any) -> Any:
-    """Of a recording (T,), where `added` (T, states) is 0: it is there for its gradient."""
+    """Of a recording (T,); `added` (T, states) is 0, and there for its gradient."""
     rows = [[x - vgrad.logsumexp(row) for x in row] for row in w["transitions"]]
-    alpha = [-np.log(len(rows))] * len(rows)  # log-probabilities of the states and the past
+    alpha = [-np.log(len(rows))] * len(rows)  # logarithms, of each state and the past
     for t, current in enumerate(currents):
         if t > 0:
             alpha = [vgrad.logsumexp([a + x for a, x in zip(alpha, into)]) for into in zip(*rows)]

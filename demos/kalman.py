@@ -1,7 +1,7 @@
 """Fits a Kalman filter's two variances to the flow of the Nile, by maximum likelihood.
 
-A level walks at random, and a year's flow is the level and noise: Durbin and Koopman 2012, chapter
-2, with variances of 1469.1 and 15099. Newton's method gets its Hessian through all steps.
+The local level model of Durbin and Koopman 2012, chapter 2: the level is a random walk, observed
+with noise. Newton's method has the gradient and the Hessian through all steps of the filter.
 """
 
 from pathlib import Path

@@ -35,7 +35,7 @@ def log_density(model: nn.MLP, y: Any, x: Any) -> Any:
     return vgrad.logsumexp(parts) - np.log(2 * np.pi) / 2
 
 
-def learned(components: int, y: np.ndarray, x: np.ndarray, args: Any) -> nn.MLP:
+def trained(components: int, y: np.ndarray, x: np.ndarray, args: Any) -> nn.MLP:
     model = nn.MLP(1, [16, 3 * components], "tanh", rng=random.Random(args.seed))
     program = vgrad.compile(lambda y, x: -log_density(model, y, x), parameters=model)
     theta, adam = program.theta(), optim.Adam(lambda k: 0.03 * (1 - k / args.steps), clip_norm=1)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     rng = np.random.default_rng(args.seed)
     x = rng.uniform(size=500)
     y = x + 0.3 * np.sin(2 * np.pi * x) + rng.uniform(-0.1, 0.1, 500)
-    models = [learned(components, y, x, args) for components in (1, 3)]
+    models = [trained(components, y, x, args) for components in (1, 3)]
     if not args.no_plot:
         plot(args.out / "mixture.png", models, y, x)
     return 0

@@ -1,6 +1,7 @@
-"""Prices a European call and put by Black and Scholes, and has their Greeks from the one formula.
+"""Black-Scholes prices of a European call and put, and their Greeks.
 
-Delta, vega, theta and rho are first derivatives, and gamma is a second; none is written by hand.
+Only the price is written as a formula. Delta, vega, theta and rho are its gradient, and gamma is
+from its Hessian, for all spots at once.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ PRICER = vgrad.compile(price, parameters=[])
 
 
 def greeks(spots: Any, kind: float) -> dict[str, np.ndarray]:
-    """The price at each spot, and its sensitivities as traders quote them."""
+    """The price at each spot, and its Greeks as traders quote them."""
     option = spots, STRIKE, YEARS, RATE, VOLATILITY, kind
     delta, _, by_years, rho, vega, _ = PRICER.input_grads([], *option)
     return {
@@ -37,7 +38,7 @@ def greeks(spots: Any, kind: float) -> dict[str, np.ndarray]:
         "delta": delta,
         "gamma": PRICER.input_hessian([], *option)[:, 0, 0],
         "vega, per 1 %": vega / 100,
-        "theta, per day": -by_years / 365,  # time to expiry runs down
+        "theta, per day": -by_years / 365,  # the time to expiry runs down
         "rho, per 1 %": rho / 100,
     }
 

@@ -1,6 +1,6 @@
-"""Flies from Earth's orbit to Mars's in given times: Lambert's problem, solved by shooting.
+"""Finds the departure velocities from Earth that reach Mars in given times: Lambert's problem.
 
-Runge-Kutta integrates the flights; Newton's method has the Jacobian of where velocities lead.
+Newton's method needs the Jacobian of the end of a flight, through all steps of Runge-Kutta.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from terminal import options, positive
 
 import vgrad
 
-EARTH, MARS = (1.0, 0.0, 0.0, 1.0), (-0.9, 1.2)  # its place and velocity; a place
+EARTH, MARS = (1.0, 0.0, 0.0, 1.0), (-0.9, 1.2)  # position and velocity; position
 DAYS, DAY, KM_PER_SECOND = np.arange(80, 201, 3), 2 * np.pi / 365.25, 29.78  # Earth has speed 1
 
 
@@ -23,7 +23,7 @@ def slope(x: Any, y: Any, vx: Any, vy: Any) -> list[Any]:
 
 
 def flight(start: Any, time: Any, steps: int) -> Any:
-    """The states (steps + 1, 4) at equal times: a place x, y and a velocity."""
+    """The states (steps + 1, 4) at equal times: x, y and velocity."""
     states, h = [list(start)], time / steps
     for _ in range(steps):
         s = states[-1]
@@ -36,13 +36,13 @@ def flight(start: Any, time: Any, steps: int) -> Any:
 
 
 def shoot(times: np.ndarray, steps: int) -> np.ndarray:
-    """The states (B, 4) in which flights must start, to be at Mars after these times."""
+    """The states (B, 4) at departure of flights that are at Mars after these times."""
     arrival = vgrad.compile(lambda start, t: flight(start, t, steps)[-1, :2])
     starts = np.tile(EARTH, (len(times), 1))
     for k in range(7):
-        places, (jacobian, _) = arrival.input_jacobian([], starts, times)
-        print(f"correction {k}: off by {np.abs(places - MARS).max():.1e}")
-        starts[:, 2:] -= np.linalg.solve(jacobian[:, :, 2:], (places - MARS)[..., None])[..., 0]
+        ends, (jacobian, _) = arrival.input_jacobian([], starts, times)
+        print(f"step {k}: misses Mars by {np.abs(ends - MARS).max():.1e}")
+        starts[:, 2:] -= np.linalg.solve(jacobian[:, :, 2:], (ends - MARS)[..., None])[..., 0]
     return starts
 
 
@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     states = vgrad.compile(partial(flight, steps=args.steps))([], starts, DAYS * DAY)
     x, y, vx, vy = np.moveaxis(states, 2, 0)  # (B, steps + 1) each
     energy = (vx**2 + vy**2) / 2 - 1 / np.hypot(x, y)
-    speed = KM_PER_SECOND * np.hypot(*(starts - EARTH)[:, 2:].T)  # from Earth
+    speed = KM_PER_SECOND * np.hypot(*(starts - EARTH)[:, 2:].T)  # relative to Earth
     print(f"energy changes by {np.ptp(energy, axis=1).max():.1e} at most")
-    print(f"least speed from Earth: {speed.min():.2f} km/s, for {DAYS[speed.argmin()]} days")
+    print(f"least departure speed: {speed.min():.2f} km/s, for {DAYS[speed.argmin()]} days")
     if not args.no_plot:
         plot(args.out / "orbit.png", x, y, speed)
     return 0
@@ -73,7 +73,7 @@ def plot(path: Path, x: np.ndarray, y: np.ndarray, speed: np.ndarray) -> None:
             right.plot(DAYS[k], speed[k], "o", color=colour)
         left.plot(*zip(EARTH[:2], MARS), "o", color=INK)
         left.set(aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1], title="flights")
-        right.set(xlabel="days", title="speed from Earth, km/s")
+        right.set(xlabel="days", title="departure speed, km/s")
 
 
 if __name__ == "__main__":

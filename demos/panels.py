@@ -1,4 +1,4 @@
-"""How the pictures of the gallery look: large letters, and colours that all readers can tell."""
+"""How the pictures of the gallery look: large letters, and colours for colour-blind readers too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from terminal import write
 
 from vgrad.pictures.plots import COLOURS
 
-BLUE, ORANGE, GREEN, PINK, *_ = COLOURS
+BLUE, ORANGE, *_ = COLOURS
 INK, GREY = "#222222", "#8a8a8a"
 STYLE = {
     "font.size": 12,  # legible where the picture is shown 420 pixels wide
@@ -31,9 +31,9 @@ STYLE = {
 
 
 @contextmanager
-def panels(path: Path, rows: int, columns: int, height: float = 4, **options: Any) -> Iterator[Any]:
+def panels(path: Path, rows: int, columns: int, **options: Any) -> Iterator[Any]:
     """Gives axes to draw on, as `Figure.subplots` does, and writes the picture at the end."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(7, height), layout="constrained")
+        figure = Figure(figsize=(7, 4), layout="constrained")
         yield figure.subplots(rows, columns, **options)
         write(path, partial(figure.savefig, dpi=120))

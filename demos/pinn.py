@@ -15,7 +15,7 @@ from terminal import count, options, positive
 import vgrad
 from vgrad import nn
 
-HEATS, MOST, SAMPLES = (1.0, 2.0, 3.0), 3.4, 200  # those shown; learned are all up to MOST
+HEATS, MOST, SAMPLES = (1.0, 2.0, 3.0), 3.4, 200  # shown, and the most that is trained for
 
 
 def temperature(model: nn.MLP, x: Any, heat: Any) -> Any:
@@ -34,7 +34,7 @@ def exact(x: np.ndarray, heat: float) -> np.ndarray:
     return -2 * np.log(np.cosh((x - 0.5) * theta / 2) / np.cosh(theta / 4))
 
 
-def learned(model: nn.MLP, x: np.ndarray, heat: np.ndarray, steps: int) -> np.ndarray:
+def trained(model: nn.MLP, x: np.ndarray, heat: np.ndarray, steps: int) -> np.ndarray:
     """The parameters of least squared residuals, by Levenberg and Marquardt's method."""
     program = vgrad.compile(partial(residual, model), parameters=model)
     theta, damping = program.theta(), 1.0
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     model = nn.MLP(2, [8, 8, 1], "tanh", rng=random.Random(args.seed))
     x, heat = np.random.default_rng(args.seed).uniform(0, [[1], [MOST]], (2, SAMPLES))
-    theta = learned(model, x, heat, args.steps)
+    theta = trained(model, x, heat, args.steps)
     x, solution = np.linspace(0, 1, 201), vgrad.compile(partial(temperature, model), model)
     curves = {heat: (solution(theta, x, heat), exact(x, heat)) for heat in HEATS}
     for heat, (found, true) in curves.items():

@@ -1,6 +1,6 @@
-"""Learns a decision tree by gradient descent, and then runs it with ordinary `if`s.
+"""Trains a decision tree by gradient descent, and then runs it with ordinary `if`s.
 
-No gradient passes through an `if`, so while the tree learns, a sample goes both ways, by shares.
+No gradient passes through an `if`: it is trained as a soft tree, whose splits become sharper.
 """
 
 from pathlib import Path
@@ -13,28 +13,28 @@ from terminal import count, options, positive
 import vgrad
 
 
-def grown(depth: int, rng: np.random.Generator) -> dict[str, Any]:
+def grow(depth: int, rng: np.random.Generator) -> dict[str, Any]:
     if depth == 0:
         return {"leaf": vgrad.Value(0.0)}
-    cut = [vgrad.Value(number) for number in rng.uniform((-np.pi, -1.5), (np.pi, 1.5))]
-    return {"cut": cut, "yes": grown(depth - 1, rng), "no": grown(depth - 1, rng)}
+    split = [vgrad.Value(number) for number in rng.uniform((-np.pi, -1.5), (np.pi, 1.5))]
+    return {"split": split, "yes": grow(depth - 1, rng), "no": grow(depth - 1, rng)}
 
 
-def beyond(node: dict[str, Any], x: Any) -> Any:  # the cut, a straight line
-    angle, offset = node["cut"]
+def distance(node: dict[str, Any], x: Any) -> Any:  # with a sign, to the line of a split
+    angle, offset = node["split"]
     return vgrad.cos(angle) * x[0] + vgrad.sin(angle) * x[1] - offset
 
 
 def hard(node: dict[str, Any], x: Any) -> Any:
     while "leaf" not in node:
-        node = node["yes"] if beyond(node, x) > 0 else node["no"]
+        node = node["yes"] if distance(node, x) > 0 else node["no"]
     return node["leaf"]
 
 
 def soft(node: dict[str, Any], x: Any, sharpness: Any) -> Any:
     if "leaf" in node:
         return node["leaf"]
-    share = vgrad.sigmoid(sharpness * beyond(node, x))
+    share = vgrad.sigmoid(sharpness * distance(node, x))
     return share * soft(node["yes"], x, sharpness) + (1 - share) * soft(node["no"], x, sharpness)
 
 
@@ -45,12 +45,12 @@ def peaks(x: Any, y: Any) -> Any:  # as MATLAB's
 
 def main(argv: list[str] | None = None) -> int:
     parser = options(__doc__, "tree.png")
-    parser.add_argument("--depth", type=positive, default=6, help="questions on the way to a leaf")
+    parser.add_argument("--depth", type=positive, default=6, help="splits above a leaf")
     parser.add_argument("--steps", type=positive, default=600, help="gradient steps")
-    parser.add_argument("--seed", type=count, default=1337, help="of the cuts and the samples")
+    parser.add_argument("--seed", type=count, default=1337, help="of the splits and the samples")
     args = parser.parse_args(argv)
     rng = np.random.default_rng(args.seed)
-    root, x = grown(args.depth, rng), rng.uniform(-3, 3, (1000, 2))
+    root, x = grow(args.depth, rng), rng.uniform(-3, 3, (1000, 2))
     z = peaks(x[:, 0], x[:, 1])
     learning = vgrad.compile(lambda x, z, sharpness: (soft(root, x, sharpness) - z) ** 2, root)
     theta, adam = learning.theta(), vgrad.optim.Adam(lambda k: 0.05 * (1 - k / args.steps))
@@ -58,10 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         loss, gradient = learning.value_and_grad(theta, x, z, 2 * 50 ** (step / args.steps))
         adam.step(theta, gradient)
     tree = vgrad.compile(lambda x: hard(root, x), root)
-    reached = tree.per_sample_grads(theta, x)  # 1 for the leaf that a sample comes to
+    reached = tree.per_sample_grads(theta, x)  # (B, P): 1 for the leaf of a sample
     theta += np.linalg.lstsq(reached, z - tree(theta, x), rcond=None)[0]
-    print(f"{reached.any(axis=0).sum()} leaves are reached; the variance is {z.var():.3f}")
-    print(f"squared error: {loss:.3f} by shares, {np.mean((tree(theta, x) - z) ** 2):.3f} by `if`s")
+    print(f"leaves with samples: {reached.any(axis=0).sum()}, variance: {z.var():.3f}")
+    print(f"squared error: {loss:.3f} soft, {np.mean((tree(theta, x) - z) ** 2):.3f} with `if`s")
     if not args.no_plot:
         plot(args.out / "tree.png", tree, theta)
     return 0

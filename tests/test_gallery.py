@@ -16,7 +16,7 @@ from helpers import DEMOS, central_difference
 
 import vgrad
 
-README = (DEMOS / "README.md").read_text()
+README = (DEMOS / "README.md").read_text(encoding="utf-8")
 NAMES = ["options", "oscillator", "kalman", "orbit", "hmm", "pinn", "mixture", "tree"]
 SETTLED = {"options", "kalman", "orbit"}  # draw no random numbers
 
@@ -44,7 +44,7 @@ def numbers(text: str) -> list[float]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_demo_is_short_and_has_its_place_in_the_gallery(name):
-    assert len((DEMOS / f"{name}.py").read_text().splitlines()) <= 80
+    assert len((DEMOS / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 80
     assert f"`demos/{name}.py" in README and f"](pictures/{name}.png)" in README
 
 
@@ -380,21 +380,21 @@ def leaf_of(node: dict[str, Any], x: Any) -> Any:
     """What a tree of plain numbers gives for points (B, 2), with masks and no paths."""
     if "leaf" in node:
         return np.full(len(x), node["leaf"])
-    angle, offset = node["cut"]
-    beyond = np.cos(angle) * x[:, 0] + np.sin(angle) * x[:, 1] > offset
-    return np.where(beyond, leaf_of(node["yes"], x), leaf_of(node["no"], x))
+    angle, offset = node["split"]
+    side = np.cos(angle) * x[:, 0] + np.sin(angle) * x[:, 1] > offset
+    return np.where(side, leaf_of(node["yes"], x), leaf_of(node["no"], x))
 
 
 def test_a_tree_gives_the_mean_of_the_samples_at_a_leaf(shown, load):
     """1e-12 for values of some ten."""
     (tree, theta), output = shown("tree", "--depth", 3, "--steps", 30, "--seed", 5)
     demo, rng = load("tree"), np.random.default_rng(5)
-    demo["grown"](3, rng)
+    demo["grow"](3, rng)
     x = rng.uniform(-3, 3, (1000, 2))  # those of the demo
     z, found = demo["peaks"](x[:, 0], x[:, 1]), tree(theta, x)
     assert found == pytest.approx(leaf_of(tree.unflatten(theta), x), abs=1e-12)
     leaves = np.unique(found.round(9))
-    assert len(leaves) >= 4 and int(re.match(r"(\d+) leaves", output)[1]) == len(leaves)
+    assert len(leaves) >= 4 and int(re.search(r"samples: (\d+)", output)[1]) == len(leaves)
     for leaf in leaves:
         assert z[np.abs(found - leaf) < 1e-8].mean() == pytest.approx(leaf, abs=1e-8)
     assert np.mean((found - z) ** 2) == pytest.approx(numbers(output)[2], abs=5.1e-4)
@@ -403,7 +403,7 @@ def test_a_tree_gives_the_mean_of_the_samples_at_a_leaf(shown, load):
 def test_shares_are_paths_when_they_are_sharp(load):
     """At 1e4, all but the points at a cut, where shares are between 0 and 1."""
     demo, rng = load("tree"), np.random.default_rng(4)
-    root = demo["grown"](3, rng)
+    root = demo["grow"](3, rng)
     x = rng.uniform(-3, 3, (200, 2))
     program = vgrad.compile(lambda x, s: demo["soft"](root, x, s), root)
     theta = program.theta() + rng.normal(size=len(program.theta()))

@@ -20,7 +20,7 @@ from terminal import Progress, options, positive, write
 
 import vgrad
 from vgrad import nn, optim
-from vgrad.pictures.drawing import save_gif
+from vgrad.pictures.figures import save_gif
 
 ALPHA = 1e-4  # weight of the penalty
 FRAMES = 50  # of the animation, at the most

@@ -363,7 +363,7 @@ def test_the_window(monkeypatch):
         shown.append(canvas.figure.axes[0].texts[0].get_fontsize())
         pyplot.close()
 
-    monkeypatch.setattr(sys.modules["vgrad.pictures.drawing"], "WINDOWLESS", set())
+    monkeypatch.setattr(sys.modules["vgrad.pictures.figures"], "WINDOWLESS", set())
     monkeypatch.setattr(pyplot, "show", use)
     vgrad.animate(neuron()["o"]).show()
     *steps, size = shown

@@ -106,7 +106,7 @@ def test_only_pictures_import_matplotlib():
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [getattr(node, "module", None) or "", *(x.name for x in node.names)]
                 importing |= {name_of(path) for name in names if name.startswith("matplotlib")}
-    assert importing == {"pictures.drawing"}
+    assert importing == {"pictures.drawing", "pictures.figures"}
 
 
 def test_what_micrograd_calls_its_rooms():

@@ -178,7 +178,7 @@ def test_a_live_picture_in_a_notebook(in_a_notebook):
 def test_a_live_window_that_is_closed_does_not_stop_the_training(monkeypatch):
     """A window is played by a figure without one; what would show it is noted."""
     shown = []
-    monkeypatch.setattr(sys.modules["vgrad.pictures.drawing"], "WINDOWLESS", set())
+    monkeypatch.setattr(sys.modules["vgrad.pictures.figures"], "WINDOWLESS", set())
     monkeypatch.setattr(Figure, "show", lambda figure: shown.append(figure))
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append("kept open"))
     live = vgrad.LivePlot(seconds=0)

@@ -2,9 +2,9 @@
 
 A picture of a graph begins as a `Diagram`, boxes and edges, without a place: node by node
 (`nodes`), or kernel by kernel if the graph is large (`overview`, which reads the summary that every
-sweep gives). `layout` finds places for the boxes and ways for the edges, and `drawing` puts them on
-a figure or in a file. It is the only file that imports matplotlib, and only once a picture is asked
-for.
+sweep gives). `layout` finds places for the boxes and ways for the edges, `drawing` puts them on a
+figure, and `figures` brings that into a file, a notebook or a window. These two are the only files
+that import matplotlib, and only once a picture is asked for.
 
     Value, Graph, Program  ->  Diagram  ->  Layout  ->  Figure
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import ops
 from ..arguments import whole_number
 from ..engine import Value, reachable
-from . import drawing
+from . import figures
 from .diagram import Diagram, numeral
-from .drawing import CELL_PAD, EDGE, HEAD, LINE, FilePath, legend_width, text_width
+from .drawing import CELL_PAD, EDGE, HEAD, LINE, Picture, legend_width, text_width
+from .figures import FilePath
 from .nodes import node_diagram, titles, value_cells, value_items
 from .overview import LIMIT
 from .page import frame, in_page, in_script, page, require_seconds
@@ -109,7 +110,7 @@ class Animation:
         stage = self._stage()
         stage.show(step % n)
         if path is not None:
-            drawing.save(stage.figure, path)
+            figures.save(stage.figure, path)
         return stage.figure
 
     def save(self, path: FilePath, seconds: float = 1.5) -> None:
@@ -125,7 +126,7 @@ class Animation:
         require_seconds(seconds)
         stage = self._stage(captions=kind == ".gif")
         if kind == ".gif":
-            drawing.save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
+            figures.save_gif(stage.figure, path, map(stage.show, range(len(self))), seconds)
         else:
             Path(path).write_text(self._page(stage, seconds), encoding="utf-8")
 
@@ -136,12 +137,12 @@ class Animation:
 
         >>> animate(Value(2.0) * 3).show()  # doctest: +SKIP
         """
-        display = drawing.notebook()
+        display = figures.notebook()
         if display is not None:
             display.display(self)
             return
         stage = self._stage(window=True)
-        drawing.play(stage.figure, len(self), stage.show)
+        figures.play(stage.figure, len(self), stage.show)
 
     def _repr_html_(self) -> str:
         """The page, for a notebook."""
@@ -229,10 +230,10 @@ class Stage:
             width += text_width(f"step {len(looks)} of {len(looks)}")
             width = max(width, *(text_width(line) for lines in texts for line in lines))
             rows = 3 + max(map(len, texts))
-        below = LINE * rows + drawing.SLIDER * window
-        make = drawing.window if window else drawing.new_figure
-        with drawing.own_settings():
-            picture = drawing.Picture(replace(diagram, boxes=boxes), width, below, False, make)
+        below = LINE * rows + figures.SLIDER * window
+        make = figures.window if window else figures.new_figure
+        with figures.own_settings():
+            picture = Picture(replace(diagram, boxes=boxes), width, below, False, make)
         self._picture, y = picture, picture.bottom + LINE
         self.figure = picture.figure
         picture.legend({state: ("computed", fill) for state, fill in zip(STATES, FILLS)}, y)
@@ -279,7 +280,7 @@ class Stage:
             box.set_gid(f"{prefix}box{k}")
         for k, edge in enumerate(picture.edges):
             edge.set_gid(f"{prefix}edge{k}")
-        return in_page(drawing.encoded(self.figure, "svg", "none").decode())
+        return in_page(figures.encoded(self.figure, "svg", "none").decode())
 
 
 def _wrapped(lines: tuple[str, ...]) -> str:

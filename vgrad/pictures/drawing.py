@@ -1,17 +1,13 @@
-"""Diagrams on figures, and figures in files and windows.
+"""Diagrams on figures.
 
-This is the only file that imports matplotlib, and only once a picture is asked for, so that
-importing vgrad stays quick. Only `window` needs a screen.
+This file and `figures` alone import matplotlib, and only once a picture is asked for, so that
+importing vgrad stays quick.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from ..engine import Value
 from ..flat import Graph
 from ..program import Program
 from .diagram import STYLES, Box, Diagram, Kind, dot
+from .figures import FilePath, as_svg, new_figure, own_settings, save
 from .layout import Point, layout
 from .overview import LIMIT, diagram_of
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
     from matplotlib.text import Text
 
-FilePath = str | os.PathLike[str]
 Root = Value | Sequence[Value] | Graph | Program
 Around = Value | int | str | None
 
@@ -90,17 +86,10 @@ MARGIN, PAD, CELL_PAD, LINE = 0.15, 0.09, 0.045, 0.165
 FONT, SMALL = 9, 8  # points
 ROUND = 0.3  # the height of an op, twice its radius
 FRAME = 0.04  # between the two borders of a result
-LONGEST, LARGEST = 60_000, 30_000_000  # pixels of a side, and in all, of a PNG
-SMALLEST = 0.6  # of its size: how far a notebook may shrink a picture, with text of 7 pixels
-HOLD = 2.5  # seconds: how long the last frame of a GIF stays
-LARGEST_FRAME = 4_000_000  # the same for each of the many frames of a GIF
 DEEP = 3000  # levels
 HEAD = 90  # points squared: the size of an arrow head
 SWATCH = 0.22  # the width of a box in the legend
-SLIDER = 0.4  # the height of the slider under a window's picture
 INK, EDGE, RULE = "#222222", "#8a8a8a", "#555555"
-WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # backends of matplotlib
-DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same bytes every time
 
 
 class Picture:
@@ -262,133 +251,6 @@ def legend_width(texts: Iterable[str]) -> float:
     return sum(2.3 * SWATCH + text_width(text, size=SMALL) for text in texts)
 
 
-def new_figure(width: float, height: float, constrained: bool = False) -> Figure:
-    """A white figure of this size in inches that needs no window."""
-    from matplotlib.figure import Figure
-
-    dpi = min(100.0, LONGEST / max(width, height), (LARGEST / (width * height)) ** 0.5)
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure.set_layout_engine("constrained" if constrained else "none")
-    figure._repr_svg_ = partial(_svg, figure)  # type: ignore[attr-defined]
-    return figure
-
-
-def save(figure: Figure, path: FilePath) -> None:
-    """Save a figure in the format that the path's ending names, the same bytes every time.
-
-    Raises ValueError if the path has no ending, or one that matplotlib does not know.
-    """
-    kind = os.path.splitext(path)[1].lower()
-    if not kind:
-        raise ValueError(f"path must end in .svg, .png or .pdf (got {os.fspath(path)!r})")
-    with own_settings():
-        figure.savefig(path, metadata=DATELESS.get(kind[1:]))
-
-
-def encoded(figure: Figure, kind: str, fonttype: str = "path") -> bytes:
-    """A figure as the bytes of a file; text is outlines or, with the font type "none", text."""
-    file = io.BytesIO()
-    with own_settings(fonttype):
-        figure.savefig(file, format=kind, metadata=DATELESS.get(kind))
-    return file.getvalue()
-
-
-def save_gif(figure: Figure, path: FilePath, frames: Iterable[Any], seconds: float) -> None:
-    """Save a figure as a GIF; iterating over `frames` changes the figure from frame to frame.
-
-    A frame stays for these seconds, and the last one for at least `HOLD`.
-    """
-    from PIL import Image
-
-    dpi = min(100.0, float(LARGEST_FRAME / figure.get_size_inches().prod()) ** 0.5)
-    images = []
-    with own_settings():
-        for _ in frames:
-            file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=dpi)
-            images.append(Image.open(file).convert("RGB"))
-    durations = [1000 * seconds] * (len(images) - 1) + [1000 * max(seconds, HOLD)]
-    first, *others = images
-    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-
-
-def own_settings(fonttype: str = "path") -> AbstractContextManager[None]:
-    """Hold off the user's settings of matplotlib that would spoil a picture."""
-    import matplotlib as mpl
-
-    own = ("savefig.", "path.", "svg.")
-    settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
-    return mpl.rc_context(settings | {"svg.hashsalt": "vgrad", "svg.fonttype": fonttype})
-
-
-def window(width: float, height: float) -> Figure:
-    """A figure of this size in inches in a window, which is not open yet.
-
-    Raises RuntimeError if matplotlib cannot open one.
-    """
-    from matplotlib import pyplot
-
-    backend, error = pyplot.get_backend(), None
-    if backend.lower() not in WINDOWLESS and "inline" not in backend:
-        try:
-            return pyplot.figure(figsize=(width, height), dpi=min(100, 1600 / width, 850 / height))
-        except Exception as failure:  # each backend has an error of its own
-            error = failure
-    raise RuntimeError(
-        f"matplotlib must have a backend that opens windows (got {backend}); "
-        "write to a file instead, such as save('backprop.html') or path='training.png'"
-    ) from error
-
-
-def keep_open() -> None:
-    """Wait until the windows are closed."""
-    from matplotlib import pyplot
-
-    pyplot.show()
-
-
-def play(figure: Figure, steps: int, show: Callable[[int], None]) -> None:
-    """Open the window, with a slider and the arrow keys for `show` of step 0 to steps - 1."""
-    from matplotlib.widgets import Slider
-
-    width, height = figure.get_size_inches()
-    fonts = [(text, text.get_fontsize()) for text in figure.axes[0].texts]
-    axes = figure.add_axes((0.12, 0.25 * SLIDER / height, 0.7, 0.5 * SLIDER / height))
-    slider = Slider(axes, "step", 1, steps, valinit=1, valstep=1)
-
-    def fit(_: Any) -> None:  # boxes grow and shrink with the window, and so must their text
-        scale = min(figure.get_figwidth() / width, figure.get_figheight() / height)
-        for text, size in fonts:
-            text.set_fontsize(size * scale)
-
-    def turn(event: Any) -> None:
-        by = {"left": -1, "right": 1}.get(event.key, 0)
-        slider.set_val(min(max(slider.val + by, 1), steps))
-
-    slider.on_changed(lambda step: show(int(step) - 1))
-    if figure.canvas.manager is not None:  # its arrow keys go through zooms
-        figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id or -1)
-    figure.canvas.mpl_connect("key_press_event", turn)
-    figure.canvas.mpl_connect("resize_event", fit)
-    show(0)
-    keep_open()
-
-
-def _svg(figure: Figure) -> str:
-    """A figure for a notebook: as wide as the cell at most, or scrolled if it were too small."""
-    least = SMALLEST * 72 * figure.get_figwidth()
-    style = f'style="max-width: 100%; min-width: {least:.0f}pt; height: auto"'
-    return encoded(figure, "svg").decode().replace("<svg ", f"<svg {style} ", 1)
-
-
-def notebook() -> Any:
-    """The module `IPython.display` in a notebook, None elsewhere."""
-    shell = sys.modules.get("IPython")
-    if shell is None or not hasattr(shell.get_ipython(), "kernel"):
-        return None
-    return sys.modules["IPython.display"]
-
-
 def notebook_svg(root: Value | Graph | Program) -> str | None:
     """The drawing for a notebook; None if the graph is so deep that its plan would take seconds.
 
@@ -399,4 +261,4 @@ def notebook_svg(root: Value | Graph | Program) -> str | None:
     else:
         graphs = [x.graph for x in root.runners.values()] if isinstance(root, Program) else [root]
         depth = max([int(graph.level.max(initial=0)) for graph in graphs], default=DEEP + 1)
-    return None if depth > DEEP else _svg(draw(root))
+    return None if depth > DEEP else as_svg(draw(root))

@@ -15,7 +15,8 @@ from ..engine import Value
 from ..program import Program
 from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
 from .diagram import Diagram, numeral
-from .drawing import LINE, FilePath, notebook
+from .drawing import LINE
+from .figures import FilePath, notebook
 from .javascript import Library
 from .nodes import node_diagram
 from .page import frame, in_script, page, require_seconds

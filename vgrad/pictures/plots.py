@@ -15,7 +15,7 @@ from ..arguments import as_numbers, whole_number
 from ..engine import Value
 from ..errors import ShapeError
 from ..ops import number
-from .drawing import FilePath, encoded, keep_open, new_figure, notebook, save, window
+from .figures import FilePath, encoded, keep_open, new_figure, notebook, save, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ that import matplotlib, and only once a picture is asked for.
 `animation` shows the steps one after the other, in a window, as a GIF, or as the web page that
 `page` has the text of. `explorer` makes the same page with a slider at every leaf, for each of the
 graphs that `scenes` finds, a path of a function each: there the page itself computes (`scripts`),
-by the rules of the op table, which `javascript` writes out. `plots` has the curves of a training and the regions
-of a classifier.
+by the rules of the op table, which `javascript` writes out. `plots` has the curves of a training
+and the regions of a classifier.
 
 This wing imports program, flat and the definition, and nobody imports it; `Value` and `Graph` name
 it for notebooks, which ask them for a picture.

@@ -1,4 +1,4 @@
-"""The scripts of a page with sliders: an engine that computes and differentiates, and the sliders."""
+"""What a page with sliders runs: an engine, which computes and differentiates, and the sliders."""
 
 from __future__ import annotations
 

@@ -46,6 +46,93 @@ def test_a_list_is_the_loss_and_what_is_no_positive_number_has_a_place():
     np.testing.assert_array_equal(curve(axes), [3.0, np.nan, np.inf, -1.0])
 
 
+def labels(axis):
+    return [text.get_text() for text in axis.get_ticklabels() if text.get_text()]
+
+
+def test_names_that_end_in_one_word_share_a_panel():
+    history = {"loss": [4.0, 1.0], "val loss": [5.0, 2.0], "train_accuracy": [0.0, 1.0]}
+    figure = vgrad.plot_training({**history, "accuracy": [0.1, 0.2], "validation-loss": [3, 3]})
+    loss, accuracy = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["loss", "val loss", "validation-loss"]
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
+        *("train_accuracy", "accuracy")
+    ]
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy, %")
+    assert len({line.get_color() for axes in figure.axes for line in axes.lines}) == 5
+    (alone,) = vgrad.plot_training({"val loss": [2.0, 1.0]}).axes
+    assert alone.get_ylabel() == "val loss" and alone.get_legend() is None
+
+
+def test_steps_are_whole_and_a_logarithmic_scale_has_plain_labels():
+    (axes,) = vgrad.plot_training([2.9, 2.5, 2.2]).axes
+    axes.figure.canvas.draw()
+    assert axes.get_yscale() == "linear" and {"0", "1", "2"} <= set(labels(axes.xaxis))
+    assert all(label.lstrip("−").isdigit() for label in labels(axes.xaxis))
+    (axes,) = vgrad.plot_training([30.0, 1.0, 0.9]).axes
+    axes.figure.canvas.draw()
+    assert axes.get_yscale() == "log" and {"1", "2", "5", "10", "20"} <= set(labels(axes.yaxis))
+    (axes,) = vgrad.plot_training([1e3, 1e-9]).axes
+    axes.figure.canvas.draw()
+    shown = [float(label) for label in labels(axes.yaxis)]
+    assert 3 < len(shown) < 15 and {x for x in shown if f"{x:e}"[0] != "1"} == set()
+
+
+def test_a_noisy_curve_has_a_mean_over_it():
+    falling = np.linspace(3, 1, 200)
+    noise = np.random.default_rng(0).normal(size=200)
+    (axes,) = vgrad.plot_training(falling + noise).axes
+    raw, mean = axes.lines
+    assert raw.get_ydata().tolist() == (falling + noise).tolist()
+    assert raw.get_alpha() < 0.5 and mean.get_alpha() is None
+    assert mean.get_ydata()[50] == pytest.approx((falling + noise)[46:55].mean(), rel=1e-12)
+    assert "means of 9 steps" in axes.get_xlabel()
+    for history in (falling, 0.01 * noise + falling, noise[:20]):  # smooth, almost, and short
+        (axes,) = vgrad.plot_training(history).axes
+        assert len(axes.lines) == 1 and axes.get_xlabel() == "step"
+
+
+def test_smoothing_is_as_wide_as_asked_for_and_leaves_out_what_is_not_finite():
+    numbers = [1.0, 2.0, float("nan"), 4.0, float("inf")]
+    (axes,) = vgrad.plot_training({"rate": numbers}, smooth=3).axes
+    assert axes.lines[1].get_ydata().tolist() == [1.5, 1.5, 3.0, 4.0, 4.0]
+    (axes,) = vgrad.plot_training({"rate": [0, 9] * 100}, smooth=1).axes
+    assert len(axes.lines) == 1
+    with pytest.raises(ValueError, match="smooth must be a whole number"):
+        vgrad.plot_training([1.0], smooth=0)
+
+
+@pytest.mark.parametrize("given", ["scores", "labels"])
+def test_there_is_a_line_between_each_two_of_three_classes(given):
+    """Classes from left to right, as the largest of three scores, at -1 and at 1."""
+    points = np.column_stack([np.linspace(-3, 3, 30), np.linspace(-1, 1, 30)])
+    means = np.array([-2.0, 0.0, 2.0])
+
+    def predict(grid):
+        scores = -((grid[:, :1] - means) ** 2)
+        return scores if given == "scores" else np.eye(3)[scores.argmax(axis=1)]
+
+    classes = np.abs(points[:, :1] - means).argmin(axis=1)
+    figure = vgrad.plot_boundary(predict, points, classes, resolution=100)
+    (axes,) = figure.axes
+    for scatter in axes.collections[-3:]:
+        scatter.set_visible(False)
+    half = 0.04  # of the grid's width: labels part between two of its points
+    lines = [
+        x
+        for x in (-2, -1, 0, 1, 2)
+        if min(column(figure, x + d).sum(axis=1).min() for d in (-half, 0, half)) < 500
+    ]
+    assert lines == [-1, 1]
+
+
+def test_the_legend_covers_no_point():
+    figure = vgrad.plot_boundary(lambda points: points[:, 0], X, Y)
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+
+
 def test_the_boundary_takes_one_batch_and_lies_where_the_score_is_0():
     batches = []
 
@@ -97,7 +184,10 @@ def test_labels_in_place_of_scores_have_a_boundary_too():
 def test_a_point_that_stands_alone_is_seen_and_a_nan_keeps_the_scale():
     for numbers in ([1.0], [np.nan, 0.4, np.nan], [1.0, np.nan, 0.1]):
         (axes,) = vgrad.plot_training(numbers).axes
-        assert axes.lines[0].get_marker() == "." and axes.get_yscale() == "log"
+        known = [x for x in numbers if x == x]
+        log = max(known) >= 10 * min(known)
+        assert axes.lines[0].get_marker() == "."
+        assert axes.get_yscale() == ("log" if log else "linear")
     assert vgrad.plot_training([1.0] * 50).axes[0].lines[0].get_marker() == ""
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FilePath = str | os.PathLike[str]
@@ -81,6 +82,23 @@ def own_settings(fonttype: str = "path") -> AbstractContextManager[None]:
     own = ("savefig.", "path.", "svg.")
     settings: Any = {k: x for k, x in mpl.rcParamsDefault.items() if k.startswith(own)}
     return mpl.rc_context(settings | {"svg.hashsalt": "vgrad", "svg.fonttype": fonttype})
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Let an axis of steps have its ticks at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def log_scale(axes: Axes, decades: float) -> None:
+    """A logarithmic scale that spans so many powers of ten, with labels such as 0.05."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def window(width: float, height: float) -> Figure:

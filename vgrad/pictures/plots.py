@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,17 @@ from ..arguments import as_numbers, whole_number
 from ..engine import Value
 from ..errors import ShapeError
 from ..ops import number
-from .figures import FilePath, encoded, keep_open, new_figure, notebook, save, window
+from .figures import (
+    FilePath,
+    encoded,
+    keep_open,
+    log_scale,
+    new_figure,
+    notebook,
+    save,
+    whole_ticks,
+    window,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,19 +40,27 @@ COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
 MARKERS = ["o", "^", "s", "D", "v", "P"]
 FEW = 20  # points; a longer curve has no dots
+NOISY = 0.03  # of the range of its mean: a curve whose direction changes by that at each step
 HUGE = 1e100  # stands for a score of inf, so that lines can be drawn beside it
 
 
 def plot_training(
-    history: History, path: FilePath | None = None, *, figure: Figure | SubFigure | None = None
+    history: History,
+    path: FilePath | None = None,
+    *,
+    smooth: int | None = None,
+    figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
     """Plot how training went: the loss, the accuracy and whatever else, one above the other.
 
-    `history` maps each name to its numbers, one per step; a plain sequence is the loss. A loss that
-    is always positive has a logarithmic scale; an accuracy, from 0 to 1, is shown in percent. Draws
-    on `figure` or a new one, and saves it if a path is given.
+    `history` maps each name to its numbers, one per step; a plain sequence is the loss. Names that
+    end in the same word, as "loss" and "val loss" do, share a panel and its scale. The scale of a
+    loss is logarithmic if it is always positive and falls or rises to ten times as much; an
+    accuracy, from 0 to 1, is shown in percent. Over a long and noisy curve, which is pale then, is
+    its running mean; `smooth` is the number of steps that a mean is taken of, 1 for none. Draws on
+    `figure` or a new one, and saves it if a path is given.
 
-    >>> figure = plot_training({"loss": [1.0, 0.1], "accuracy": [0.5, 1.0]})
+    >>> figure = plot_training({"loss": [1.0, 0.1], "val loss": [1.0, 0.3], "accuracy": [0.5, 1.0]})
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'accuracy, %']
 
@@ -52,24 +71,76 @@ def plot_training(
     if not arrays or any(x.ndim != 1 or not len(x) for x in arrays.values()):
         shapes = {name: x.shape for name, x in arrays.items()}
         raise ValueError(f"history must have numbers, a list of them by each name (got {shapes})")
-    target = figure or new_figure(6, 1 + 2 * len(arrays), constrained=True)
-    panels = target.subplots(len(arrays), sharex=True, squeeze=False)[:, 0]
-    for k, (axes, (name, numbers)) in enumerate(zip(panels, arrays.items())):
-        percent = "accuracy" in name
-        fraction = percent and np.nanmax(numbers, initial=0) <= 1
-        known = numbers[np.isfinite(numbers)]
-        dots = "." if len(numbers) <= FEW or len(known) < len(numbers) else ""  # a lone point shows
-        axes.plot(numbers * (100 if fraction else 1), color=COLOURS[k % len(COLOURS)], marker=dots)
-        axes.set_ylabel(f"{name}, %" if percent else name)
-        axes.grid(alpha=0.3)
-        if percent:
-            axes.set_ylim(0, 103)
-        elif "loss" in name and len(known) and (known > 0).all():
-            axes.set_yscale("log")
-    panels[-1].set_xlabel("step")
+    steps = None if smooth is None else whole_number("smooth", smooth)
+    groups: dict[str, dict[str, Array]] = {}
+    for name, numbers in arrays.items():
+        groups.setdefault(re.split(r"[\W_]+", name.rstrip("_ "))[-1], {})[name] = numbers
+    target = figure or new_figure(6, 1 + 2 * len(groups), constrained=True)
+    panels = target.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
+    colours = dict(zip(arrays, COLOURS * len(arrays)))
+    means = {_panel(axes, *group, colours, steps) for axes, group in zip(panels, groups.items())}
+    whole_ticks(panels[-1])
+    widths = sorted(means - {1})
+    over = f"; lines are means of {' or '.join(map(str, widths))} steps" if widths else ""
+    panels[-1].set_xlabel(f"step{over}")
     if path is not None:
         save(target.canvas.figure, path)
     return target
+
+
+def _panel(
+    axes: Axes, word: str, group: dict[str, Array], colours: dict[str, str], smooth: int | None
+) -> int:
+    """Curves whose names end in one word; returns of how many steps the means are, 1 for none."""
+    every = np.concatenate([x[np.isfinite(x)] for x in group.values()])
+    percent = "accuracy" in word
+    scale = 100 if percent and every.max(initial=0) <= 1 else 1
+    log = "loss" in word and len(every) > 0 and every.min() > 0 and every.max() >= 10 * every.min()
+    widths = [_width(np.log(x) if log else x) if smooth is None else smooth for x in group.values()]
+    width = max(widths)
+    for name, numbers in group.items():
+        gaps = not np.isfinite(numbers).all()
+        look: Any = {"color": colours[name], "marker": "." * (len(numbers) <= FEW or gaps)}
+        if width > 1:  # in a scale with a logarithm, too, a mean is one of the numbers
+            axes.plot(scale * numbers, **look, alpha=0.25)
+            look["marker"] = ""
+        axes.plot(scale * _running_mean(numbers, width), **look, label=name)
+    name = word if len(group) > 1 else next(iter(group))
+    axes.set_ylabel(f"{name}, %" if percent else name)
+    axes.grid(alpha=0.3)
+    if percent:
+        axes.set_ylim(0, 103)
+    elif log:
+        log_scale(axes, math.log10(every.max() / every.min()))
+    if len(group) > 1:
+        _legend_above(axes, len(group))
+    return width
+
+
+def _width(numbers: Array) -> int:
+    """Of how many steps to take a mean: 1 for a short curve, or one that is smooth."""
+    width = len(numbers) // 25 | 1
+    known = numbers[np.isfinite(numbers)]
+    if width < 3 or len(known) < len(numbers):
+        return 1
+    noise = np.abs(np.diff(known, 2)).mean()  # for a smooth curve next to nothing
+    return width if noise > NOISY * np.ptp(_running_mean(known, width)) else 1
+
+
+def _running_mean(numbers: Array, width: int) -> Array:
+    """The mean of the numbers around each; of what is finite, and nan where nothing is."""
+    if width == 1:
+        return numbers
+    known = np.isfinite(numbers)
+    ones = np.ones(min(width, len(numbers)))
+    sums, counts = (np.convolve(x, ones, "same") for x in (np.where(known, numbers, 0), known))
+    return np.where(counts > 0.5, sums / np.maximum(counts, 1), np.nan)
+
+
+def _legend_above(axes: Axes, entries: int) -> None:
+    """A legend that covers neither curves nor points."""
+    place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+    axes.legend(**place, ncols=min(entries, 4))
 
 
 def plot_boundary(
@@ -87,7 +158,7 @@ def plot_boundary(
 
     `predict` is called once, with a grid of N = `resolution` squared points (N, 2). It returns
     scores (N,), where a score above `threshold` means the higher of two classes, or (N, classes),
-    where the highest wins. Between two classes is a solid line, with dashed ones where scores are
+    where the highest wins. Between classes is a solid line, with dashed ones where scores (N,) are
     `margin` from the threshold. Draws on `figure` or a new one, and saves it if a path is given.
 
     >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([-1, 1])
@@ -112,15 +183,16 @@ def plot_boundary(
     target = figure or new_figure(6, 5, constrained=True)
     axes = target.subplots()
     _draw_regions(axes, across, up, scores, threshold)
-    if scores.ndim == 1:
-        _draw_lines(axes, across, up, scores, threshold, margin)
+    offsets = [0.0] if margin is None or scores.ndim > 1 else [-margin, 0.0, margin]
+    for surface in _leads(scores, threshold):
+        _draw_lines(axes, across, up, surface.reshape(across.shape), offsets)
     for k, name in enumerate(classes):
         shade = _class_number(k, name, classes, several) % len(COLOURS)
         x0, x1 = X[y == name].T
         colour, marker, label = COLOURS[shade], MARKERS[shade], f"class {name}"
         axes.scatter(x0, x1, c=colour, marker=marker, edgecolors="white", label=label)
     axes.set(xlabel="x[0]", ylabel="x[1]")
-    axes.legend(loc="lower left")
+    _legend_above(axes, len(classes))
     if path is not None:
         save(target.canvas.figure, path)
     return target
@@ -137,18 +209,28 @@ def _draw_regions(axes: Axes, across: Array, up: Array, scores: Array, threshold
         axes.contourf(across, up, winner, levels=levels, colors=TINTS)
 
 
+def _leads(scores: Array, threshold: float) -> Iterator[Array]:
+    """How far each class is ahead of the best other one, (N,); of two classes only the higher."""
+    scores = np.clip(scores, -HUGE, HUGE)
+    if scores.ndim == 1:
+        yield scores - threshold
+    elif scores.shape[1] > 1:
+        for k in range(scores.shape[1] - (scores.shape[1] == 2)):
+            yield scores[:, k] - np.delete(scores, k, axis=1).max(axis=1)
+
+
 def _draw_lines(
-    axes: Axes, across: Array, up: Array, scores: Array, threshold: float, margin: float | None
+    axes: Axes, across: Array, up: Array, surface: Array, levels: Sequence[float]
 ) -> None:
-    """The boundary between two classes, and its margins if there are any."""
-    surface = np.clip(scores, -HUGE, HUGE).reshape(across.shape)
-    for offset in (0.0,) if margin is None else (-margin, 0.0, margin):
-        level, style = threshold + offset, "--" if offset else "-"
+    """Lines where a surface has these levels, dashed but for that of 0."""
+    for level in levels:
+        style = "--" if level else "-"
         heights: Any = surface
+        at = level
         if not (surface < level).any():  # a plateau at the level: predicted labels
-            heights, level = (surface > level) * 1.0, 0.5
-        if (heights < level).any() and (heights > level).any():  # else matplotlib may warn
-            axes.contour(across, up, heights, [level], colors="#444444", linestyles=style)
+            heights, at = (surface > level) * 1.0, 0.5
+        if (heights < at).any() and (heights > at).any():  # else matplotlib may warn
+            axes.contour(across, up, heights, [at], colors="#444444", linestyles=style)
 
 
 def _scores(predict: Callable[[Array], Any], grid: Array) -> Array:

@@ -35,7 +35,7 @@ import sequence_peers
 from derivatives import DERIVATIVES, network
 from formulas import FORMULAS
 from sequences import SEQUENCES
-from terminal import Progress, positive, several, write
+from terminal import Progress, positive, run_main, several, write
 
 import vgrad
 
@@ -324,6 +324,7 @@ def scalar_peers(moons: Moons, steps: int, few: int) -> Iterator[Peer]:
 
 
 def training(args: argparse.Namespace) -> None:
+    """The moons: training on 100 samples, both engines and peers."""
     steps, moons = args.steps, Moons(100)
     arrays = (moons.X, moons.y)
     fused, plain = moons.program(), moons.program(fuse=False)
@@ -340,6 +341,7 @@ def training(args: argparse.Namespace) -> None:
 
 
 def large_batch(args: argparse.Namespace) -> None:
+    """The moons: a gradient at many samples, and how it grows."""
     compare_batches(f"(b) moons: value and gradient at {args.batch:,} samples", args.batch, args)
 
 
@@ -360,6 +362,7 @@ def compare_batches(title: str, batch: int, args: argparse.Namespace) -> dict[st
 
 
 def captured(args: argparse.Namespace) -> None:
+    """A captured loss of `Value`s, replayed."""
     steps, moons = args.steps, Moons(args.captured)
     graph = vgrad.capture(moons.scalar_loss()[0], parameters=moons.model.parameters())
     fused, plain = vgrad.compile(graph), vgrad.compile(graph, fuse=False)
@@ -374,6 +377,7 @@ def captured(args: argparse.Namespace) -> None:
 
 
 def recording(args: argparse.Namespace) -> None:
+    """Recording and compiling a network, per node."""
     print("(d) recording and compiling a network, per node")
     for nodes, traced, compiled in recording_times(args):
         print(f"  {nodes:>9,} nodes   trace {traced:6.2f} µs   compile {compiled:6.2f} µs")
@@ -397,6 +401,7 @@ def recording_times(args: argparse.Namespace) -> Iterator[tuple[int, float, floa
 
 
 def memory(args: argparse.Namespace) -> None:
+    """The moons: peak memory."""
     print("(e) moons: peak memory of value and gradient, beyond the arrays given, in MB")
     for batch, ours, by_numpy in memory_peaks(args):
         print(f"  {batch:>9,} samples   vgrad {ours:8.2f}   NumPy by hand {by_numpy:8.2f}")
@@ -427,7 +432,7 @@ def peak(call: Callable[[], None]) -> float:
 
 
 def chain(args: argparse.Namespace) -> None:
-    """x = sin(w x + b), again and again: one node to a level, so nothing to do at a time."""
+    """A chain, x = sin(w x + b), again and again: one operation at a time."""
     depth, batch = args.depth, 100
     w, b = vgrad.Value(0.9), vgrad.Value(0.1)
     X = np.random.default_rng(0).normal(size=batch)
@@ -482,6 +487,7 @@ def chain(args: argparse.Namespace) -> None:
 
 
 def options(args: argparse.Namespace) -> None:
+    """A book of options, and its Hessians."""
     for samples in (100, args.batch):
         compare_options(samples, args)
         compare_hessians(samples, args)
@@ -523,7 +529,7 @@ def compare_hessians(samples: int, args: argparse.Namespace) -> None:
 
 
 def language(args: argparse.Namespace) -> None:
-    """The GPT of `gpt.py`, on documents that fill its positions, each step with that of Adam."""
+    """Steps of the GPT of `gpt.py`, with Adam, on documents that fill its positions."""
     engine = gpt.Vector(gpt.Sizes(vocabulary=27))
     print(f"(h) a GPT written one number at a time: {engine.report}")
     for batch in (1, 32):
@@ -572,6 +578,7 @@ def checked(*greeks: Any) -> float:
 
 
 def options_with_greeks(args: argparse.Namespace) -> None:
+    """Options with five Greeks, beside plain programs and NumPy."""
     formula = FORMULAS["options"]
     arrays, theta = formula.arrays(args.batch), formula.theta
     program, plain = formula.program(), formula.program(fuse=False)
@@ -595,6 +602,7 @@ def options_with_greeks(args: argparse.Namespace) -> None:
 
 
 def branches(args: argparse.Namespace) -> None:
+    """Ordinary `if`s and loops, beside `where`."""
     compare_ifs(args)
     compare_loops(args)
     compare_merged(args)
@@ -713,6 +721,7 @@ def new_paths(args: argparse.Namespace) -> None:
 
 
 def sequences(args: argparse.Namespace) -> None:
+    """The programs of `sequences.py`."""
     peers = ["JAX, scan", "PyTorch, eager", "NumPy by hand"]
     print("(s) sequences: vgrad's time for a gradient, and divided by that of each peer;")
     print("    first calls, which record and compile, are apart")
@@ -791,6 +800,7 @@ def measured_gradients(
 
 
 def formulas(args: argparse.Namespace) -> None:
+    """The programs of `formulas.py`."""
     peers = ["JAX, jit", "PyTorch, eager", "NumPy by hand"]
     print("(k) formulas: vgrad's time for a gradient, and divided by that of each peer;")
     print("    first calls, which record and compile, are apart")
@@ -907,7 +917,7 @@ def compiling_outputs(args: argparse.Namespace) -> None:
 
 
 def scale(args: argparse.Namespace) -> None:
-    """Large programs, and more than one process."""
+    """Large programs, and the moons in more than one process."""
     by_the_array(args)
     print("(m) moons: value and gradient by two workers, each with one thread of BLAS")
     with ExitStack() as stack:
@@ -1059,10 +1069,13 @@ def plot(args: argparse.Namespace) -> None:
     write(args.out / "benchmark.png", partial(figure.savefig, dpi=100))
 
 
+class HelpWithCases(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Tells defaults, and leaves the lines of the cases as they are."""
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithCases)
+    parser.epilog = "\n".join(["cases:", *(f"  {k}  {case.__doc__}" for k, case in CASES.items())])
     add = parser.add_argument
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="which to measure")
     add("--steps", type=positive, default=100, help="of training, in a and c")
@@ -1092,4 +1105,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

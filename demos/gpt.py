@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from names import lines, python_names
-from terminal import Progress, count, options, positive, several, target, write
+from terminal import Progress, count, options, positive, run_main, several, target, write
 
 import vgrad
 from vgrad import Value, optim
@@ -422,4 +422,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

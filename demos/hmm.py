@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from panels import COLOURS, INK, panels
-from terminal import count, options, positive
+from terminal import count, options, positive, run_main
 
 import vgrad
 from vgrad import Value, optim
@@ -77,4 +77,4 @@ def plot(path: Path, currents: np.ndarray, posterior: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

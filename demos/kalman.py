@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from panels import BLUE, INK, ORANGE, panels
-from terminal import options
+from terminal import options, run_main
 
 import vgrad
 from vgrad import Value
@@ -74,4 +74,4 @@ def plot(path: Path, flow: np.ndarray, levels: np.ndarray, deviations: np.ndarra
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

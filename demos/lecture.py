@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from terminal import options, positive, write
+from terminal import options, positive, run_main, write
 
 import vgrad
 from vgrad import nn, optim
@@ -92,4 +92,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

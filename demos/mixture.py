@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from panels import COLOURS, GREY, INK, panels
-from terminal import count, options, positive
+from terminal import count, options, positive, run_main
 
 import vgrad
 from vgrad import nn, optim
@@ -77,4 +77,4 @@ def plot(path: Path, models: list[nn.MLP], y: np.ndarray, x: np.ndarray) -> None
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

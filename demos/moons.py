@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from terminal import Progress, options, positive, write
+from terminal import Progress, options, positive, run_main, write
 
 import vgrad
 from vgrad import nn, optim
@@ -159,7 +159,10 @@ def live_picture(
     try:
         return vgrad.LivePlot(lambda grid: program(engine.parameters(), grid), X, y, margin=1.0)
     except RuntimeError as error:
-        raise SystemExit(f"--live: {error}") from None
+        raise SystemExit(
+            f"\n--live: {str(error).split(';')[0]}; a window needs a screen, and PyQt6 "
+            "(pip install PyQt6) or Tk; --animate writes the training as moons.gif instead"
+        ) from None
 
 
 def batches(samples: int, args: argparse.Namespace) -> Iterator[Any]:
@@ -245,4 +248,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

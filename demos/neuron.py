@@ -10,7 +10,7 @@ import random
 import webbrowser
 from functools import partial
 
-from terminal import options, positive, write
+from terminal import options, positive, run_main, write
 
 import vgrad
 from vgrad import Value
@@ -81,4 +81,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

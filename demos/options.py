@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from panels import BLUE, ORANGE, panels
-from terminal import options
+from terminal import options, run_main
 
 import vgrad
 
@@ -69,4 +69,4 @@ def plot(path: Path, spots: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

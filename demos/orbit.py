@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from panels import COLOURS, INK, panels
-from terminal import options, positive
+from terminal import options, positive, run_main
 
 import vgrad
 
@@ -77,4 +77,4 @@ def plot(path: Path, x: np.ndarray, y: np.ndarray, speed: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from panels import BLUE, INK, ORANGE, panels
-from terminal import count, options
+from terminal import count, options, run_main
 
 import vgrad
 from vgrad import Value
@@ -75,4 +75,4 @@ def plot(path: Path, t: np.ndarray, x: np.ndarray, found: dict[str, float]) -> N
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

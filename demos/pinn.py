@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from panels import COLOURS, panels
-from terminal import count, options, positive
+from terminal import count, options, positive, run_main
 
 import vgrad
 from vgrad import nn
@@ -77,4 +77,4 @@ def plot(path: Path, x: np.ndarray, curves: dict[float, Any]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -30,7 +30,7 @@ import moons
 import numpy as np
 from matplotlib.figure import Figure
 from step_times import SIMULATED, WAYS, Step, best, quickest, slept_tree
-from terminal import Progress, options, positive, several, write
+from terminal import Progress, options, positive, run_main, several, write
 
 import vgrad
 from vgrad import nn, optim
@@ -294,4 +294,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

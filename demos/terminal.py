@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 REFRESH = 0.05  # seconds
 
@@ -19,6 +19,19 @@ def options(description: str | None, writes: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=folder, default=Path("."), help=f"folder for {writes}")
     parser.add_argument("--no-plot", action="store_true", help="write no picture")
     return parser
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run a demo as a program, which ends quietly where nobody reads on, as after `| head`."""
+    try:
+        try:
+            code = main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        code = 141  # as a shell says of what a closed pipe has ended
+    raise SystemExit(code)
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):

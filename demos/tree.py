@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from panels import panels
-from terminal import count, options, positive
+from terminal import count, options, positive, run_main
 
 import vgrad
 
@@ -77,4 +77,4 @@ def plot(path: Path, tree: vgrad.Program, theta: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

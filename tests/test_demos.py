@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MOONS, central_difference, long
+from helpers import DEMOS, MOONS, central_difference, long
 from PIL import Image, ImageChops
 
 import vgrad
@@ -100,6 +100,34 @@ def test_an_error_and_the_help_end_the_process_as_they_should(bad_moons, help_of
     assert (good.returncode, good.stderr) == (0, "") and "--steps" in good.stdout
 
 
+def test_a_demo_ends_quietly_where_nobody_reads_on():
+    command = [sys.executable, DEMOS / "accumulate.py", "--no-plot"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # before there is anything to read
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_demo_that_runs_does_so_in_one_way(path):
+    ends = path.read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')[2]
+    assert ends in ("", "    run_main(main)\n")
+
+
+def test_the_help_of_the_benchmark_says_what_its_cases_are(load, capsys):
+    names = load("benchmark")
+    with pytest.raises(SystemExit, match="0"):
+        names["main"](["--help"])
+    shown = re.findall(r"^  ([a-z])  ([A-Z].*\.)$", capsys.readouterr().out, re.MULTILINE)
+    assert shown == [(letter, case.__doc__) for letter, case in names["CASES"].items()]
+
+
+def test_a_window_that_cannot_be_opened_is_said_to_need_something(load, capsys):
+    with pytest.raises(SystemExit, match=r"pip install PyQt6.* --animate writes"):
+        load("moons")["main"](["--live", "--steps", "1"])
+
+
 def test_the_animated_boundary(animated_moons):
     animated_moons.result()
     with Image.open(animated_moons.out / "moons.gif") as image:
@@ -179,6 +207,8 @@ def test_right_and_wrong_ways_to_accumulate(accumulated):
     measured = last.pop("how much c changes w")
     assert last == {"right": 4.0, "wrong: too soon": 6.0, "wrong: overwritten": 1.0}
     assert measured == 4.0
+    assert "too soon: b passed 1 + 2 = 3 on, where its gradient was 2\n" in output
+    assert "b got 1 + 1 = 2, and kept 1, a got 1 + 1 = 2, and kept 1\n" in output
     assert (accumulated.out / "accumulate.svg").stat().st_size > 1000
 
 

@@ -258,7 +258,7 @@ def test_random_graphs_are_written_in_javascript(seed, tmp_path):
 
 
 @vgrad.op(vjp=lambda g, out, x: g)
-def opaque(x):
+def unwritable(x):
     return np.array([float(y) for y in np.ravel(x)]).reshape(np.shape(x))
 
 
@@ -276,7 +276,11 @@ def opaque(x):
         (lambda x: vgrad.explore(vgrad.compile(abs)), TypeError, "a Program"),
         (lambda x: vgrad.explore(x).save("a.gif"), ValueError, "path must end in .html"),
         (lambda x: vgrad.explore(x).save("a.html", 0), ValueError, "seconds must be from 0.01"),
-        (lambda x: vgrad.explore(opaque(x)), TypeError, "an op must be a function of NumPy's, or"),
+        (
+            lambda x: vgrad.explore(unwritable(x)),
+            TypeError,
+            "an op must be a function of NumPy's, or",
+        ),
         (lambda x: vgrad.explore(vgrad.polygamma(x, 2.0)), TypeError, "the order of polygamma"),
         (lambda x: vgrad.explore(lambda v: [v, v], [1.0, 2.0]), vgrad.ShapeError, "one number"),
     ],

@@ -437,7 +437,7 @@ def test_balls_find_their_places_through_their_bounces(tmp_path, here):
     assert float(value) < 1e-12 and float(gradient) < 1e-12
     assert (tmp_path / "branches.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "explore.html").read_text(encoding="utf-8")
-    assert page.count('<div class="scene">') > 2 and 'aria-label="vx"' in page
+    assert page.count('<div class="scene">') > 2 and 'aria-label="vx, 4 to 16"' in page
 
 
 # --- scale ---------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ INSTEAD = {
     "which put two in order": ["sorted"],
     "and assert that": ["assert"],
     "vgrad.exp": ["float", "math.exp", "float array", "complex", "%"],
-    "none, or return the value as a further output": ["format", "str.format"],
+    "the scalar engine to print numbers, or return the value": ["format", "str.format"],
     "arithmetic": ["int", "round", "math.floor", "trunc"],
     "vgrad.rint(100 * x) / 100": ["round to digits"],
     "vgrad.take(rows, index)": ["index", "index of int", "index of an array"],

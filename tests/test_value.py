@@ -582,3 +582,19 @@ def test_a_graph_goes_when_its_root_goes():
 def test_a_chain_of_a_million(chain_of_a_million):
     """It builds, runs backward, is pickled, captured and freed; see chain_of_a_million.py."""
     chain_of_a_million.result()
+
+
+@pytest.mark.parametrize("name", [x for x in vars(math) if not x.startswith("_")])
+def test_a_function_of_math_is_there_or_an_error_says_what_to_write(name):
+    if not callable(getattr(math, name)) or hasattr(vgrad, name):
+        return
+    with pytest.raises(AttributeError, match=f"no '{name}'") as caught:
+        getattr(vgrad, name)
+    integers = {"comb", "perm", "gcd", "lcm", "isqrt", "frexp", "ldexp", "nextafter", "ulp"}
+    others = integers | {"sumprod", "fma", "erfinv"}
+    assert name in others or "; use " in str(caught.value)
+
+
+def test_statistics_are_refused():
+    with pytest.raises(TypeError, match=r"use arithmetic, as in vgrad.sum\(xs\) / len\(xs\)"):
+        statistics.mean([Value(1.0), Value(2.0)])

@@ -26,6 +26,8 @@ rules of `ops.py`. Few samples of a deep program go to `floats/sweep.py` instead
 by turn through `compiler/turns.py`.
 """
 
+import typing as _typing
+
 # fmt: off
 # isort: off
 from . import datasets, linalg, nn, optim
@@ -33,6 +35,7 @@ from .arrays import array
 from .checks import Gradcheck, Verification, gradcheck
 from .custom import op
 from .engine import Value
+from .elsewhere import instead_of as _instead_of
 from .errors import (
     FloatsOnlyError, GraphFormatError, NonFiniteError, OutOfMemoryError, ParityError, PathsWarning,
     ShapeError, TraceError, VgradError, WorkerError,
@@ -76,6 +79,12 @@ __all__ = [  # noqa: RUF022
     "sum", "take", "tan", "tanh", "to_dot", "trace", "trunc", "where",
 ]
 # fmt: on
+
+
+if not _typing.TYPE_CHECKING:  # a checker knows all names
+
+    def __getattr__(name: str) -> object:
+        raise AttributeError(f"module 'vgrad' has no {name!r}{_instead_of(name)}")
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import finite, ops
 from .elsewhere import Elsewhere
@@ -150,6 +150,20 @@ class Value(Operand):
                 'the number, if that is what you want, and f"{x:.3f}" prints it'
             )
         return self._number
+
+    def as_integer_ratio(self) -> NoReturn:
+        """Raise TypeError, as the functions of `statistics` ask for it and would lose the gradient.
+
+        >>> import statistics
+        >>> statistics.mean([Value(1.0), Value(2.0)])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        TypeError: the functions of statistics must not be given a Value ...
+        """
+        raise TypeError(
+            f"the functions of statistics must not be given a Value whose gradient they would lose "
+            f"(got {self}); use arithmetic, as in vgrad.sum(xs) / len(xs), or np.mean and np.var"
+        )
 
     def __bool__(self) -> bool:
         if self.op in _EQUALITIES and _are_distinct(*self.parents):

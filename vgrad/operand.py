@@ -30,8 +30,9 @@ watches: set[ref[Watch]] = set()
 
 # What to write where a float is asked for, and an operation would be lost.
 INSTEAD_OF_FLOAT = (
-    "vgrad's function of that name, as in vgrad.exp(x), or make an op of it, by vgrad.op; give "
-    "arrays dtype=object, and write a solver such as odeint as a loop of its steps"
+    "vgrad's function under NumPy's name, as in vgrad.exp(x) or vgrad.arccos(x), or make an op of "
+    "it, by vgrad.op; leave float() out, give arrays dtype=object, and write a solver such as "
+    "odeint as a loop of its steps"
 )
 
 

@@ -50,7 +50,7 @@ _REFUSALS = {
     "float": [("", "float(), the functions of math, and arrays of floats must not be given",
                INSTEAD_OF_FLOAT)],
     "format": [("", "a format such as :.3f must not be given",
-                "none, or return the value as a further output to see its number")],
+                "the scalar engine to print numbers, or return the value as a further output")],
     "recorded": [("", "a graph recorded or captured within a function must not hold the number of",
                   "the value itself")],
     "int": [_RANGE, (r"\[.*\bint\(", *_INDEX),

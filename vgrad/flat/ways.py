@@ -91,7 +91,8 @@ def _fresh(x: Any) -> Any:
 def _too_many() -> TraceError:
     return TraceError(
         f"a function whose branches are merged must have at most {MOST} ways through it "
-        f"({user_line()}); leave out merge_branches, and vgrad.compile follows each sample"
+        f"({user_line()}); decorate a smaller function, such as one turn of a loop, or none, and "
+        "vgrad.compile follows each sample"
     )
 
 

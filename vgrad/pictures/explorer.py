@@ -144,7 +144,7 @@ class Exploration:
             look = Look([0] * len(diagram.boxes), cells, set(), False, "")
             stage = Stage(diagram, [look], captions=False, window=False)
             over = [
-                _slider(j, slider, stage.place(diagram.value_of[scene.items[node].key]))
+                _in_graph(j, slider, stage.place(diagram.value_of[scene.items[node].key]))
                 for j, (slider, node) in enumerate(zip(self._sliders, scene.leaves))
             ]
             scenes.append(stage.svg(k) + "\n".join(over))
@@ -156,6 +156,7 @@ class Exploration:
         script = f"{self._library.text}\nconst page = {in_script(about)};\n{ENGINE}"
         title = f"Explore {self._scenes[0].items[self._scenes[0].result].title}"
         options: Any = {"lines": lines, "seconds": seconds, "buttons": RESET, "first": "last()"}
+        options["panel"] = "".join(_in_panel(k, x) for k, x in enumerate(self._sliders))
         width, height = (max(size[k] for size in sizes) for k in (0, 1))
         text = page(title, scenes, script, COLOURS, after=SLIDERS, **options)
         return text, width, height + LINE * lines
@@ -227,13 +228,21 @@ def _diagram(scene: Scene, wide: str, digits: int) -> Diagram:
     return node_diagram(items)
 
 
-def _slider(leaf: int, slider: Slider, place: tuple[float, float, float, float]) -> str:
+def _in_graph(leaf: int, slider: Slider, place: tuple[float, float, float, float]) -> str:
     """A slider in the last cell of its box, whose place is in shares of the picture."""
     left, top, width, height = (f"{100 * x:.3f}%" for x in place)
     style = f"left: {left}; top: {top}; width: {width}; height: {height}"
-    ends = f'min="{slider.low!r}" max="{slider.high!r}" step="{slider.step!r}"'
+    return _slider(leaf, slider, f' style="{style}"')
+
+
+def _in_panel(leaf: int, slider: Slider) -> str:
+    """The same slider with its name and its number."""
     name = html.escape(slider.name)
-    return (
-        f'<input type="range" class="leaf" data-leaf="{leaf}" {ends} '
-        f'aria-label="{name}" title="{name}" style="{style}">'
-    )
+    return f"<label><span>{name}</span>{_slider(leaf, slider)}<output></output></label>"
+
+
+def _slider(leaf: int, slider: Slider, style: str = "") -> str:
+    ends = f'min="{slider.low!r}" max="{slider.high!r}" step="{slider.step!r}"'
+    name = f"{html.escape(slider.name)}, {slider.low:g} to {slider.high:g}"
+    about = f'aria-label="{name}" title="{name}"'
+    return f'<input type="range" class="leaf" data-leaf="{leaf}" {ends} {about}{style}>'

@@ -31,6 +31,12 @@ _PAGE = """<!DOCTYPE html>
   .scene.shown { display: block; }
   .scene svg { display: block; width: 100%; height: auto; }
   .scene input { position: absolute; margin: 0; touch-action: none; color-scheme: light; }
+  #panel { display: none; gap: .1em 1.2em; max-width: 56em; max-height: 9em; overflow: auto; }
+  #panel { grid-template-columns: repeat(auto-fill, minmax(17em, 1fr)); margin: .6em 0; }
+  .large #panel { display: grid; }
+  #panel label { display: grid; grid-template-columns: 6em 1fr 6em; gap: .4em; }
+  #panel span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  #panel span { text-align: right; }
   nav { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0; }
   nav { max-width: 56em; }
   button { font: inherit; min-width: 4.4em; padding: .3em; }
@@ -57,6 +63,7 @@ SCENES
   <span id="count"></span>
   <input id="slider" type="range" min="0" value="0" aria-label="step">
 </nav>
+<div id="panel">PANEL</div>
 <p id="words" aria-live="polite"></p>
 <script>
 SCRIPT
@@ -127,6 +134,7 @@ function resize() {  // as large as it is drawn, unless a little less lets all o
   at("fit").textContent = fits ? "zoom" : "fit";
   at("fit").title = fits ? "as large as it is drawn" : "all of the graph";
   at("fit").hidden = all === 1;
+  document.body.classList.toggle("large", !fits && all < 1);
 }
 
 function pause() {
@@ -175,13 +183,15 @@ def page(
     lines: int,
     seconds: float,
     buttons: str = "",
+    panel: str = "",
     first: str = "0",
     after: str = "",
 ) -> str:
     """The page's text, with a scene, an SVG and what lies over it, for each graph.
 
     `lines` is how many lines of words a step has at most, `seconds` how long one stays when it
-    plays, `first` the step to begin with, and `after` what the script does then.
+    plays, `first` the step to begin with, and `after` what the script does then. The `panel` is
+    there where a graph is too large to be seen at once.
     """
     parts = {
         "TITLE": html.escape(title),
@@ -191,6 +201,7 @@ def page(
         "LINES": f"{1.3 * lines:.1f}",
         "INTERVAL": str(round(1000 * seconds)),
         "BUTTONS": buttons,
+        "PANEL": panel,
         "FIRST": first,
         "AFTER": after,
     }

@@ -158,7 +158,13 @@ compute();"""
 SLIDERS = r"""
 const inputs = [...document.querySelectorAll(".leaf")];
 function place() {  // all sliders of a leaf where its number is
-  for (const input of inputs) input.value = leaves[input.dataset.leaf];
+  for (const input of inputs) {
+    input.value = leaves[input.dataset.leaf];
+    const beside = input.nextElementSibling;
+    if (beside && beside.tagName === "OUTPUT") {
+      beside.textContent = numeral(leaves[input.dataset.leaf]);
+    }
+  }
 }
 function drag(leaf, number) {
   const atEnd = step === last();
@@ -175,4 +181,6 @@ at("reset").onclick = () => {
   page.start.forEach((number, leaf) => { leaves[leaf] = number; });
   if (page.start.length) drag(0, page.start[0]);
 };
-place();"""
+place();
+bring(scene.part("box" + page.paths[now.path].nodes[page.paths[now.path].result].box)
+  .getBoundingClientRect());"""

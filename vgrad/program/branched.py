@@ -331,13 +331,14 @@ class BranchedCall:
 
     def _instead(self, question: Question) -> str:
         """What to write where samples part."""
-        recorder, function = self.paths.recorder, question.function
-        own = getattr(getattr(recorder, "fn", None), "__name__", "")
-        # not a loop, which has more ways through it than can be merged
-        if function.isidentifier() and function != own and not question.loops:
-            merge = f"decorate {function} with @vgrad.merge_branches, if it is pure"
+        if question.loops:  # with more ways through it than can be merged
+            return f"use {question.instead}"
+        own = getattr(getattr(self.paths.recorder, "fn", None), "__name__", "")
+        if question.function.isidentifier() and question.function != own:
+            merge = f"decorate {question.function} with @vgrad.merge_branches, if it is pure"
             return f"{merge}, or use {question.instead}"
-        return f"use {question.instead}"
+        merge = "decide it in a function of its own, decorated with @vgrad.merge_branches"
+        return f"use {question.instead}, or {merge}"
 
     def _warn(self) -> None:
         """Warn of samples alone: how many, where they parted, and what to write there."""

@@ -1,4 +1,5 @@
-"""Slow programs run beside the other tests, one after another, so that the suite uses two cores."""
+"""How the suite uses two cores: slow programs run beside the other tests, one after another, and of
+the whole suite every second test runs in a second pytest, which this one starts and waits for."""
 
 from __future__ import annotations
 
@@ -174,10 +175,56 @@ def _fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that wait for them come last, in the order in which they end."""
+# --- every second test elsewhere -----------------------------------------------------------------
+
+HARMLESS = {"-q", "-v", "-x", "-qq", "--durations=20"}  # options that both processes can have
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--second", action="store_true", help="run every second test and no other")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    options = config.invocation_params.args
+    shared = HARMLESS.issuperset(options) and (os.cpu_count() or 1) > 1
+    config.stash[OTHER] = None
+    if shared and not config.option.collectonly:
+        command = [sys.executable, "-m", "pytest", *options, "--second", "-p", "no:cacheprovider"]
+        config.stash[OTHER] = subprocess.Popen(command, stdout=-1, stderr=-2, text=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if the other process did; interrupted, this one does not wait for it."""
+    other = session.config.stash[OTHER]
+    if other is None:
+        return
+    if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+        other.kill()
+    session.config.stash[PRINTED], _ = other.communicate()
+    if other.returncode and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    printed = config.stash.get(PRINTED, "").rstrip()
+    if printed:
+        failed = config.stash[OTHER].returncode != 0
+        terminalreporter.section("every second test, in a process of its own")
+        terminalreporter.write_line(printed if failed else printed.splitlines()[-1])
+
+
+OTHER = pytest.StashKey[Any]()
+PRINTED = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests that wait for programs come last, in the order in which these end."""
 
     def place(item: pytest.Item) -> int:
         return max((1 + k for k, name in enumerate(SLOW) if name in _fixtures(item)), default=0)
 
+    if config.option.second or config.stash[OTHER] is not None:
+        waiting = [] if config.option.second else [item for item in items if place(item)]
+        others = [item for item in items if not place(item)]
+        items[:] = waiting + others[config.option.second :: 2]
     items.sort(key=place)

@@ -181,9 +181,7 @@ def reference(name: str, theta: int, samples: slice = slice(100)) -> Reference:
     return Reference(case.make, THETAS[theta], [x[samples] for x in arrays])
 
 
-@pytest.mark.parametrize(
-    "name", [x if k % 3 else pytest.param(x, marks=long) for k, x in enumerate(BRANCHING)]
-)
+@pytest.mark.parametrize("name", half(BRANCHING))
 def test_every_sample_takes_its_own_path(name):
     """Samples change paths with theta, and the `Value`s stay as they were."""
     w = [Value(x) for x in THETAS[0]]
@@ -311,8 +309,8 @@ def check_random(seed: int, thetas: int, batch: int, fuse: bool) -> bool:
 
 def test_random_functions():
     """Values and gradients of seeded functions with ifs and loops, at ties more often than not."""
-    telling = [check_random(seed, 2, batch=3, fuse=seed % 3 == 0) for seed in range(36)]
-    assert sum(telling) > 18
+    telling = [check_random(seed, 2, batch=3, fuse=seed % 3 == 0) for seed in range(18)]
+    assert sum(telling) > 9
 
 
 @long

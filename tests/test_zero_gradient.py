@@ -74,7 +74,7 @@ def test_compiled_with_parameters_for_inputs(name, fuse):
 MEETS = {"a constant of 0", "a shared root that nothing needs", "nothing times a logarithm"}
 
 
-@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize("name", half(TRAPS))
 def test_branches_that_are_not_taken_pass_check_finite(name):
     """All cases of finite numbers; where 0 met an infinity by arithmetic, it raises."""
     fn, cases = TRAPS[name]

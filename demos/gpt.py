@@ -26,7 +26,7 @@ import vgrad
 from vgrad import Value, optim
 
 RATE, BETA1, BETA2 = 0.01, 0.85, 0.99  # of Adam; the rate is that of the first step
-SMOOTH = 50  # steps under the mean in the picture
+SMOOTH = 50  # steps of a mean in the picture
 
 Document = list[int]  # of tokens: the boundary, characters, the boundary
 Matrix = list[list[Any]]  # of floats, `Value`s or traced nodes, as a vector is
@@ -317,16 +317,10 @@ def invent(engine: Scalar, theta: np.ndarray, args: argparse.Namespace) -> list[
 
 
 def plot(losses: list[float], path: Path) -> None:
-    """The loss of every step, and its mean over the last ones."""
+    """The loss of every step, and its running mean."""
     figure = Figure(figsize=(7, 4), layout="constrained")
-    vgrad.plot_training(losses, figure=figure)
-    (axes,) = figure.axes
-    axes.set_yscale("linear")
-    axes.locator_params(axis="x", integer=True)
-    axes.lines[0].set_alpha(0.3)
-    means = [np.mean(losses[max(0, k - SMOOTH) : k]) for k in range(1, len(losses) + 1)]
-    axes.plot(means, label=f"mean of the last {SMOOTH}")
-    axes.legend()
+    vgrad.plot_training(losses, smooth=SMOOTH, figure=figure)
+    figure.axes[0].set_yscale("linear")
     figure.savefig(path, dpi=100)
 
 

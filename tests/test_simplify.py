@@ -276,7 +276,7 @@ def test_without_a_pass(off, block, monkeypatch):
             root, want, scale = gradients(fn, sample, W)
             assert values[k] == pytest.approx(root.data, rel=1e-12, abs=1e-12)
             got = [*(x[k] for x in slopes), *compiled.per_sample_grads(theta, *some)[k]]
-            assert_gradients_match(got, want, scale, f"seed {seed}")
+            assert_gradients_match(got, want, scale, f"seed {block}")
 
 
 @pytest.mark.parametrize("seed", sweep(60, 8))

@@ -37,7 +37,8 @@ def explore(
     """Show a graph with a slider at every leaf; data and gradients of all nodes follow.
 
     `root` is a `Value`, or a function, with the numbers to begin `at`: one per argument, or a list
-    for an argument that is an array; what is left out is the argument's default, or 1. The
+    for an argument that is an array; what is left out is the argument's default, or 1. A number
+    that is to stay as it is needs no argument, as in `explore(lambda x: power(x, 3), 2.0)`. The
     parameters that a function uses have sliders too. It may branch: the page has a graph for each
     path that was found among random positions, 16 at most, and shows that of the path which the
     numbers take. `ranges` has the ends of sliders by name, as in {"x": (-1, 1)}. Numbers have

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from terminal import options, positive, run_main, several, write
+from terminal import count, options, positive, run_main, several, write
 
 import vgrad
 from vgrad import Value
@@ -177,7 +177,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--balls", type=positive, default=2000, help="how many are thrown")
     add("--steps", type=positive, default=300, help="gradient steps")
     add("--word", default="vgrad", help="what they spell")
-    add("--seed", type=int, default=1337, help="of the first throws")
+    add("--seed", type=count, default=1337, help="of the first throws")
     add("--explore", action="store_true", help="write one throw as a page with sliders, too")
     args = parser.parse_args(argv)
     if not args.word.strip():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import COMPUTED, random_program
+from helpers import COMPUTED, EDGES, random_program
 
 import vgrad
 from vgrad import Value
@@ -30,13 +30,17 @@ FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-backgrou
 FLAGS += " --disable-component-update --disable-sync --disable-extensions"
 in_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 
-# Drags every slider to shares of its way, and tells what the page then shows, step by step.
+# Drags every slider to shares of its way, or to a number given as a string, and tells what the page
+# then shows, step by step.
 DRIVER = """
 <pre id="found"></pre>
 <script>
+const exactly = (_, x) =>  // as JSON has neither infinities nor -0
+  Object.is(x, -0) ? "-0" : typeof x === "number" && !Number.isFinite(x) ? String(x) : x;
 const text = element => element === null ? null : element.textContent;
 const found = SHARES.map(shares => {
   shares.forEach((share, leaf) => {
+    if (typeof share === "string") return drag(leaf, Number(share));
     const same = inputs.filter(input => Number(input.dataset.leaf) === leaf);
     same[0].value = Number(same[0].min) + share * (same[0].max - same[0].min);
     same[0].dispatchEvent(new Event("input"));
@@ -55,15 +59,21 @@ const found = SHARES.map(shares => {
   const shown = scenes.filter(({ element }) => element.offsetWidth > 0).length;
   return { leaves: [...leaves], steps, cells, path: now.path, lost, shown };
 });
-at("found").textContent = JSON.stringify(found, (_, x) => x !== x ? "NaN" : x);
+at("found").textContent = JSON.stringify(found, exactly);
 </script>
 """
 
 
-def dragged(exploration: Any, positions: int, tmp_path: Path, steps: bool = False) -> list[Any]:
-    """What the page shows at random positions of its sliders, and on request step by step."""
+def dragged(
+    exploration: Any, positions: int, tmp_path: Path, steps: bool = False, among: Any = None
+) -> list[Any]:
+    """What the page shows at random positions of its sliders, and on request step by step.
+
+    `among` are numbers to take in place of positions, whatever the ends of sliders.
+    """
     sliders, rng = len(exploration._sliders), random.Random(0)
-    shares = [[rng.random() for _ in range(sliders)] for _ in range(positions)]
+    draw = rng.random if among is None else lambda: written(rng.choice(among))
+    shares = [[draw() for _ in range(sliders)] for _ in range(positions)]
     path = tmp_path / "explore.html"
     exploration.save(path)
     text = path.read_text(encoding="utf-8")
@@ -76,6 +86,10 @@ def dragged(exploration: Any, positions: int, tmp_path: Path, steps: bool = Fals
     states = json.loads(html.unescape(found[1]))
     names = [slider.name for slider in exploration._sliders]
     return [state | {"leaves": dict(zip(names, state["leaves"]))} for state in states]
+
+
+def written(x: float) -> str:
+    return str(x).replace("inf", "Infinity").replace("nan", "NaN")
 
 
 def number(text: str) -> float:
@@ -114,6 +128,35 @@ def test_every_op_is_computed_in_the_browser_as_by_the_engine(tmp_path):
             assert data == pytest.approx(x.data, rel=1e-13, abs=1e-300), x.label
             # sums of some 60 parts, of which a few are a hundred times as large as the sum
             assert grad == pytest.approx(x.grad, rel=1e-11, abs=1e-13), x.label
+
+
+@in_browser
+def test_edge_numbers_are_computed_as_by_the_engine(tmp_path):
+    """Every op on leaves of its own, at zeros, infinities, nan, and the ends of floats."""
+
+    def everything(leaf: Callable[[str], Value]) -> Value:
+        terms = []
+        for op in COMPUTED:
+            operands = [
+                limits[0] if limits[0] == limits[1] else leaf(f"{letter}_{op.name}")
+                for limits, letter in zip(op.domain, "xyz")
+            ]
+            terms.append(op(*operands))
+            terms[-1].label = f"{op.name}!"
+        return vgrad.sum(terms)
+
+    page = vgrad.explore(everything(lambda name: Value(0.5, name)), digits=17)
+    for state in dragged(page, 20, tmp_path, among=EDGES):
+        leaves = {name: Value(float(x), name) for name, x in state["leaves"].items()}
+        root = everything(leaves.__getitem__)
+        root.backward()
+        for x in reachable(root):
+            if x.label and x.label.endswith("!"):
+                data = number(state["cells"][f"({x.label})"][0])
+                assert data == pytest.approx(x.data, rel=1e-13, abs=1e-300, nan_ok=True), x.label
+            elif x.label:  # results that are small by cancellation, as 1 - tanh(x)**2, lose digits
+                grad = number(state["cells"][x.label][1])
+                assert grad == pytest.approx(x.grad, rel=1e-9, abs=1e-15, nan_ok=True), x.label
 
 
 def exact(*xs: Any) -> Any:
@@ -182,6 +225,62 @@ def test_numbers_without_a_path_are_said_to_have_none(tmp_path):
         if state["lost"]:
             assert set(state["steps"]) == {"No path that is on this page goes with these numbers."}
             assert number(state["cells"]["output"][0]) != number(state["cells"]["output"][0])
+
+
+@vgrad.op(vjp=(lambda g, out, x, y: g * (x > y), lambda g, out, x, y: g * (x <= y)))
+@np.vectorize(otypes=[float])
+def larger(x, y):
+    return x if x > y else y
+
+
+@in_browser
+def test_an_op_of_ones_own_may_branch_and_go_where_nobody_was(tmp_path):
+    for state in dragged(vgrad.explore(lambda x, y: larger(x, y), 5.0, 2.0), 20, tmp_path):
+        x, y = state["leaves"].values()
+        assert number(state["cells"]["output"][0]) == pytest.approx(max(x, y), rel=1e-3)
+
+    @vgrad.op(vjp=lambda g, out, x: g)
+    @np.vectorize(otypes=[float])
+    def narrow(x):
+        return x if 0.3123 < x < 0.3124 else -x
+
+    page = vgrad.explore(lambda x: narrow(x), 0.5)
+    (there, here) = (dragged(page, 1, tmp_path, among=[x])[0] for x in (0.4, 0.31235))
+    assert not there["lost"] and here["lost"]
+
+
+@pytest.mark.parametrize(
+    "fn, at, paths",
+    [
+        (lambda x: x.relu() if x != 0 else x + 5, [1.0], 2),
+        (lambda a, b, c: max(a, b, c), [1.0, 2.0, 3.0], 4),
+        (lambda x: x + (1 if x == int(x) else 2), [0.25], 3),
+        (lambda x, y: x * y if y == 0 else x / y, [1.0, 2.0], 2),
+    ],
+)
+def test_paths_at_ties_and_at_whole_numbers_are_found(fn, at, paths):
+    assert len(vgrad.explore(fn, *at)._scenes) >= paths
+
+
+def test_a_parameter_of_another_path_has_its_name():
+    p, q = Value(1.0, "p"), Value(2.0, "q")
+    page = vgrad.explore(lambda x: p * x if x > 0 else q * x, 1.0, ranges={"q": (0, 1)})
+    assert [slider.name for slider in page._sliders] == ["x", "p", "q"]
+    assert page._sliders[2][2:4] == (0.0, 1.0)
+
+
+def test_orders_of_all_kinds_and_names_like_theirs(tmp_path):
+    @vgrad.op(vjp=lambda g, out, x: g)
+    def polygamma_1(x):
+        return x + 1.0
+
+    x = Value(2.0, "x")
+    orders = [vgrad.polygamma(n, x) for n in (1, 1.5, 2, 1e6, -1)]
+    page = vgrad.explore(vgrad.sum([*orders, polygamma_1(x)]))
+    names = re.findall(r"^  ([\w$]+): ", page._library.text, re.MULTILINE)
+    orders = ["1_0", "1_5", "2_0", "1000000_0", "_1_0"]
+    assert {"polygamma_1", *(f"polygamma${order}" for order in orders)} <= set(names)
+    assert all(re.fullmatch(r"[A-Za-z_$][\w$]*", name) for name in names)
 
 
 def test_the_page_asks_for_nothing(tmp_path):
@@ -274,6 +373,9 @@ def unwritable(x):
         (lambda x: vgrad.explore(lambda: x), ValueError, "which takes none"),
         (lambda x: vgrad.explore(lambda v: v, 1.0, 2.0), ValueError, r"each of 1 argument \(got 2"),
         (lambda x: vgrad.explore(vgrad.compile(abs)), TypeError, "a Program"),
+        (lambda x: vgrad.explore(x, digits=18), ValueError, "digits must be at most 17"),
+        (lambda x: vgrad.explore(lambda v, kind="up": v), TypeError, "no number must be fixed"),
+        (lambda x: vgrad.explore(x, ranges={"a": (0, 5e-324)}), ValueError, "range of a must be"),
         (lambda x: vgrad.explore(x).save("a.gif"), ValueError, "path must end in .html"),
         (lambda x: vgrad.explore(x).save("a.html", 0), ValueError, "seconds must be from 0.01"),
         (

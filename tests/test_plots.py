@@ -64,6 +64,23 @@ def test_names_that_end_in_one_word_share_a_panel():
     assert alone.get_ylabel() == "val loss" and alone.get_legend() is None
 
 
+def test_what_stands_in_brackets_and_numbers_are_no_words():
+    names = ["loss (train)", "loss (val)", "accuracy (%)", "rate%", "layer 1", "epoch 1", "%", 7]
+    figure = vgrad.plot_training({name: [1.0, 2.0] for name in names})
+    shown = [axes.get_ylabel() for axes in figure.axes]
+    assert shown == ["loss", "accuracy (%), %", "rate%", "layer 1", "epoch 1", "%", "7"]
+
+
+def test_ten_classes_look_different():
+    points = np.column_stack([np.arange(10.0), np.arange(10.0)])
+    figure = vgrad.plot_boundary(
+        lambda grid: np.eye(10)[grid[:, 0].astype(int) % 10], points, range(10)
+    )
+    (axes,) = figure.axes
+    looks = {(str(x.get_facecolor()), str(x.get_paths())) for x in axes.collections[-10:]}
+    assert len(looks) == 10
+
+
 def test_steps_are_whole_and_a_logarithmic_scale_has_plain_labels():
     (axes,) = vgrad.plot_training([2.9, 2.5, 2.2]).axes
     axes.figure.canvas.draw()

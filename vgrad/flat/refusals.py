@@ -60,6 +60,8 @@ _REFUSALS = {
     "merged": [("", "a pure function whose branches are merged, by merge_branches or as an "
                 "activation, must not ask for a whole number of",
                 "vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x)")],
+    "as_integer_ratio": [("", "the functions of statistics must not be given",
+                          "arithmetic, as in vgrad.sum(xs) / len(xs), or np.mean and np.var")],
     "digits": [("", "round() to digits must not be given", "vgrad.rint(100 * x) / 100")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],

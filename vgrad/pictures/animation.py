@@ -96,6 +96,9 @@ class Animation:
         self._nodes, self._digits = nodes, digits
         self._diagram = node_diagram(list(value_items([root], digits, own)))
 
+    def __repr__(self) -> str:
+        return f"Animation({self._title}, {len(self)} steps)"
+
     def __len__(self) -> int:
         return len(self.steps)
 

@@ -25,6 +25,7 @@ from .scripts import ENGINE, SLIDERS
 from .steps import GIVEN, KNOWN, part_line, value_line
 
 RESET = '<button id="reset" title="the numbers it began with">reset</button>'
+MOST_DIGITS = 17  # that a float has
 LOST = "No path that is on this page goes with these numbers."
 
 
@@ -55,7 +56,9 @@ def explore(
     >>> explore(lambda x: x * x if x > 0 else -x, 2.0)
     Exploration(x; 2 paths, of 4 and 4 nodes)
     """
-    digits, ranges = whole_number("digits", digits), ranges or {}
+    if (digits := whole_number("digits", digits)) > MOST_DIGITS:
+        raise ValueError(f"digits must be at most {MOST_DIGITS} (got {digits})")
+    ranges = ranges or {}
     if isinstance(root, Value):
         if at:
             raise ValueError(f"at must be left out for a Value, which has its numbers (got {at!r})")
@@ -179,9 +182,10 @@ class Exploration:
         item = scene.items[k]
         box = diagram.value_of[item.key]
         about: dict[str, Any] = {"box": box, "parents": item.parents, "parts": []}
-        about |= {"name": in_formulas(item.title) if item.title else ""}
+        number = scene.numbers[k]
+        about |= {"name": in_formulas(item.title) if item.title else numeral(number, self._digits)}
         if item.kind == "constant":
-            return about | {"number": scene.numbers[k]}
+            return about | {"number": number}
         if k in scene.leaves:
             return about | {"leaf": scene.leaves.index(k)}
         return about | self._computed(scene, k, diagram)

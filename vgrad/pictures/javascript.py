@@ -8,6 +8,7 @@ functions have, is recorded path by path, and the function tries one path after 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -30,12 +31,13 @@ EXPRESSIONS: dict[Any, str] = {
     np.power: "power({}, {})",
     np.exp2: "power(2, {})",
     np.absolute: "Math.abs({})",
-    np.maximum: "Math.max({}, {})",
-    np.minimum: "Math.min({}, {})",
+    np.maximum: "maximum({}, {})",
+    np.minimum: "minimum({}, {})",
+    np.sign: "(Math.sign({}) + 0)",  # not -0
     np.rint: "rint({})",
-    np.remainder: "remainder({}, {})",
+    np.remainder: "divmod({}, {})[1]",
     np.fmod: "({} % {})",
-    np.floor_divide: "floor_divide({}, {})",
+    np.floor_divide: "divmod({}, {})[0]",
     np.greater: "+({} > {})",
     np.less: "+({} < {})",
     np.greater_equal: "+({} >= {})",
@@ -54,21 +56,26 @@ EXPRESSIONS: dict[Any, str] = {
         for ufunc in (
             *(np.exp, np.expm1, np.log, np.log2, np.log10, np.log1p, np.cbrt, np.sqrt, np.hypot),
             *(np.sin, np.cos, np.tan, np.sinh, np.cosh, np.tanh),
-            *(np.sign, np.floor, np.ceil, np.trunc),
+            *(np.floor, np.ceil, np.trunc),
         )
     },
 }
 HELPERS = """\
-const power = (x, y) => x === 1 ? 1 : x ** y;  // 1 ** NaN is 1 everywhere else
+const power = (x, y) =>  // which JavaScript has as NaN for 1 ** NaN and 1 ** Infinity
+  x === 1 || x === -1 && Math.abs(y) === Infinity ? 1 : x ** y;
 const rint = x => x % 1 === 0.5 || x % 1 === -0.5 ? 2 * Math.round(x / 2) : Math.round(x);
-const remainder = (x, y) => {  // with the sign of y
-  const r = x % y;
-  return r !== 0 && r < 0 !== y < 0 ? r + y : r;
-};
-const floor_divide = (x, y) => {
-  if (y === 0) return x / y;
-  const quotient = (x - remainder(x, y)) / y, whole = Math.floor(quotient);
-  return quotient - whole > 0.5 ? whole + 1 : whole;
+const maximum = (x, y) => x > y || x !== x ? x : y;
+const minimum = (x, y) => x < y || x !== x ? x : y;
+const zero = sign => sign < 0 || Object.is(sign, -0) ? -0 : 0;
+const divmod = (x, y) => {  // as NumPy and Python have it
+  const rest = x % y, first = (x - rest) / y;
+  if (y === 0) return [x / y, rest];
+  const below = rest !== 0 && y < 0 !== rest < 0;
+  const quotient = below ? first - 1 : first, whole = Math.floor(quotient);
+  return [
+    quotient === 0 ? zero(x / y) : quotient - whole > 0.5 ? whole + 1 : whole,
+    rest === 0 ? zero(y) : below ? rest + y : rest,
+  ];
 };
 """
 
@@ -92,6 +99,7 @@ class Library:
     An op has a name here; where its first operand is an order, as that of `polygamma`, the order
     is a part of the name. `text` has the objects `forward`, of functions by name, and `vjp`, of a
     list of functions by name, one per operand, called with (g, out, x, y, z) as in the op table.
+    A function returns undefined where its rule goes a way that was not found.
     """
 
     def __init__(self) -> None:
@@ -105,14 +113,14 @@ class Library:
         that are.
         """
         order = first if takes_order(op) else None
-        name = op.name if op.name.isidentifier() and op.name.isascii() else f"op{op.code}"
+        name = op.name if op.name.isidentifier() and op.name.isascii() else f"${op.code}"
         if takes_order(op):
             if order is None:
                 raise TypeError(
                     f"the order of {op.name} must be a plain number to be explored, as in "
                     f"{op.name}(1, x) (got one that is computed)"
                 )
-            name += f"_{order:g}".replace("-", "_")
+            name += re.sub(r"\W", "_", f"_{order!r}").replace("_", "$", 1)  # no op has a $
         if name not in self._forward:
             self._forward[name] = ""  # so that a rule that uses itself ends
             self._forward[name] = self._function(op, "xyz"[: op.arity], _paths(op, order))
@@ -154,7 +162,7 @@ class Library:
         return (
             f"{head} {{\n    for (const attempt of [\n{''.join(tries)}    ]) {{\n"
             f"      const found = {call};\n      if (found !== undefined) return found;\n"
-            "    }\n    return NaN;\n  }"
+            "    }\n  }"
         )
 
     def _body(self, graph: Graph, arguments: list[str]) -> list[str]:
@@ -206,7 +214,9 @@ def _paths(op: ops.Op, order: float | None) -> list[Graph] | None:
         program = compile(rule, parameters=[], fuse=False, paths=MOST_PATHS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PathsWarning)
-            program([], *[SAMPLES] * op.arity)
+            shuffle = np.random.default_rng(0).permutation
+            pairs = [np.concatenate([SAMPLES, shuffle(SAMPLES)]) for _ in range(op.arity)]
+            program([], *pairs)
     except Exception as error:
         raise TypeError(
             "an op must be a function of NumPy's, or be made of other ops, to be written in "

@@ -38,7 +38,7 @@ History = Mapping[str, Sequence[float]] | Sequence[float]
 # Okabe and Ito 2008, in an order in which neighbours differ in brightness too.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 TINTS = ["#cfe2f3", "#fbe0c3", "#cdebdd", "#f3dce8", "#e0f1fb", "#fdeecb"]
-MARKERS = ["o", "^", "s", "D", "v", "P"]
+MARKERS = ["o", "^", "s", "D", "v", "P", "X"]  # one more, so that pairs differ for long
 FEW = 20  # points; a longer curve has no dots
 NOISY = 0.03  # of the range of its mean: a curve whose direction changes by that at each step
 HUGE = 1e100  # stands for a score of inf, so that lines can be drawn beside it
@@ -67,14 +67,14 @@ def plot_training(
     Raises TypeError for anything but numbers, ValueError if there are none.
     """
     curves = history if isinstance(history, Mapping) else {"loss": history}
-    arrays = {name: as_numbers(_plain(x), f"history[{name!r}]") for name, x in curves.items()}
+    arrays = {str(k): as_numbers(_plain(x), f"history[{k!r}]") for k, x in curves.items()}
     if not arrays or any(x.ndim != 1 or not len(x) for x in arrays.values()):
         shapes = {name: x.shape for name, x in arrays.items()}
         raise ValueError(f"history must have numbers, a list of them by each name (got {shapes})")
     steps = None if smooth is None else whole_number("smooth", smooth)
     groups: dict[str, dict[str, Array]] = {}
     for name, numbers in arrays.items():
-        groups.setdefault(re.split(r"[\W_]+", name.rstrip("_ "))[-1], {})[name] = numbers
+        groups.setdefault(_last_word(name), {})[name] = numbers
     target = figure or new_figure(6, 1 + 2 * len(groups), constrained=True)
     panels = target.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
     colours = dict(zip(arrays, COLOURS * len(arrays)))
@@ -88,6 +88,12 @@ def plot_training(
     return target
 
 
+def _last_word(name: str) -> str:
+    """As "loss" of "val_loss" or of "loss (train)"; a name that ends in a number is its own."""
+    words = re.findall(r"[^\W_]+", re.sub(r"\(.*\)\s*$", "", name))
+    return words[-1] if words and not words[-1].isdigit() else name
+
+
 def _panel(
     axes: Axes, word: str, group: dict[str, Array], colours: dict[str, str], smooth: int | None
 ) -> int:
@@ -95,7 +101,8 @@ def _panel(
     every = np.concatenate([x[np.isfinite(x)] for x in group.values()])
     percent = "accuracy" in word
     scale = 100 if percent and every.max(initial=0) <= 1 else 1
-    log = "loss" in word and len(every) > 0 and every.min() > 0 and every.max() >= 10 * every.min()
+    log = "loss" in word and len(every) > 0 and every.min() > 0
+    log = log and every.max() / 10 >= every.min()
     widths = [_width(np.log(x) if log else x) if smooth is None else smooth for x in group.values()]
     width = max(widths)
     for name, numbers in group.items():
@@ -111,7 +118,7 @@ def _panel(
     if percent:
         axes.set_ylim(0, 103)
     elif log:
-        log_scale(axes, math.log10(every.max() / every.min()))
+        log_scale(axes, math.log10(every.max()) - math.log10(every.min()))
     if len(group) > 1:
         _legend_above(axes, len(group))
     return width
@@ -187,9 +194,13 @@ def plot_boundary(
     for surface in _leads(scores, threshold):
         _draw_lines(axes, across, up, surface.reshape(across.shape), offsets)
     for k, name in enumerate(classes):
-        shade = _class_number(k, name, classes, several) % len(COLOURS)
+        shade = _class_number(k, name, classes, several)
         x0, x1 = X[y == name].T
-        colour, marker, label = COLOURS[shade], MARKERS[shade], f"class {name}"
+        colour, marker, label = (
+            COLOURS[shade % len(COLOURS)],
+            MARKERS[shade % len(MARKERS)],
+            f"class {name}",
+        )
         axes.scatter(x0, x1, c=colour, marker=marker, edgecolors="white", label=label)
     axes.set(xlabel="x[0]", ylabel="x[1]")
     _legend_above(axes, len(classes))

@@ -25,6 +25,7 @@ from .overview import LIMIT
 MOST_PATHS = 16  # on a page
 POSITIONS, THETAS = 256, 8  # where the paths of a function are looked for
 STOPS = 100  # of a slider, or more
+SMALLEST, LARGEST = 1e-300, 1e300  # widths of a slider
 
 Range = tuple[float, float]
 Ranges = Mapping[str, Range]
@@ -56,19 +57,23 @@ def sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
 
     Raises ValueError for a range that is none, or is no leaf's.
     """
-    found = [_slider(scene.items[k].title, scene.numbers[k], ranges) for k in scene.leaves]
-    unknown = ranges.keys() - {slider.name for slider in found}
+    found = _sliders(scene, ranges)
+    unknown = set(ranges) - {slider.name for slider in found}
     if unknown:
         names = ", ".join(slider.name for slider in found) or "none"
         raise ValueError(f"ranges must be by the names of leaves, {names} (got {min(unknown)!r})")
     return found
 
 
+def _sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
+    return [_slider(scene.items[k].title, scene.numbers[k], ranges) for k in scene.leaves]
+
+
 def _slider(name: str, number: float, ranges: Ranges) -> Slider:
     if name in ranges:
         low, high = _ends(name, ranges[name])
     else:
-        middle = number if 1e-300 < abs(number) < 1e300 else 0.0
+        middle = number if SMALLEST < abs(number) < LARGEST / 4 else 0.0
         reach = 2 * abs(middle) or 1.0
         low, high = middle - reach, middle + reach
     digits = -math.floor(math.log10((high - low) / STOPS))  # stops at round numbers
@@ -82,7 +87,7 @@ def _slider(name: str, number: float, ranges: Ranges) -> Slider:
 def _ends(name: str, range_: Range) -> Range:
     with suppress(TypeError, ValueError):
         low, high = map(ops.number, range_)
-        if -math.inf < low < high < math.inf:
+        if SMALLEST < high - low < LARGEST:
             return low, high
     raise ValueError(f"the range of {name} must be two numbers, low < high (got {range_!r})")
 
@@ -105,15 +110,17 @@ def of_function(fn: Callable[..., Any], at: Sequence[Any], ranges: Ranges) -> li
     start = _start(fn, at)
     program = compile(fn, fuse=False, paths=MOST_PATHS)
     program.theta(*start)
-    numbers, found = _numbers(program, start), _graphs(program)
-    if found[0].questions:
-        ends = sliders(_of_graph(found[0], numbers), ranges)
-        draw = np.random.default_rng(0).uniform
-        rows = np.array([draw(x.low, x.high, max(POSITIONS, THETAS)) for x in ends]).T
-        program = _explored(fn, start, rows)
-        numbers, found = _numbers(program, start), _graphs(program)
-    _require_small(len(found[0]))
-    return [_of_graph(graph, numbers) for graph in found if len(graph) <= LIMIT]
+    if _graphs(program)[0].questions:
+        program = _explored(fn, start, _scenes(program, start)[0], ranges)
+    _require_small(len(_graphs(program)[0]))
+    return _scenes(program, start)
+
+
+def _scenes(program: Program, start: list[Array]) -> list[Scene]:
+    """Those of the paths that a program has found, but for large ones."""
+    numbers: list[float] = np.concatenate([*map(np.ravel, start), program.theta()]).tolist()
+    graphs = _graphs(program)
+    return [_of_graph(x, numbers) for x in graphs if len(x) <= LIMIT or x is graphs[0]]
 
 
 def _require_small(nodes: int) -> None:
@@ -143,17 +150,21 @@ def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
         arguments = f"{most} argument{'s' * (most != 1)}"
         raise ValueError(f"at must have at most a number for each of {arguments} (got {len(at)})")
     names = argument_names(fn, len(given))
-    return [as_numbers(x, name)[None] for x, name in zip(given, names)]
+    try:
+        return [as_numbers(x, name)[None] for x, name in zip(given, names)]
+    except TypeError as error:
+        fixed = "what is no number must be fixed, as by explore(lambda x: f(x, None), 1.0)"
+        raise TypeError(f"{error}; {fixed}") from error
 
 
-def _explored(fn: Callable[..., Any], start: list[Array], rows: Array) -> Program:
-    """A program that has found paths for `start` and for random numbers of the leaves, (n, K + P).
+def _explored(fn: Callable[..., Any], start: list[Array], scene: Scene, ranges: Ranges) -> Program:
+    """A program that has found paths from `start`, with that scene, to the ends of sliders.
 
     What the function raises anywhere but at the start is of no concern here.
     """
-    sizes = [x.size for x in start]
-    inputs = np.split(rows[:POSITIONS], np.cumsum(sizes), axis=1)
-    batch = [np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, inputs)]
+    ends = np.cumsum([x.size for x in start])
+    parts = np.split(_positions(_sliders(scene, ranges)[: ends[-1]]), ends[:-1], axis=1)
+    batch = [np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, parts)]
     program = compile(fn, fuse=False, paths=MOST_PATHS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PathsWarning)  # a page has as many as these
@@ -162,10 +173,21 @@ def _explored(fn: Callable[..., Any], start: list[Array], rows: Array) -> Progra
         except Exception:
             program.forget()
             theta = program.theta(*start)
-        others = rows[:THETAS, sum(sizes) :]  # of the parameters that the start is known to have
-        for numbers in (theta, *others) if others.shape[1] == len(theta) else (theta,):
+        others = _positions(_sliders(_scenes(program, start)[0], ranges)[ends[-1] :])
+        for numbers in (theta, *others[:: POSITIONS // THETAS]):
             _visit(program, numbers, batch)
     return program
+
+
+def _positions(sliders: list[Slider]) -> Array:
+    """Numbers for sliders, (POSITIONS, n): anywhere, and where a function may ask for equality."""
+    rng, shape = np.random.default_rng(0), (POSITIONS // 4, len(sliders))
+    low, high = (np.array([getattr(x, end) for x in sliders]) for end in ("low", "high"))
+    anywhere, halves, equal, zeros = (rng.uniform(low, high, shape) for _ in range(4))
+    halves = np.rint(2 * halves) / 2
+    equal[:] = np.rint(equal[:, :1])
+    zeros[rng.random(shape) < 0.5] = 0.0
+    return np.concatenate([anywhere, halves, equal, zeros])
 
 
 def _visit(program: Program, theta: Array, batch: list[Array]) -> None:
@@ -189,12 +211,6 @@ def _graphs(program: Program) -> list[Graph]:
     return [runner.graph for runner in paths.runners]
 
 
-def _numbers(program: Program, start: list[Array]) -> list[float]:
-    """Those of all leaves: inputs, then parameters."""
-    numbers: list[float] = np.concatenate([*map(np.ravel, start), program.theta()]).tolist()
-    return numbers
-
-
 def _of_graph(graph: Graph, start: Sequence[float]) -> Scene:
     leaves = [*graph.inputs.tolist(), *graph.parameters.tolist()]
     numbers = graph.value.tolist()
@@ -203,8 +219,10 @@ def _of_graph(graph: Graph, start: Sequence[float]) -> Scene:
     outputs = graph.outputs.tolist()
     own = outputs[: len(outputs) - len(graph.questions)]
     asked = dict(zip(outputs[len(own) :], graph.questions))
+    labels = dict(zip(graph.parameters.tolist(), (leaf.label for leaf in graph.leaves)))
     items = []
     for k, item in enumerate(graph_items(graph, 1)):
+        item = item._replace(label=item.label or labels.get(k, ""))
         if k in asked and k not in own:
             question = asked[k]
             place = f"{os.path.basename(question.line)} is {question.in_words(question.answer)}"

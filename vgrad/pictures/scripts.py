@@ -11,16 +11,23 @@ let lost = false;
 function compute() {
   const order = [now.path, ...page.paths.keys()];  // most often it is the same as before
   for (const path of order) {
-    const data = [];
-    for (const { op, parents, leaf, number } of page.paths[path].nodes) {
-      data.push(op ? forward[op](...parents.map(x => data[x])) : leaf >= 0 ? leaves[leaf] : number);
-    }
-    lost = !page.paths[path].answers.every(([node, answer]) => data[node] === answer);
+    const data = numbers(page.paths[path]);
+    lost = !data || !page.paths[path].answers.every(([node, answer]) => data[node] === answer);
     if (!lost) {
       now = { path, data };
       return;
     }
   }
+}
+
+function numbers({ nodes }) {  // of all nodes, or null if an op goes a way that is not here
+  const data = [];
+  for (const { op, parents, leaf, number } of nodes) {
+    const x = op ? forward[op](...parents.map(x => data[x])) : leaf >= 0 ? leaves[leaf] : number;
+    if (x === undefined) return null;
+    data.push(x);
+  }
+  return data;
 }
 
 function computed() {  // the nodes that an op computes, in order, and those that get a gradient
@@ -84,7 +91,7 @@ function back(k) {  // step k of the gradients: 0 for that of the result, and th
   const name = nodes[result].name;
   let words = [`${name}.grad = 1.0, the derivative of ${name} by itself`], along = [];
   for (const [when, i] of backward.slice(0, k).entries()) {
-    const node = nodes[i], before = grads.get(i) || 0;
+    const node = nodes[i], before = grads.get(i) ?? 0;
     const numbers = [before, now.data[i], ...node.parents.map(x => now.data[x])];
     const done = [...new Set(node.parents)].filter(x => !nodes[x].op);
     done.forEach(x => remaining.set(x, remaining.get(x) - 1));
@@ -95,7 +102,7 @@ function back(k) {  // step k of the gradients: 0 for that of the result, and th
     along = [];
     node.parts.forEach((line, j) => {
       if (line === null || before === 0) return;
-      const x = node.parents[j], sum = grads.get(x) || 0;
+      const x = node.parents[j], sum = grads.get(x) ?? 0;
       const part = vjp[node.op][j](...numbers), total = sum + part;
       grads.set(x, total);
       along.push(node.edges[j]);

@@ -94,6 +94,10 @@ def test_help(name, capsys, load):
     assert common <= set(re.findall(r"--[a-z-]+", printed.out)) and printed.err == ""
 
 
+def scripts(page: str) -> list[str]:
+    return re.findall("<script>(.*?)</script>", page, re.DOTALL)
+
+
 def test_an_error_and_the_help_end_the_process_as_they_should(bad_moons, help_of_moons):
     bad, good = bad_moons.future.result(), help_of_moons.future.result()
     assert (bad.returncode, bad.stdout) == (2, "") and "must be at least 1" in bad.stderr
@@ -437,6 +441,8 @@ def test_balls_find_their_places_through_their_bounces(tmp_path, here):
     assert float(value) < 1e-12 and float(gradient) < 1e-12
     assert (tmp_path / "branches.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "explore.html").read_text(encoding="utf-8")
+    stored = (DEMOS / "pictures" / "explore.html").read_text(encoding="utf-8")
+    assert scripts(page) == scripts(stored)  # the one that the README leads to
     assert page.count('<div class="scene">') > 2 and 'aria-label="vx, 4 to 16"' in page
 
 

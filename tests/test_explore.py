@@ -79,13 +79,18 @@ def dragged(exploration: Any, positions: Any, tmp_path: Path, steps: bool = Fals
     exploration.save(path)
     text = path.read_text(encoding="utf-8")
     driver = DRIVER.replace("SHARES", json.dumps(shares)).replace("STEPS", json.dumps(steps))
-    path.write_text(text.replace("</html>", f"{driver}</html>"), encoding="utf-8")
-    command = [BROWSER, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    states = found_by(text.replace("</html>", f"{driver}</html>"), path)
+    return [state | {"leaves": dict(zip(names, state["leaves"]))} for state in states]
+
+
+def found_by(text: str, path: Path) -> Any:
+    """What a page's script has put into the element "found"."""
+    path.write_text(text, encoding="utf-8")
+    command = [BROWSER, *FLAGS.split(), f"--user-data-dir={path.parent / 'profile'}", "--dump-dom"]
     printed = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=60)
     found = re.search(r'<pre id="found">(.*?)</pre>', printed.stdout, re.DOTALL)
     assert found is not None and found[1], printed.stderr
-    states = json.loads(html.unescape(found[1]))
-    return [state | {"leaves": dict(zip(names, state["leaves"]))} for state in states]
+    return json.loads(html.unescape(found[1]))
 
 
 def written(x: float) -> str:
@@ -220,9 +225,7 @@ def test_a_function_with_branches_takes_the_path_of_the_numbers(tmp_path):
         root.backward()
         assert number(state["cells"]["output"][0]) == pytest.approx(root.data, rel=1e-14)
         for name, leaf in {"x": x, "slope": slope, "gain": gain}.items():
-            grad = number(state["cells"][name][1])
-            # of a leaf that the result does not depend on the page says nothing
-            assert (0.0 if math.isnan(grad) else grad) == pytest.approx(leaf.grad, rel=1e-14)
+            assert number(state["cells"][name][1]) == pytest.approx(leaf.grad, rel=1e-14)
     gain.data = 3.0
 
 
@@ -235,7 +238,7 @@ def test_numbers_without_a_path_are_said_to_have_none(tmp_path):
     assert any(state["lost"] for state in seen)
     for state in seen:
         if state["lost"]:
-            assert set(state["steps"]) == {"No path that is on this page goes with these numbers."}
+            assert set(state["steps"]) == {"None of the paths on this page fits these numbers."}
             assert number(state["cells"]["output"][0]) != number(state["cells"]["output"][0])
 
 
@@ -266,7 +269,7 @@ def test_an_op_of_ones_own_may_branch_and_go_where_nobody_was(tmp_path):
     [
         (lambda x: x.relu() if x != 0 else x + 5, [1.0], 2),
         (lambda a, b, c: max(a, b, c), [1.0, 2.0, 3.0], 4),
-        (lambda x: x + (1 if x == int(x) else 2), [0.25], 3),
+        (lambda x: x + (1 if x == int(x) else 2), [1.25], 6),
         (lambda x, y: x * y if y == 0 else x / y, [1.0, 2.0], 2),
     ],
 )
@@ -293,6 +296,43 @@ def test_orders_of_all_kinds_and_names_like_theirs(tmp_path):
     orders = ["1_0", "1_5", "2_0", "1000000_0", "_1_0"]
     assert {"polygamma_1", *(f"polygamma${order}" for order in orders)} <= set(names)
     assert all(re.fullmatch(r"[A-Za-z_$][\w$]*", name) for name in names)
+
+
+# Measures a page in a frame as wide as a phone: no window of a browser is that narrow.
+PHONE = """<!DOCTYPE html>
+<iframe id="phone" width="420" height="900" style="border: 0" srcdoc="PAGE"></iframe>
+<pre id="found"></pre>
+<script>
+phone.onload = () => {
+  const { document, innerWidth } = phone.contentWindow;
+  const box = element => element.getBoundingClientRect();
+  const parts = [...document.querySelectorAll("button, #count, #slider, #panel, #words")];
+  const frame = box(document.getElementById("graph"));
+  const result = [...document.querySelectorAll('[id^="p0-cell"]')].map(box).pop();
+  found.textContent = JSON.stringify({
+    width: innerWidth,
+    page: document.documentElement.scrollWidth,
+    parts: parts.filter(x => box(x).width).map(x => [box(x).left, box(x).right]),
+    result: [result.left - frame.left, frame.right - result.right],
+    panel: box(document.getElementById("panel")).height > 0,
+  });
+};
+</script>
+"""
+
+
+@in_browser
+@pytest.mark.parametrize("make", [vgrad.explore, vgrad.animate])
+def test_nothing_is_cut_off_on_a_phone(make, tmp_path):
+    root = exact(*[Value(1.0, name) for name in ("a", "b", "c")])
+    make(root).save(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    found = found_by(PHONE.replace("PAGE", html.escape(text)), tmp_path / "phone.html")
+    assert found["width"] == 420 and found["page"] <= 420
+    assert len(found["parts"]) > 6
+    assert all(0 <= left < right <= 420 for left, right in found["parts"])
+    if make is vgrad.explore:  # which begins with the result, and has all sliders below the graph
+        assert min(found["result"]) >= 0 and found["panel"]
 
 
 def test_the_page_asks_for_nothing(tmp_path):
@@ -350,6 +390,23 @@ def test_two_outputs_and_a_notebook():
     assert page._repr_html_().startswith("<iframe srcdoc=")
 
 
+def endless(x: Any) -> Any:
+    while x < 0:
+        x = x * 2
+    return x if x > 1 else gain * x
+
+
+def test_a_function_may_not_end_elsewhere():
+    page = vgrad.explore(endless, 2.0)
+    assert len(page._scenes) == 2 and [slider.name for slider in page._sliders] == ["x", "gain"]
+
+
+def test_what_is_no_number_is_left_to_the_function():
+    page = vgrad.explore(lambda x, kind="up", steps=2: x * steps if kind == "up" else x, 3.0)
+    assert [slider.name for slider in page._sliders] == ["x"]
+    assert [slider.name for slider in vgrad.explore(np.exp, 3.0)._sliders] == ["x"]
+
+
 def test_paths_are_found_beyond_where_the_function_raises():
     def positive(x: Any) -> Any:
         if x < 0:
@@ -386,7 +443,9 @@ def unwritable(x):
         (lambda x: vgrad.explore(lambda v: v, 1.0, 2.0), ValueError, r"each of 1 argument \(got 2"),
         (lambda x: vgrad.explore(vgrad.compile(abs)), TypeError, "a Program"),
         (lambda x: vgrad.explore(x, digits=18), ValueError, "digits must be at most 17"),
-        (lambda x: vgrad.explore(lambda v, kind="up": v), TypeError, "no number must be fixed"),
+        (lambda x: vgrad.explore(lambda v: v, "up"), TypeError, "no number must be fixed"),
+        (lambda x: vgrad.explore(x, ranges=[1]), TypeError, "ranges must be a dict"),
+        (lambda x: vgrad.explore(endless, -1.0), ValueError, "or that does not end"),
         (lambda x: vgrad.explore(x, ranges={"a": (0, 5e-324)}), ValueError, "range of a must be"),
         (lambda x: vgrad.explore(x).save("a.gif"), ValueError, "path must end in .html"),
         (lambda x: vgrad.explore(x).save("a.html", 0), ValueError, "seconds must be from 0.01"),

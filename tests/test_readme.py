@@ -14,7 +14,9 @@ import vgrad
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, *sorted((README.parent / "demos").glob("*.md"))]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 
 
 def snippets() -> list[tuple[str, str]]:
@@ -28,36 +30,42 @@ def snippets() -> list[tuple[str, str]]:
 
 
 def test_it_is_short_and_has_snippets_and_two_commands():
-    assert len(README.read_text().splitlines()) <= 220
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 220
     assert len(snippets()) >= 4
     assert sum(language == "sh" for language, _ in BLOCKS) == 2
 
 
 def test_what_pages_refer_to_is_there_and_pictures_are_small():
     for page in PAGES:
-        targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
         for target in targets:
             if target.startswith("https://"):
                 continue
             assert (page.parent / target).exists(), f"{page.name}: {target}"
             if target.endswith((".png", ".svg")):
                 assert 1000 < (page.parent / target).stat().st_size < 150_000, target
-    assert README.read_text().count("demos/pictures/") >= 3
+    assert README.read_text(encoding="utf-8").count("demos/pictures/") >= 3
 
 
 def test_the_demos_that_pages_name_are_there_and_have_those_options():
     for page in PAGES:
-        named = re.findall(r"`(?:[./\w]+python )?(?:demos/)?(\w+\.py)([^`]*)`", page.read_text())
+        named = re.findall(
+            r"`(?:[./\w]+python )?(?:demos/)?(\w+\.py)([^`]*)`", page.read_text(encoding="utf-8")
+        )
         for name, options in named:
             demo = README.parent / "demos" / name
-            if demo.exists():
-                source = demo.read_text() + (demo.parent / "terminal.py").read_text()
-                found = re.findall(r"--[a-z-]+", options)
-                assert all(f'"{option}"' in source for option in found), (name, options)
+            if not demo.exists():  # a file of the package
+                assert list((README.parent / "vgrad").rglob(name)), name
+                continue
+            source = "".join(
+                path.read_text(encoding="utf-8") for path in (demo, demo.with_name("terminal.py"))
+            )
+            found = re.findall(r"--[a-z-]+", options)
+            assert all(f'"{option}"' in source for option in found), (name, options)
 
 
 def test_the_names_that_it_lists_are_there():
-    table = README.read_text().split("## Functions and calls")[1].split("\n## ")[0]
+    table = README.read_text(encoding="utf-8").split("## Functions and calls")[1].split("\n## ")[0]
     homes = [vgrad, vgrad.Program, vgrad.Graph, vgrad.nn, vgrad.optim, vgrad.linalg]
     rows = re.findall(r"^\|[^|]*\|(.*)\|$", table, re.MULTILINE)[1:]
     names = {x for row in rows for part in re.findall(r"`([^`]*)`", row) for x in names_of(part)}
@@ -73,7 +81,7 @@ def names_of(text: str) -> list[str]:
 
 
 def test_every_function_of_numbers_is_in_its_list():
-    table = README.read_text().split("## Functions and calls")[1].split("\n## ")[0]
+    table = README.read_text(encoding="utf-8").split("## Functions and calls")[1].split("\n## ")[0]
     listed = set(re.findall(r"\w+", table))
     functions = {name for name in vgrad.__all__ if name.islower()}
     operators = {"logical_and", "logical_or", "logical_not"}  # & | ~
@@ -81,7 +89,7 @@ def test_every_function_of_numbers_is_in_its_list():
 
 
 def test_the_function_on_top_is_that_of_the_demo():
-    demo = (README.parent / "demos" / "branches.py").read_text()
+    demo = (README.parent / "demos" / "branches.py").read_text(encoding="utf-8")
     shown = re.search(r"^def thrown.*?\n\n", snippets()[0][0], re.MULTILINE | re.DOTALL)
     assert shown is not None and shown[0] in demo
 

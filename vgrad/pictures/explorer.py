@@ -26,7 +26,7 @@ from .steps import GIVEN, KNOWN, part_line, value_line
 
 RESET = '<button id="reset" title="the numbers it began with">reset</button>'
 MOST_DIGITS = 17  # that a float has
-LOST = "No path that is on this page goes with these numbers."
+LOST = "None of the paths on this page fits these numbers."
 
 
 def explore(
@@ -41,10 +41,10 @@ def explore(
     for an argument that is an array; what is left out is the argument's default, or 1. A number
     that is to stay as it is needs no argument, as in `explore(lambda x: power(x, 3), 2.0)`. The
     parameters that a function uses have sliders too. It may branch: the page has a graph for each
-    path that was found among random positions, 16 at most, and shows that of the path which the
-    numbers take. `ranges` has the ends of sliders by name, as in {"x": (-1, 1)}. Numbers have
-    `digits` significant digits. From any position one can step through the computation, forward
-    and backward.
+    path of up to 300 nodes that was found among random positions, 16 at most, and shows that of the
+    path which the numbers take. `ranges` has the ends of sliders by name, as in {"x": (-1, 1)}.
+    Numbers have `digits` significant digits. From any position one can step through the
+    computation, forward and backward.
 
     The page computes in JavaScript, written from the rules of the op table. Raises TypeError for
     another root and for an op that cannot be written so, ValueError for a graph of more than 300

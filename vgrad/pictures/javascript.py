@@ -82,7 +82,7 @@ const divmod = (x, y) => {  // as NumPy and Python have it
 # Where rules with branches are recorded: all of their pieces have some of these numbers.
 _NEAR = np.linspace(-40.0, 40.0, 1601) + 0.01  # on either side of each of their whole numbers
 _FAR = np.geomspace(1e-9, 1e18, 109)
-MOST_PATHS = 64
+MOST_WAYS = 64
 SAMPLES = np.concatenate([_NEAR, np.rint(_NEAR), _FAR, -_FAR, [np.inf, -np.inf, np.nan]])
 
 
@@ -211,7 +211,7 @@ def _paths(op: ops.Op, order: float | None) -> list[Graph] | None:
     try:
         if order is None and op.fast is not None:
             return [trace(rule, *[()] * op.arity, parameters=[])]
-        program = compile(rule, parameters=[], fuse=False, paths=MOST_PATHS)
+        program = compile(rule, parameters=[], fuse=False, paths=MOST_WAYS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PathsWarning)
             shuffle = np.random.default_rng(0).permutation

@@ -21,7 +21,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title>
+<title>@TITLE@</title>
 <link rel="icon" href="data:,">
 <style>
   :root { color-scheme: light dark; }
@@ -43,7 +43,7 @@ _PAGE = """<!DOCTYPE html>
   #slider { flex: 1 1 14em; }
   #count { white-space: nowrap; font-variant-numeric: tabular-nums; }
   #words { font: 15px monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-  #words { min-height: LINESem; }
+  #words { min-height: @LINES@em; }
   @media (max-width: 600px) {
     body { margin: .5em; }
     button { min-width: 3.6em; }
@@ -52,22 +52,22 @@ _PAGE = """<!DOCTYPE html>
   @media (prefers-color-scheme: dark) { body { color: #ddd; background: #1c1c1c; } }
 </style>
 <div id="graph">
-SCENES
+@SCENES@
 </div>
 <nav>
   <button id="play">play</button>
   <button id="back" title="left arrow key">back</button>
   <button id="next" title="right arrow key">next</button>
-  BUTTONS
+  @BUTTONS@
   <button id="fit">fit</button>
   <span id="count"></span>
   <input id="slider" type="range" min="0" value="0" aria-label="step">
 </nav>
-<div id="panel">PANEL</div>
+<div id="panel">@PANEL@</div>
 <p id="words" aria-live="polite"></p>
 <script>
-SCRIPT
-const colours = COLOURS;
+@SCRIPT@
+const colours = @COLOURS@;
 const at = id => document.getElementById(id);
 const scenes = [...document.querySelectorAll(".scene")].map((element, i) => ({
   element,
@@ -149,7 +149,7 @@ function play() {
   timer = setInterval(() => {
     show(step + 1);
     if (step === last()) pause();
-  }, INTERVAL);
+  }, @INTERVAL@);
 }
 
 function turn(by) { pause(); show(step + by); }
@@ -167,8 +167,8 @@ document.onkeydown = event => {
   if (event.key === " " && event.target.tagName === "BUTTON") return;
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 };
-show(FIRST);
-AFTER
+show(@FIRST@);
+@AFTER@
 </script>
 </html>
 """
@@ -205,7 +205,7 @@ def page(
         "FIRST": first,
         "AFTER": after,
     }
-    return re.sub(rf"\b({'|'.join(parts)})", lambda match: parts[match[0]], _PAGE)
+    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], _PAGE)
 
 
 def require_seconds(seconds: float) -> None:
@@ -236,7 +236,7 @@ def in_page(svg: str) -> str:
     return re.sub(r"\n\s*", "\n", text)
 
 
-def frame(page: str, width: float, height: float) -> str:
+def frame(text: str, width: float, height: float) -> str:
     """A page within a notebook; the size of its graph is in inches."""
     style = f"max-width: {96 * width + 60:.0f}px; height: {min(96 * height + 120, 800):.0f}px"
-    return f'<iframe srcdoc="{html.escape(page)}" style="border: 0; width: 100%; {style}"></iframe>'
+    return f'<iframe srcdoc="{html.escape(text)}" style="border: 0; width: 100%; {style}"></iframe>'

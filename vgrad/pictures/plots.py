@@ -55,10 +55,10 @@ def plot_training(
 
     `history` maps each name to its numbers, one per step; a plain sequence is the loss. Names that
     end in the same word, as "loss" and "val loss" do, share a panel and its scale. The scale of a
-    loss is logarithmic if it is always positive and falls or rises to ten times as much; an
-    accuracy, from 0 to 1, is shown in percent. Over a long and noisy curve, which is pale then, is
-    its running mean; `smooth` is the number of steps that a mean is taken of, 1 for none. Draws on
-    `figure` or a new one, and saves it if a path is given.
+    loss is logarithmic if it is always positive and changes by a factor of ten; an accuracy, from 0
+    to 1, is shown in percent. A long, noisy curve is drawn pale, under its running mean; `smooth`
+    is the number of steps that a mean is taken of, 1 for none. Draws on `figure` or a new one, and
+    saves it if a path is given.
 
     >>> figure = plot_training({"loss": [1.0, 0.1], "val loss": [1.0, 0.3], "accuracy": [0.5, 1.0]})
     >>> [axes.get_ylabel() for axes in figure.axes]

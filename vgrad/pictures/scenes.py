@@ -8,6 +8,8 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import wraps
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ from .diagram import one_line
 from .nodes import Item, distinct, graph_items, value_items
 from .overview import LIMIT
 
-MOST_PATHS = 16  # on a page
+MOST_PATHS = 16  # of a function, on a page
 POSITIONS, THETAS = 256, 8  # where the paths of a function are looked for
 STOPS = 100  # of a slider, or more
 SMALLEST, LARGEST = 1e-300, 1e300  # widths of a slider
@@ -58,6 +60,8 @@ def sliders(scene: Scene, ranges: Ranges) -> list[Slider]:
     Raises ValueError for a range that is none, or is no leaf's.
     """
     found = _sliders(scene, ranges)
+    if not isinstance(ranges, Mapping):
+        raise TypeError(f'ranges must be a dict, as {{"x": (-1, 1)}} (got {ranges!r:.80})')
     unknown = set(ranges) - {slider.name for slider in found}
     if unknown:
         names = ", ".join(slider.name for slider in found) or "none"
@@ -107,7 +111,7 @@ def of_function(fn: Callable[..., Any], at: Sequence[Any], ranges: Ranges) -> li
     Raises what the function raises there, ShapeError unless its first output is one number, and
     ValueError if that graph is too large.
     """
-    start = _start(fn, at)
+    start, fn = _start(fn, at), _bounded(fn)
     program = compile(fn, fuse=False, paths=MOST_PATHS)
     program.theta(*start)
     if _graphs(program)[0].questions:
@@ -136,9 +140,10 @@ def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
     given, most = list(at), len(at)
     with suppress(TypeError, ValueError):  # a function without a signature has what is given
         parameters = inspect.signature(fn).parameters.values()
-        ordinary = [p for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        ordinary = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         defaults = [p.default for p in ordinary[len(at) :]]
-        given += [1.0 if x is inspect.Parameter.empty else x for x in defaults]
+        numbers = [1.0 if x is inspect.Parameter.empty else x for x in defaults]
+        given += takewhile(lambda x: ops.is_number(x) and not isinstance(x, bool), numbers)
         most = len(at) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(ordinary)
     name = getattr(fn, "__name__", type(fn).__name__)
     if not given:
@@ -160,7 +165,7 @@ def _start(fn: Callable[..., Any], at: Sequence[Any]) -> list[Array]:
 def _explored(fn: Callable[..., Any], start: list[Array], scene: Scene, ranges: Ranges) -> Program:
     """A program that has found paths from `start`, with that scene, to the ends of sliders.
 
-    What the function raises anywhere but at the start is of no concern here.
+    Where the function raises, but for the start, there is nothing to be shown.
     """
     ends = np.cumsum([x.size for x in start])
     parts = np.split(_positions(_sliders(scene, ranges)[: ends[-1]]), ends[:-1], axis=1)
@@ -168,11 +173,8 @@ def _explored(fn: Callable[..., Any], start: list[Array], scene: Scene, ranges: 
     program = compile(fn, fuse=False, paths=MOST_PATHS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PathsWarning)  # a page has as many as these
-        try:
-            theta = program.theta(*batch)  # the parameters of all paths
-        except Exception:
-            program.forget()
-            theta = program.theta(*start)
+        batch = _without_errors(fn, batch)
+        theta = program.theta(*batch)  # the parameters of all paths
         others = _positions(_sliders(_scenes(program, start)[0], ranges)[ends[-1] :])
         for numbers in (theta, *others[:: POSITIONS // THETAS]):
             _visit(program, numbers, batch)
@@ -187,7 +189,56 @@ def _positions(sliders: list[Slider]) -> Array:
     halves = np.rint(2 * halves) / 2
     equal[:] = np.rint(equal[:, :1])
     zeros[rng.random(shape) < 0.5] = 0.0
-    return np.concatenate([anywhere, halves, equal, zeros])
+    rows: Array = np.clip(np.concatenate([anywhere, halves, equal, zeros]), low, high)
+    return rows
+
+
+def _without_errors(fn: Callable[..., Any], batch: list[Array]) -> list[Array]:
+    """The samples for which the function does not raise."""
+
+    def runs(samples: list[Array]) -> bool:
+        try:
+            compile(fn, fuse=False, paths=MOST_PATHS).theta(*samples)
+        except Exception:
+            return False
+        return True
+
+    if runs(batch):
+        return batch
+    good = [k for k in range(len(batch[0])) if runs([x[k : k + 1] for x in batch])]
+    return [x[good] for x in batch]
+
+
+class _Patience:
+    """Answers the questions of a function, but not for ever: a loop may have no end."""
+
+    def __init__(self, answers: Any) -> None:
+        self.answers, self.asked = answers, 0
+
+    def ask(self, tape: Any, place: int, means: str) -> float:
+        self.asked += 1
+        if self.asked > LIMIT:
+            raise ValueError(
+                f"a function that is explored must ask at most {LIMIT} questions on its way, as by "
+                "an if or a while (got one that asks more, or that does not end)"
+            )
+        answer: float = self.answers.ask(tape, place, means)
+        return answer
+
+
+def _bounded(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which raises ValueError where it asks more questions than a page can hold."""
+
+    @wraps(fn)
+    def call(*args: Any) -> Any:
+        tape = next(x.flat[0] if isinstance(x, np.ndarray) else x for x in args if np.size(x)).tape
+        answers, tape.answers = tape.answers, tape.answers and _Patience(tape.answers)
+        try:
+            return fn(*args)
+        finally:
+            tape.answers = answers
+
+    return call
 
 
 def _visit(program: Program, theta: Array, batch: list[Array]) -> None:
@@ -195,7 +246,7 @@ def _visit(program: Program, theta: Array, batch: list[Array]) -> None:
     try:
         program(theta, *batch)
     except Exception:
-        for k in range(len(batch[0]) if batch else 0):
+        for k in range(len(batch[0])):
             with suppress(Exception):
                 program(theta, *[x[k : k + 1] for x in batch])
 

@@ -120,6 +120,7 @@ function back(k) {  // step k of the gradients: 0 for that of the result, and th
     if (when < k - 1) [i, ...done.filter(x => !remaining.get(x))].forEach(x => finished.add(x));
   }
   if (k > backward.length) {
+    nodes.forEach(({ leaf }, i) => { if (leaf >= 0 && !grads.has(i)) grads.set(i, 0); });
     return { data, grads, finished: data, along: [], backward: true, words: [page.known] };
   }
   return {

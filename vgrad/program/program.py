@@ -92,10 +92,12 @@ def compile(
     Where `fn` branches on numbers, by `if`, `while`, `int(x)` and the like, each sample takes its
     own path, as on the scalar engine. `fn` is recorded once for every path, when a sample first
     takes it, and must be repeatable: it is called again to see that it asks and computes the same.
-    What a path's questions depend on keeps its order of evaluation. At most `paths` are recorded;
-    further samples run one by one on the scalar engine, and PathsWarning says what to write so that
-    they need not. With paths=1 a branch is a TraceError. A size of batch that is rare is filled up
-    to a common one, with what weighs nothing; once it is regular, sums may differ in a last bit.
+    A new path costs about twice what recording and compiling take. What a path's questions depend
+    on keeps its order of evaluation, so a matrix product there takes ten times as long. At most
+    `paths` are recorded; further samples run one by one on the scalar engine, and PathsWarning says
+    what to write so that they need not. With paths=1 a branch is a TraceError. A traced number is
+    no `Value` to isinstance. A size of batch that is rare is filled up to a common one, with what
+    weighs nothing; once it is regular, sums may differ in a last bit.
 
     `tile` is how many samples run at a time, by default as many as 8 MB of buffers hold, or more
     where calls would take too long. In a recurrence a few samples, `explain` says how many, run as
@@ -104,8 +106,9 @@ def compile(
     shards, of two tiles each, as keep its workers busy; no task may call the program, and so wait
     for itself. Sums are added up in a tree that is the same for whoever runs them, so results are
     those without it, to the bit where matrix products use one thread, as they do in the processes
-    of a pool. These map the arrays, which `place` can do once for many calls. A dask `Client` is an
-    executor, too. Of dask arrays each block is computed where it lies, see `Program`.
+    of a pool. These map the arrays, which `place` can do once for many calls. The graph travels and
+    not `fn`, so a lambda will do. A dask `Client` is an executor, too. Of dask arrays each block is
+    computed where it lies, see `Program`.
 
     `dtype` is that of all numbers inside and of the results; float32 takes half the memory, with
     5e8 times the rounding errors. `progress`, such as `print`, is called with a text on how far

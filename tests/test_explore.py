@@ -12,6 +12,7 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,12 @@ def test_numbers_without_a_path_are_said_to_have_none(tmp_path):
             assert number(state["cells"]["output"][0]) != number(state["cells"]["output"][0])
 
 
+def vectorized(fn: Callable[..., float]) -> Any:
+    return wraps(fn)(np.vectorize(fn, otypes=[float]))
+
+
 @vgrad.op(vjp=(lambda g, out, x, y: g * (x > y), lambda g, out, x, y: g * (x <= y)))
-@np.vectorize(otypes=[float])
+@vectorized
 def larger(x, y):
     return x if x > y else y
 
@@ -255,7 +260,7 @@ def test_an_op_of_ones_own_may_branch_and_go_where_nobody_was(tmp_path):
         assert number(state["cells"]["output"][0]) == pytest.approx(max(x, y), rel=1e-3)
 
     @vgrad.op(vjp=lambda g, out, x: g)
-    @np.vectorize(otypes=[float])
+    @vectorized
     def narrow(x):
         return x if 0.3123 < x < 0.3124 else -x
 

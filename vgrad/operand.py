@@ -202,6 +202,16 @@ class Operand(Methods):
             """
             return self
 
+        @property
+        def real(self) -> Any:
+            """The number itself, for NumPy's functions that allow for complex ones.
+
+            >>> from vgrad import Value
+            >>> Value(2.0).real
+            Value(data=2.0, grad=0.0)
+            """
+            return self
+
         def __pos__(self) -> Any:
             return self
 

@@ -141,6 +141,8 @@ NEEDS_FLOATS = {
     "fft": (lambda A: np.fft.fft(A[0]), "use functions of vgrad"),
     "degrees": (lambda A: np.degrees(A), r"degrees\(\) of NumPy .*an op of it, by vgrad.op"),
 }
+if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+    del NEEDS_FLOATS["fft"]  # which made floats of its operands, so that these refused
 
 
 @pytest.mark.parametrize("name", NEEDS_FLOATS)

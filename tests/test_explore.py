@@ -409,7 +409,7 @@ def test_a_function_may_not_end_elsewhere():
 def test_what_is_no_number_is_left_to_the_function():
     page = vgrad.explore(lambda x, kind="up", steps=2: x * steps if kind == "up" else x, 3.0)
     assert [slider.name for slider in page._sliders] == ["x"]
-    assert [slider.name for slider in vgrad.explore(np.exp, 3.0)._sliders] == ["x"]
+    assert len(vgrad.explore(np.exp, 3.0)._sliders) == 1
 
 
 def test_paths_are_found_beyond_where_the_function_raises():

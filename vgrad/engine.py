@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import finite, ops
 from .elsewhere import Elsewhere
-from .operand import INSTEAD_OF_FLOAT, Operand, declined, look
+from .operand import INSTEAD_OF_FLOAT, INSTEAD_OF_STATISTICS, Operand, declined, look
 
 if TYPE_CHECKING:
     from .signatures import Plain
@@ -162,7 +162,7 @@ class Value(Operand):
         """
         raise TypeError(
             f"the functions of statistics must not be given a Value whose gradient they would lose "
-            f"(got {self}); use arithmetic, as in vgrad.sum(xs) / len(xs), or np.mean and np.var"
+            f"(got {self}); use {INSTEAD_OF_STATISTICS}"
         )
 
     def __bool__(self) -> bool:

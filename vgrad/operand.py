@@ -34,6 +34,7 @@ INSTEAD_OF_FLOAT = (
     "it, by vgrad.op; leave float() out, give arrays dtype=object, and write a solver such as "
     "odeint as a loop of its steps"
 )
+INSTEAD_OF_STATISTICS = "arithmetic, as in vgrad.sum(xs) / len(xs), or np.mean and np.var"
 
 
 def look(operand: Operand, means: str) -> Any:

@@ -210,23 +210,32 @@ def _describe(fn: Callable[..., Any]) -> str:
     return f"{name} ({defining_line(fn)})" if hasattr(fn, "__code__") else name
 
 
-def recorded(op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0) -> Graph:
+def recorded(
+    op: ops.Op, rule: ops.Rule, number: float | None, leading: int = 0, known: int | None = None
+) -> Graph:
     """A rule of the op's row as a graph over its arguments.
 
-    `number` is the value of the op's static operand, if that is known: the graph has it as a
-    constant. `leading` counts the arguments before the operands, 2 for a vjp: the gradient and
-    the result.
+    `number` is the value of the op's static operand, or of the one that is `known`, if there is
+    one: the graph has it as a constant. `leading` counts the arguments before the operands, 2 for a
+    vjp: the gradient and the result.
     """
     sign = 0.0 if number is None else math.copysign(1.0, number)  # as 0.0 == -0.0
-    return _recorded(op, rule, number, sign, leading)
+    return _recorded(op, rule, number, sign, leading, op.static if known is None else known)
 
 
 @lru_cache(maxsize=4096)  # some 9 MB: there is no end of numbers
-def _recorded(op: ops.Op, rule: ops.Rule, number: float | None, sign: float, leading: int) -> Graph:
-    static = None if number is None or op.static is None else leading + op.static
+def _recorded(
+    op: ops.Op,
+    rule: ops.Rule,
+    number: float | None,
+    sign: float,
+    leading: int,
+    known: int | None,
+) -> Graph:
+    place = None if number is None or known is None else leading + known
 
     def call(*nodes: Any) -> Any:
-        result = rule(*(number if k == static else node for k, node in enumerate(nodes)))
+        result = rule(*(number if k == place else node for k, node in enumerate(nodes)))
         return result if hasattr(result, "_apply") else Value(result, trainable=False)
 
     return trace(call, *[()] * (leading + op.arity), parameters=[])

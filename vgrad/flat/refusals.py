@@ -11,7 +11,7 @@ from types import CodeType
 
 from ..errors import TraceError
 from ..lines import source_line, user_frame
-from ..operand import INSTEAD_OF_FLOAT
+from ..operand import INSTEAD_OF_FLOAT, INSTEAD_OF_STATISTICS
 from .questions import ANSWERS, STEPS
 
 # A look at a number would freeze one outcome into the graph. For each way of looking: what the line
@@ -61,7 +61,7 @@ _REFUSALS = {
                 "activation, must not ask for a whole number of",
                 "vgrad.floor(x), vgrad.trunc(x) or vgrad.rint(x)")],
     "as_integer_ratio": [("", "the functions of statistics must not be given",
-                          "arithmetic, as in vgrad.sum(xs) / len(xs), or np.mean and np.var")],
+                          INSTEAD_OF_STATISTICS)],
     "digits": [("", "round() to digits must not be given", "vgrad.rint(100 * x) / 100")],
     "copied": [("", "a copy must not be made of", "the value itself")],
     "set": [("", ".data must not be set on", "a new value, as in w = w + 1")],

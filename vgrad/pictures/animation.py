@@ -140,9 +140,7 @@ class Animation:
 
         >>> animate(Value(2.0) * 3).show()  # doctest: +SKIP
         """
-        display = figures.notebook()
-        if display is not None:
-            display.display(self)
+        if figures.shown_in_notebook(self):
             return
         stage = self._stage(window=True)
         figures.play(stage.figure, len(self), stage.show)

@@ -16,7 +16,7 @@ from ..program import Program
 from .animation import COLOURS, STATES, Look, Stage, edge_out_of, edges_into, in_formulas
 from .diagram import Diagram, numeral
 from .drawing import LINE
-from .figures import FilePath, notebook
+from .figures import FilePath, shown_in_notebook
 from .javascript import Library
 from .nodes import node_diagram
 from .page import frame, in_script, page, require_seconds
@@ -62,7 +62,7 @@ def explore(
     if isinstance(root, Value):
         if at:
             raise ValueError(f"at must be left out for a Value, which has its numbers (got {at!r})")
-        return Exploration([of_value(root, digits)], ranges, digits)
+        return Exploration([of_value(root)], ranges, digits)
     if not callable(root) or isinstance(root, type | Program):
         kind = type(root).__name__
         raise TypeError(f"explore takes a Value or a function (got {root!r:.80}, a {kind})")
@@ -117,9 +117,7 @@ class Exploration:
 
         >>> explore(Value(2.0) * 3).show()  # doctest: +SKIP
         """
-        display = notebook()
-        if display is not None:
-            display.display(self)
+        if shown_in_notebook(self):
             return
         path = Path(tempfile.mkdtemp(prefix="vgrad-")) / "explore.html"
         self.save(path)

@@ -161,6 +161,14 @@ def as_svg(figure: Figure) -> str:
     return encoded(figure, "svg").decode().replace("<svg ", f"<svg {style} ", 1)
 
 
+def shown_in_notebook(thing: Any) -> bool:
+    """Show it if this is a notebook, and say whether it is."""
+    display = notebook()
+    if display is not None:
+        display.display(thing)
+    return display is not None
+
+
 def notebook() -> Any:
     """The module `IPython.display` in a notebook, None elsewhere."""
     shell = sys.modules.get("IPython")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from .. import ops
 from ..engine import Value
 from ..errors import PathsWarning
-from ..flat import Graph, trace
+from ..flat import Graph, recorded
 from ..program import compile
 
 # NumPy's functions in JavaScript; names without "Math" are those of HELPERS.
@@ -132,7 +131,9 @@ class Library:
         if name not in self._vjp:
             arguments = ["g", "out", *"xyz"[: op.arity]]
             rules = [
-                "null" if vjp is None else self._function(op, arguments, [_line(op, vjp, order)])
+                "null"
+                if vjp is None
+                else self._function(op, arguments, [recorded(op, vjp, order, 2, known=0)])
                 for vjp in op.vjp
             ]
             self._vjp[name] = f"[{', '.join(rules)}]"
@@ -207,11 +208,16 @@ def _paths(op: ops.Op, order: float | None) -> list[Graph] | None:
     """What computes an op, path by path; None for a function of JavaScript's."""
     if op is ops.where or op.ufunc in EXPRESSIONS:
         return None
-    rule = _ordered(op.fast or op.definition or op.forward, 0, order)
+    rule = op.definition or op.forward
+
+    def call(*xs: Any) -> Any:
+        result = rule(*xs if order is None else (order, *xs[1:]))
+        return result if hasattr(result, "_apply") else Value(result, trainable=False)
+
     try:
-        if order is None and op.fast is not None:
-            return [trace(rule, *[()] * op.arity, parameters=[])]
-        program = compile(rule, parameters=[], fuse=False, paths=MOST_WAYS)
+        if op.fast is not None:
+            return [recorded(op, op.fast, None)]
+        program = compile(call, parameters=[], fuse=False, paths=MOST_WAYS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PathsWarning)
             shuffle = np.random.default_rng(0).permutation
@@ -223,19 +229,3 @@ def _paths(op: ops.Op, order: float | None) -> list[Graph] | None:
             f"JavaScript (got {op.name!r}, which cannot be recorded: {error})"
         ) from error
     return [runner.graph for paths in program.paths.values() for runner in paths.runners]
-
-
-def _line(op: ops.Op, rule: ops.Rule, order: float | None) -> Graph:
-    """A vjp as a graph over g, out, and the operands."""
-    return trace(_ordered(rule, 2, order), *[()] * (2 + op.arity), parameters=[])
-
-
-def _ordered(rule: ops.Rule, leading: int, order: float | None) -> Callable[..., Any]:
-    """The rule as a function that knows its order, the argument after so many."""
-
-    def call(*xs: Any) -> Any:
-        given = xs if order is None else (*xs[:leading], order, *xs[leading + 1 :])
-        result = rule(*given)
-        return result if hasattr(result, "_apply") else Value(result, trainable=False)
-
-    return call

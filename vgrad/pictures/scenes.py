@@ -96,12 +96,12 @@ def _ends(name: str, range_: Range) -> Range:
     raise ValueError(f"the range of {name} must be two numbers, low < high (got {range_!r})")
 
 
-def of_value(root: Value, digits: int) -> Scene:
+def of_value(root: Value) -> Scene:
     """The graph behind a value; raises ValueError if it is too large."""
     values = reachable(root)[::-1]  # the root has the highest level, so it comes last
     _require_small(len(values))
     leaves = [k for k, x in enumerate(values) if not x.level and x.op is not ops.const]
-    items = list(value_items([root], digits, {}))
+    items = list(value_items([root], 1, {}))
     return _scene(items, [x._number for x in values], leaves, len(values) - 1, {})
 
 
@@ -112,8 +112,7 @@ def of_function(fn: Callable[..., Any], at: Sequence[Any], ranges: Ranges) -> li
     ValueError if that graph is too large.
     """
     start, fn = _start(fn, at), _bounded(fn)
-    program = compile(fn, fuse=False, paths=MOST_PATHS)
-    program.theta(*start)
+    program = _recorded(fn, start)
     if _graphs(program)[0].questions:
         program = _explored(fn, start, _scenes(program, start)[0], ranges)
     _require_small(len(_graphs(program)[0]))
@@ -170,13 +169,15 @@ def _explored(fn: Callable[..., Any], start: list[Array], scene: Scene, ranges: 
     ends = np.cumsum([x.size for x in start])
     parts = np.split(_positions(_sliders(scene, ranges)[: ends[-1]]), ends[:-1], axis=1)
     batch = [np.concatenate([x, part.reshape(-1, *x.shape[1:])]) for x, part in zip(start, parts)]
-    program = compile(fn, fuse=False, paths=MOST_PATHS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PathsWarning)  # a page has as many as these
-        batch = _without_errors(fn, batch)
-        theta = program.theta(*batch)  # the parameters of all paths
+        try:
+            program = _recorded(fn, batch)
+        except Exception:
+            batch = _without_errors(fn, batch)
+            program = _recorded(fn, batch)
         others = _positions(_sliders(_scenes(program, start)[0], ranges)[ends[-1] :])
-        for numbers in (theta, *others[:: POSITIONS // THETAS]):
+        for numbers in (program.theta(), *others[:: POSITIONS // THETAS]):
             _visit(program, numbers, batch)
     return program
 
@@ -193,19 +194,20 @@ def _positions(sliders: list[Slider]) -> Array:
     return rows
 
 
+def _recorded(fn: Callable[..., Any], batch: list[Array]) -> Program:
+    """A program that knows the parameters of all paths that these samples take."""
+    program = compile(fn, fuse=False, paths=MOST_PATHS)
+    program.theta(*batch)
+    return program
+
+
 def _without_errors(fn: Callable[..., Any], batch: list[Array]) -> list[Array]:
     """The samples for which the function does not raise."""
-
-    def runs(samples: list[Array]) -> bool:
-        try:
-            compile(fn, fuse=False, paths=MOST_PATHS).theta(*samples)
-        except Exception:
-            return False
-        return True
-
-    if runs(batch):
-        return batch
-    good = [k for k in range(len(batch[0])) if runs([x[k : k + 1] for x in batch])]
+    good = []
+    for k in range(len(batch[0])):
+        with suppress(Exception):
+            _recorded(fn, [x[k : k + 1] for x in batch])
+            good.append(k)
     return [x[good] for x in batch]
 
 
